@@ -1,0 +1,174 @@
+"""Label maps of brain-like phantoms: tissue (CSF, grey, white) and tumour classes with thin and small parts.
+
+Shapes are drawn from smooth random fields, so that borders are irregular and a network cannot learn a template. All
+sizes are fractions of the smallest axis except the thin and small parts, which are meant to be a few voxels wide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = [
+    "CSF",
+    "ET",
+    "GREY",
+    "NETC",
+    "RC",
+    "SNFH",
+    "WHITE",
+    "TumourPlan",
+    "draw_brain",
+    "draw_tumour",
+    "smooth_field",
+]
+
+CSF, GREY, WHITE = 1, 2, 3
+NETC, SNFH, ET, RC = 1, 2, 3, 4
+
+
+def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], knots: int) -> np.ndarray:
+    """Draw a smooth random field of zero mean and unit standard deviation.
+
+    Random values on a coarse ``knots``³ grid are blended with Gaussian bumps along each axis; three small matrix
+    products are far cheaper than filtering the full grid.
+
+    Args:
+        rng: source of randomness.
+        shape: voxels along x, y, z.
+        knots: coarse grid points per axis; more give finer structure.
+
+    Returns:
+        float32 array of ``shape``.
+    """
+    field = rng.standard_normal((knots, knots, knots))
+    for axis_length in shape:
+        position = np.linspace(0, knots - 1, axis_length)[:, None]
+        weights = np.exp(-0.5 * ((position - np.arange(knots)) / 0.6) ** 2)
+        # contracting the first axis and appending the new one cycles through x, y, z
+        field = np.tensordot(field, weights / weights.sum(1, keepdims=True), axes=(0, 1))
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def _normalised_grid(shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """Open grid of voxel centres in [-1, 1] per axis."""
+    return list(np.ogrid[tuple(slice(-1 + 1 / n, 1 - 1 / n, n * 1j) for n in shape)])
+
+
+def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """Draw a skull-stripped brain: an ellipsoid with folded cortex, white matter, deep nuclei and ventricles.
+
+    Args:
+        rng: source of randomness; the same state gives the same brain.
+        shape: voxels along x, y, z.
+
+    Returns:
+        uint8 array: 0 outside, ``CSF``, ``GREY``, ``WHITE``.
+    """
+    x, y, z = _normalised_grid(shape)
+    wobble = 0.03 * smooth_field(rng, shape, 5)
+    half = rng.uniform(0.84, 0.94, 3)
+    radius = np.sqrt((x / half[0]) ** 2 + (y / half[1]) ** 2 + (z / half[2]) ** 2) + wobble
+    depth = 1 - radius
+    # the zero level set of a random field is a folded sheet: a cheap stand-in for sulci and the cortex around them
+    fold = np.abs(smooth_field(rng, shape, max(6, min(shape) // 6)))
+    brain = np.where(depth > 0, WHITE, 0).astype(np.uint8)
+    brain[(depth > 0) & ((depth < 0.12) | ((fold < 0.35) & (depth < 0.38)))] = GREY
+    brain[(depth > 0) & (fold < 0.08) & (depth < 0.3)] = CSF
+    for side in (-1, 1):
+        nucleus = ((x - side * 0.24) / 0.12) ** 2 + ((y + 0.02) / 0.2) ** 2 + ((z + 0.12) / 0.16) ** 2
+        ventricle = ((x - side * 0.1) / 0.07) ** 2 + ((y + 0.02) / 0.34) ** 2 + ((z - 0.1) / 0.14) ** 2
+        brain[nucleus + 4 * wobble < 1] = GREY
+        brain[ventricle + 4 * wobble < 1] = CSF
+    return brain
+
+
+@dataclass(frozen=True)
+class TumourPlan:
+    """Which parts a tumour has.
+
+    Attributes:
+        cavity: draw a resection cavity (RC).
+        thin_rim: the enhancing rim is one to two voxels instead of about a third of the radius.
+        growth: factor on the radius, for follow-up scans.
+    """
+
+    cavity: bool = False
+    thin_rim: bool = False
+    growth: float = 1.0
+
+
+def draw_tumour(
+    place: np.random.Generator, detail: np.random.Generator, brain: np.ndarray, plan: TumourPlan
+) -> np.ndarray:
+    """Draw a tumour into a brain.
+
+    Args:
+        place: randomness of position and size, one per subject, so that a follow-up grows in the same place.
+        detail: randomness of the outline and the small parts, one per scan.
+        brain: tissue map of ``draw_brain``.
+        plan: which parts to draw.
+
+    Returns:
+        uint8 array of the BraTS 2024 labels: 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
+    """
+    shape = brain.shape
+    side = place.choice((-1.0, 1.0))
+    centre = np.array([side * place.uniform(0.3, 0.45), place.uniform(-0.4, 0.4), place.uniform(-0.25, 0.3)])
+    centre = (centre + 1) / 2 * (np.array(shape) - 1)
+    radius = place.uniform(0.13, 0.19) * min(shape) * plan.growth
+    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))).astype(np.float32)
+    relative = distance / radius + 0.12 * smooth_field(detail, shape, 8)
+    fingers = distance / radius + 0.4 * smooth_field(detail, shape, 6)
+    inside = ndimage.binary_erosion(brain > 0, iterations=2)
+    label = np.zeros(shape, np.uint8)
+    label[(fingers < 2.1) & inside & (brain != CSF)] = SNFH
+    _draw_thin(detail, label, centre, radius)
+    _draw_small(detail, label, inside, centre, radius)
+    rim = (1.6 / radius) if plan.thin_rim else 0.32
+    label[(relative < 1) & inside] = ET
+    label[(relative < 1 - rim) & inside] = NETC
+    if plan.cavity:
+        shifted = [c - 0.55 * radius * s for c, s in zip(centre, (side, 1, 0.3), strict=True)]
+        cavity = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, shifted, strict=True))) / (0.8 * radius)
+        label[(cavity + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
+    return label
+
+
+def _draw_thin(rng: np.random.Generator, label: np.ndarray, centre: np.ndarray, radius: float) -> None:
+    """Add vessel-like tubes and a one- to two-voxel sheet of enhancing tumour inside the oedema, in place."""
+    oedema = label == SNFH
+    field = smooth_field(rng, label.shape, 5)
+    slope = np.sqrt(sum(np.square(g) for g in np.gradient(field))) + 1e-6
+    # dividing by the slope turns the field value into a distance in voxels, so that the sheet has even thickness
+    label[oedema & (np.abs(field) / slope < 0.7)] = ET
+    steps = np.linspace(0, 1, 8 * int(radius) + 8)[:, None]
+    for _ in range(3):
+        heading, bend = rng.standard_normal((2, 3))
+        heading /= np.linalg.norm(heading)
+        curve = centre + radius * (2.4 * steps * heading + 0.5 * np.sin(3 * steps) * bend)
+        points = np.round(curve).astype(int)
+        points = points[np.all((points > 0) & (points < np.array(label.shape) - 1), axis=1)]
+        tube = np.zeros(label.shape, bool)
+        tube[tuple(points.T)] = True
+        label[ndimage.binary_dilation(tube) & oedema] = ET
+
+
+def _draw_small(
+    rng: np.random.Generator, label: np.ndarray, inside: np.ndarray, centre: np.ndarray, radius: float
+) -> None:
+    """Add satellites two to four voxels wide around the tumour, in place: enhancing ones and spots of oedema."""
+    for value, count in ((ET, 5), (SNFH, 3)):
+        for _ in range(count):
+            heading = rng.standard_normal(3)
+            spot = centre + heading / np.linalg.norm(heading) * radius * rng.uniform(1.5, 2.8)
+            size = rng.uniform(1.0, 2.0)
+            low = np.clip(np.floor(spot - 3).astype(int), 0, label.shape)
+            box = tuple(slice(a, a + 7) for a in low)
+            offsets = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, label.shape, strict=True))]
+            ball = sum((o - c) ** 2 for o, c in zip(offsets, spot, strict=True)) <= size**2
+            region = label[box]
+            region[ball & inside[box]] = value
