@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+import os
+import sys
+from types import TracebackType
+
+__all__ = ["UserError", "show_plainly"]
 
 
 class UserError(ValueError):
@@ -25,3 +29,24 @@ class UserError(ValueError):
 
     def __init__(self, what: str, where: object, expected: object, found: object, next_step: str) -> None:
         super().__init__(f"{what} – {where} – expected {expected}, found {found} – {next_step}")
+
+
+def show_plainly() -> None:
+    """From now on, end the program with the message of a :class:`UserError`, not with a traceback.
+
+    MONAI wraps an error in a config several times over, and the cause drowns. Set the environment variable
+    ``DCD_TRACEBACK`` to see the traceback all the same.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or os.environ.get("DCD_TRACEBACK"):
+            previous(kind, error, traceback)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    if getattr(previous, "__module__", None) != __name__:
+        sys.excepthook = hook

@@ -1,0 +1,46 @@
+"""Make the randomness of each epoch a function of the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+
+__all__ = ["EpochSeed"]
+
+
+class EpochSeed:
+    """Reseeds sampling and augmentation when an epoch starts.
+
+    A run that is resumed after epoch k then draws exactly what an uninterrupted run draws, and two runs with different
+    losses see the same patches in the same order. This holds for any number of workers: they take their seeds from
+    torch's generator, and without workers the data set's own transforms are reseeded here.
+
+    Args:
+        seed: the run's seed.
+        dataset: the training data set, whose transforms may be random.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer.
+
+        Args:
+            engine: a trainer; its data loader has to be iterated anew in each epoch.
+        """
+        if not engine.has_event_handler(self, Events.EPOCH_STARTED):
+            engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Reseed for ``engine.state.epoch``; processes of a distributed run draw different patches."""
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        # a large odd stride keeps (seed, epoch, rank) triples apart; 2**32 is what NumPy accepts
+        seed = (self.seed + 1_000_003 * engine.state.epoch + 7_919 * rank) % 2**32
+        torch.manual_seed(seed)
+        set_rnd(self.dataset, seed)

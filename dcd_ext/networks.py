@@ -1,0 +1,66 @@
+"""What a network needs before it is trained: initial weights and deep supervision in training only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcd_ext.errors import UserError
+
+__all__ = ["count_parameters", "deep_supervision_weights", "prepare_for_training"]
+
+
+def prepare_for_training(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Initialise a network as nnU-Net does and let its deep supervision follow ``network.training``.
+
+    nnU-Net's networks return a list of outputs whenever deep supervision is on, also in evaluation. A forward
+    pre-hook switches the decoder instead, so that training sees the list (finest output first), while evaluation,
+    its copies (EMA) and a wrapping ``DistributedDataParallel`` see one tensor and the state dict is unchanged.
+
+    Args:
+        network: a network; ``network.initialize`` (a function of one module) is applied if it has one, and its
+            ``decoder.deep_supervision`` flag, if it is set, is switched.
+        seed: initial weights are a function of this number alone, whatever was built before the network.
+
+    Returns:
+        The same network.
+    """
+    initialize = getattr(network, "initialize", None)
+    if initialize is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.apply(initialize)
+    if getattr(getattr(network, "decoder", None), "deep_supervision", False):
+        network.register_forward_pre_hook(_follow_training_mode)
+    return network
+
+
+def _follow_training_mode(network: nn.Module, _inputs: Any) -> None:
+    network.decoder.deep_supervision = network.training
+
+
+def deep_supervision_weights(heads: int) -> list[float]:
+    """Weights of the deep supervision outputs, finest first: 1, 1/2, 1/4, ..., last 0, summing to 1 (nnU-Net).
+
+    Args:
+        heads: number of outputs, one per decoder stage.
+
+    Raises:
+        UserError: if there is no output.
+    """
+    if heads < 1:
+        raise UserError("no output to supervise", "deep_supervision_weights", "heads >= 1", heads, "check 'strides'")
+    weights = [0.5**i for i in range(heads)]
+    if heads > 1:
+        weights[-1] = 0.0
+    return [w / sum(weights) for w in weights]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of parameters, each counted once.
+
+    ``ResidualEncoderUNet`` holds its encoder twice in the state dict; ``parameters()`` does not repeat it.
+    """
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,107 @@
+"""A frozen teacher: built, loaded strictly, never trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcd_ext.errors import UserError
+from dcd_ext.taps import FeatureTaps, StopForward, plain_tensor
+
+__all__ = ["FrozenTeacher", "load_state_dict_strictly", "load_teacher"]
+
+# what DDP, torch.compile and Lightning put in front of every key
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
+
+
+def load_state_dict_strictly(network: nn.Module, path: str, next_step: str) -> None:
+    """Load ``path`` (a state dict, plain or under the key ``model``) into ``network``; every key has to fit.
+
+    Args:
+        network: receives the weights.
+        path: file written by ``torch.save``; read with ``weights_only=True``.
+        next_step: what the user does when the file is missing or does not fit.
+
+    Raises:
+        UserError: if the file is missing or unreadable, or any key or shape differs.
+    """
+    if not os.path.isfile(path):
+        raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise UserError(
+            "weights cannot be read", path, "tensors only (weights_only=True)", f"{type(e).__name__}", next_step
+        ) from e
+    if isinstance(state.get("model"), dict):
+        state = state["model"]
+    for prefix in _WRAPPER_PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = sorted(set(expected.items()) ^ set(found.items()))
+    if wrong:
+        key = wrong[0][0]
+        raise UserError(
+            f"weights do not fit the network ({len({k for k, _ in wrong})} keys differ)",
+            f"{path}, key {key}",
+            f"shape {expected.get(key, 'none')}",
+            f"shape {found.get(key, 'none')}",
+            next_step,
+        )
+    network.load_state_dict(state, strict=True)
+
+
+class FrozenTeacher(nn.Module):
+    """A network that cannot be trained: evaluation mode, no gradients, and ``train()`` does nothing.
+
+    Args:
+        network: the teacher with its weights.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Stay in evaluation mode, whatever a trainer asks for."""
+        return self
+
+    def tap(self, paths: Sequence[str], stop_after_last: bool = True) -> FeatureTaps:
+        """Taps on the wrapped network; see :class:`dcd_ext.taps.FeatureTaps`."""
+        taps = FeatureTaps(self.network, paths, stop_after_last=stop_after_last)
+        taps.enabled = True
+        return taps
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> Any:
+        """Output for ``x`` (B, M, X, Y, Z), or None if a tap ended the forward pass early."""
+        try:
+            return self.network(plain_tensor(x))
+        except StopForward:
+            return None
+
+
+def load_teacher(network_def: Callable[[], nn.Module], ckpt_path: str, device: torch.device | str) -> FrozenTeacher:
+    """Build a teacher and load its weights.
+
+    Args:
+        network_def: builds the network (a config entry with ``_mode_: callable``). Its random initial weights are
+            drawn from a forked generator: a run with a teacher must start exactly like one without.
+        ckpt_path: the teacher's ``model.pt``.
+        device: where it runs.
+
+    Raises:
+        UserError: if the checkpoint is missing or does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = network_def()
+    load_state_dict_strictly(
+        network, ckpt_path, "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>"
+    )
+    return FrozenTeacher(network).to(device)
