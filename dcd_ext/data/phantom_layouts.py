@@ -132,7 +132,7 @@ def write_msd_index(root: Path, cases: int, test_cases: int) -> None:
     """
     names = [f"hippocampus_{number:03d}.nii.gz" for number in range(1, cases + test_cases + 1)]
     content = {
-        "name": "HippocampusPhantom",
+        "name": "Hippocampus",
         "description": "Synthetic hippocampus-like crops, not patients",
         "licence": "Apache-2.0",
         "tensorImageSize": "3D",

@@ -1,0 +1,116 @@
+"""Build and write the Decathlon-style ``datalist.json`` that every bundle reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.data.files import make_folder, write_json
+from dcd_ext.data.folds import assign_folds
+from dcd_ext.data.layouts import Case
+from dcd_ext.data.tasks import Task
+from dcd_ext.data.verdict import DATALIST_FILE
+from dcd_ext.errors import UserError
+
+__all__ = ["build_datalist", "portable_path", "write_datalist"]
+
+logger = logging.getLogger(__name__)
+
+
+def portable_path(path: Path, output: Path) -> str:
+    """The path to write into a data list that lies in ``output``.
+
+    Relative when the file lies inside ``output`` or in a folder next to it, so that the two can move together;
+    absolute otherwise, so that the output can move alone.
+
+    Args:
+        path: the image.
+        output: the folder of the data list.
+    """
+    # the file itself may be a link (git-annex, DVC): keep its own name, resolve only its folder
+    file = path.parent.resolve() / path.name
+    folder = output.resolve()
+    # "../x" seen from a link to the folder would point elsewhere, therefore only for a folder reached without links
+    beside = folder == Path(os.path.abspath(output)) and folder.parent != Path(folder.anchor)
+    if file.is_relative_to(folder) or (beside and file.is_relative_to(folder.parent)):
+        return Path(os.path.relpath(file, folder)).as_posix()
+    return str(file)
+
+
+def _entry(case: Case, output: Path) -> dict[str, Any]:
+    """One item of the list; a single image is a string, as in the Decathlon."""
+    images = [portable_path(image, output) for image in case.images]
+    entry: dict[str, Any] = {"image": images[0] if len(images) == 1 else images}
+    if case.label is not None:
+        entry["label"] = portable_path(case.label, output)
+    entry |= {"case": case.case, "subject": case.subject}
+    return entry | {key: portable_path(path, output) for key, path in case.extra.items()}
+
+
+def build_datalist(
+    cases: Sequence[Case], task: Task, output: Path, folds: int = 5, seed: int = 12345, **notes: Any
+) -> dict[str, Any]:
+    """Build the content of ``datalist.json``.
+
+    Args:
+        cases: all cases; those without a label become ``test``.
+        task: names of modalities and labels.
+        output: the folder the list will lie in.
+        folds: number of folds.
+        seed: seed of the folds.
+        notes: further top-level entries, such as ``grid``.
+
+    Raises:
+        UserError: when ``folds`` is below 2, or a case has the name of something in ``output``: MONAI's
+            ``load_decathlon_datalist`` would turn the name into a path.
+    """
+    for case in cases:
+        if (output / case.case).exists():
+            raise UserError(
+                "the output folder contains a folder named as a case",
+                output / case.case,
+                "an output folder outside the source",
+                output,
+                "choose another --output, for example a new folder next to the source",
+            )
+    labelled = [case for case in cases if case.label is not None]
+    numbers = assign_folds([case.subject for case in labelled], folds, seed)
+    if 0 < len(set(numbers)) < folds:
+        logger.warning("%d labelled subjects fill %d of %d folds", len(labelled), len(set(numbers)), folds)
+    training = [_entry(case, output) | {"fold": number} for case, number in zip(labelled, numbers, strict=True)]
+    test = [_entry(case, output) for case in cases if case.label is None]
+    return {
+        "name": task.name,
+        "task": task.name,
+        "tensorImageSize": "3D",
+        "modality": {str(channel): name for channel, name in enumerate(task.modalities)},
+        "labels": {str(value): name for value, name in task.labels.items()},
+        **notes,
+        "folds": folds,
+        "seed": seed,
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": training,
+        "test": test,
+    }
+
+
+def write_datalist(content: dict[str, Any], output: Path) -> Path:
+    """Write ``datalist.json`` atomically.
+
+    Args:
+        content: what ``build_datalist`` returned.
+        output: its folder, created if needed.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    path = make_folder(output) / DATALIST_FILE
+    write_json(path, content)
+    return path

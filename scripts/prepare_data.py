@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Find the cases of a published data set and write datalist.json with seeded folds. Images are never copied."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from dcd_ext.data.datalist import build_datalist, write_datalist
+from dcd_ext.data.files import make_folder
+from dcd_ext.data.layouts import find_brats, find_msd, read_msd_index
+from dcd_ext.data.summary import describe_datalist
+from dcd_ext.data.tasks import BRATS24, Task
+from dcd_ext.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line: one sub-command per family of layouts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--source", type=Path, help="the unpacked data set, as published")
+    common.add_argument("--output", type=Path, required=True, help="folder for datalist.json")
+    common.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
+    common.add_argument("--seed", type=int, default=12345, help="seed of the folds (default 12345)")
+    tasks.add_parser("brats24", parents=[common], help="BraTS 2024 GLI (also the 2023 layout)")
+    msd = tasks.add_parser("msd", parents=[common], help="a Medical Segmentation Decathlon task")
+    msd.add_argument("--task-name", help="name of the task in datalist.json (default: from dataset.json)")
+    return parser
+
+
+def prepare(options: argparse.Namespace) -> str:
+    """Prepare one data set.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        The summary to print.
+
+    Raises:
+        UserError: when the source is not in the expected layout or the output cannot be written.
+    """
+    source, output = options.source, make_folder(options.output)
+    if options.task == "brats24":
+        task, cases = BRATS24, find_brats(source)
+    else:
+        index = read_msd_index(source)
+        modalities = tuple(index["modality"][key] for key in sorted(index["modality"], key=int))
+        name = options.task_name or str(index["name"]).lower()
+        task = Task(name, modalities, {int(k): v for k, v in index["labels"].items()})
+        cases = find_msd(source)
+    content = build_datalist(cases, task, output, options.folds, options.seed)
+    summary = describe_datalist(content, output)
+    path = write_datalist(content, output)
+    return f"{summary}\n\n{path} written. Next: python scripts/check_data.py {path}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: command line without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        0, or 1 after an error that was printed as one line.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        print(prepare(_parser().parse_args(arguments)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
