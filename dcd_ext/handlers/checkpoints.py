@@ -110,7 +110,7 @@ class ResumeCheckpoint:
         epoch = engine.state.epoch
         if self.write and (epoch % self.save_interval == 0 or epoch == engine.state.max_epochs):
             content = {name: _state_dict(item) for name, item in self._objects(engine).items()}
-            save_checkpoint({**content, "epoch": epoch, "iteration": engine.state.iteration}, self.path)
+            save_checkpoint({**content, "epoch": epoch}, self.path)
 
     def load(self, engine: Engine) -> None:
         """Restore the run; the engine goes on with the epoch after the saved one."""
@@ -120,14 +120,12 @@ class ResumeCheckpoint:
         objects = self._objects(engine)
         for name, item in objects.items():
             if name not in checkpoint:
-                raise UserError(
-                    "checkpoint of another configuration",
-                    self.path,
-                    f"the entry '{name}'",
-                    ", ".join(sorted(checkpoint)),
-                    "resume with the config files the run was started with",
-                )
-            _load_state_dict(item, checkpoint[name])
+                raise _other_configuration(self.path, f"the entry '{name}'", ", ".join(sorted(checkpoint)))
+            try:
+                _load_state_dict(item, checkpoint[name])
+            except (RuntimeError, ValueError, KeyError) as e:
+                reason = str(e).strip().splitlines()[-1].strip()
+                raise _other_configuration(self.path, f"an entry '{name}' that fits", reason) from e
         if checkpoint["epoch"] >= engine.state.max_epochs:
             raise UserError(
                 "run is already complete",
@@ -137,7 +135,7 @@ class ResumeCheckpoint:
                 "raise --max_epochs",
             )
         engine.state.epoch = checkpoint["epoch"]
-        engine.state.iteration = checkpoint["iteration"]
+        engine.state.iteration = checkpoint["epoch"] * engine.state.epoch_length
         engine.logger.info(f"Resumed from {self.path} after epoch {checkpoint['epoch']}")
 
     def _objects(self, engine: Engine) -> dict[str, Any]:
@@ -147,6 +145,11 @@ class ResumeCheckpoint:
         if self.best is not None:
             objects["best"] = self.best
         return objects
+
+
+def _other_configuration(path: str, expected: str, found: str) -> UserError:
+    step = "resume with the config files and options the run was started with"
+    return UserError("checkpoint of another configuration", path, expected, found, step)
 
 
 def _state_dict(item: Any) -> dict:

@@ -1,0 +1,45 @@
+"""Read the ``datalist.json`` of a prepared data set."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from monai.data import load_decathlon_datalist
+
+from dcd_ext.errors import UserError
+
+__all__ = ["load_cases"]
+
+
+def load_cases(dataset_dir: str, section: str, fold: int = 0) -> list[dict[str, Any]]:
+    """Entries of ``<dataset_dir>/datalist.json`` with resolved paths.
+
+    Args:
+        dataset_dir: folder written by ``scripts/prepare_data.py``.
+        section: ``training`` (all folds but ``fold``), ``validation`` (``fold`` only) or ``test``.
+        fold: the held-out fold.
+
+    Raises:
+        UserError: if there is no data list, or the section is empty.
+    """
+    path = os.path.join(dataset_dir, "datalist.json")
+    if not os.path.isfile(path):
+        raise UserError(
+            "no data list",
+            path,
+            "a file written by scripts/prepare_data.py",
+            "no such file",
+            "run: python scripts/prepare_data.py <task> --source <data> --output <dataset_dir>",
+        )
+    key = "test" if section == "test" else "training"
+    try:
+        cases = load_decathlon_datalist(path, True, key, dataset_dir)
+    except ValueError as e:
+        raise UserError(f"no '{key}' entries", path, f"the key '{key}'", "none", "prepare the data again") from e
+    if section != "test":
+        folds = sorted({case["fold"] for case in cases})
+        cases = [case for case in cases if (case["fold"] == fold) == (section == "validation")]
+        if not cases:
+            raise UserError(f"no {section} case", path, f"fold in {folds}", fold, "pass --fold with one of them")
+    return cases
