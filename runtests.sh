@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The gate, the same locally and in CI: style, types, generated files, tests.
+#   ./runtests.sh            everything
+#   ./runtests.sh --quick    without the tests marked slow
+#   ./runtests.sh --setup    only install
+# Further arguments go to pytest, e.g. ./runtests.sh --quick -k wavelets
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/setup_venv.sh
+setup_venv requirements-dev.txt
+# two cores: one thread in each of two test processes beats two threads in one
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+marker=()
+case "${1:-}" in
+--setup) exit 0 ;;
+--quick) shift; marker=(-m "not slow") ;;
+esac
+step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
+step "$PYTHON" -m ruff check .
+step "$PYTHON" -m ruff format --check .
+step "$PYTHON" -m mypy
+step "$PYTHON" scripts/build_bundles.py --check
+step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --dist worksteal --durations 10 ${marker[@]+"${marker[@]}"} "$@"
