@@ -1,0 +1,66 @@
+"""What a data check finds: the names of the checks, one finding, and its text in the shape of every user error."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dcd_ext.errors import UserError
+
+__all__ = ["CHECKS", "ERROR", "WARNING", "Finding"]
+
+ERROR, WARNING = "error", "warning"
+
+CHECKS: dict[str, str] = {
+    "datalist": "entries have what they need and nothing that breaks MONAI",
+    "readable": "every file is there and can be read to its end",
+    "dtype": "voxels are plain numbers",
+    "dimensions": "volumes are 3D, or 4D with one volume per modality",
+    "modality": "every modality is there, once",
+    "shape": "files of a case have the same shape",
+    "spacing": "files of a case have the same voxel spacing",
+    "orientation": "files of a case have the same axis directions",
+    "affine": "files of a case lie at the same place, within a tolerance in millimetres at the farthest corner",
+    "finite": "no NaN or infinity",
+    "constant": "images are not constant",
+    "integers": "label values are whole numbers",
+    "labels": "label values belong to the task",
+    "empty": "masks are not empty",
+    "classes": "every class occurs somewhere in the set",
+    "duplicate": "no case, file or image content occurs twice",
+    "folds": "folds are complete and do not split a subject",
+    "memory": "a full cache fits the memory this process may use",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    Attributes:
+        severity: ``ERROR`` (training refuses the set) or ``WARNING``.
+        check: a key of ``CHECKS``.
+        case: name of the case, or "" for the whole set.
+        what: what is wrong.
+        where: file, key or case.
+        expected: what should be there.
+        found: what is there.
+        next_step: what to do.
+    """
+
+    severity: str
+    check: str
+    case: str
+    what: str
+    where: str
+    expected: str
+    found: str
+    next_step: str
+
+    def message(self) -> str:
+        """The finding as one line, in the shape of ``UserError``."""
+        return str(UserError(self.what, self.where, self.expected, self.found, self.next_step))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding for JSON, its line included."""
+        return asdict(self) | {"message": self.message()}

@@ -1,0 +1,95 @@
+"""Compare the grids of two volumes in units a person can judge: voxels, millimetres, axis letters."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+__all__ = ["Grid", "farthest_corner_mm", "grid_difference", "grid_of"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a volume are.
+
+    Attributes:
+        shape: voxels along x, y, z.
+        affine: 4×4, voxel to world in millimetres.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Millimetres between voxels along each axis."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
+
+    @property
+    def usable(self) -> bool:
+        """Whether the affine is finite and can be inverted."""
+        return bool(np.isfinite(self.affine).all() and abs(np.linalg.det(self.affine[:3, :3])) > 1e-9)
+
+    @property
+    def axes(self) -> str:
+        """Direction of each voxel axis, such as LPS."""
+        return "".join(letter or "?" for letter in nib.aff2axcodes(self.affine))
+
+
+def grid_of(image: Any) -> Grid:
+    """Grid of a nibabel image.
+
+    Args:
+        image: what ``open_image`` returned.
+    """
+    return Grid(tuple(image.shape[:3]), np.asarray(image.affine, float))
+
+
+def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Largest distance between the places two affines give to the same voxel, in millimetres.
+
+    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
+
+    Args:
+        first: 4×4 affine.
+        second: 4×4 affine.
+        shape: voxels along x, y, z.
+    """
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in shape[:3]))], float)
+    offset = corners @ (first - second).T
+    return float(np.linalg.norm(offset[:, :3], axis=1).max())
+
+
+def grid_difference(reference: Grid, other: Grid, tolerance_mm: float) -> list[tuple[str, str, str]]:
+    """Ways in which two grids differ, the most telling first.
+
+    Args:
+        reference: the grid to agree with.
+        other: the grid to judge.
+        tolerance_mm: differences of place up to this size at the farthest corner are silent.
+
+    Returns:
+        Triples (check, expected, found), where check is shape, spacing, orientation or affine; empty when they agree.
+    """
+    if reference.shape != other.shape:
+        return [("shape", _times(reference.shape), _times(other.shape))]
+    distance = farthest_corner_mm(reference.affine, other.affine, reference.shape)
+    if distance <= tolerance_mm:
+        return []
+    differences = []
+    # spacing off by less than this moves the far corner by less than the tolerance
+    if (np.abs(reference.spacing - other.spacing) * np.array(reference.shape)).max() > tolerance_mm:
+        differences.append(("spacing", _times(reference.spacing) + " mm", _times(other.spacing) + " mm"))
+    if reference.axes != other.axes:
+        differences.append(("orientation", reference.axes, other.axes))
+    differences.append(("affine", f"at most {tolerance_mm:g} mm at the farthest corner", f"{distance:.3g} mm"))
+    return differences
+
+
+def _times(values: Any) -> str:
+    """Numbers joined by ×."""
+    return "×".join(f"{value:.4g}" for value in values)

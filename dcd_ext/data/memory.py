@@ -1,0 +1,70 @@
+"""How much memory this process may still use: free memory, container limit (cgroup v1 and v2), ``ulimit -v``."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["available_memory"]
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may still use before something kills it.
+
+    Args:
+        root: where ``proc`` and ``sys`` are; a test passes a folder of its own.
+
+    Returns:
+        The smallest of: memory the system can free up, room left in every control group above this process, room left
+        below the address-space limit.
+    """
+    rooms = [psutil.virtual_memory().available, *_cgroup_rooms(root)]
+    if resource is not None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            rooms.append(soft - psutil.Process().memory_info().vms)
+    return max(0, min(rooms))
+
+
+def _cgroup_rooms(root: Path) -> list[int]:
+    """Room left in each control group that limits this process; a parent group may be tighter than its child."""
+    rooms: list[int] = []
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux, or no control groups
+        return rooms
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        # inside a container the path may be the host's: folders that do not exist are passed over
+        for folder in {mount / group, *(mount / parent for parent in group.parents)}:
+            room = _room(folder, limit, usage)
+            if room is not None:
+                rooms.append(room)
+    return rooms
+
+
+def _room(folder: Path, limit: str, usage: str) -> int | None:
+    """Limit less usage of one control group in bytes, or None where there is no limit."""
+    try:
+        top = (folder / limit).read_text().strip()
+        if top == "max":
+            return None
+        used = int((folder / usage).read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    # file cache counts as used, although the kernel gives it back on demand
+    return int(top) - used + int(statistics.get("inactive_file", 0))
