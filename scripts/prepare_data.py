@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Find the cases of a published data set and write datalist.json with seeded folds. Images are never copied."""
+"""Find the cases of a published data set and write datalist.json with seeded folds. Images are never copied.
+
+isles22 also resamples DWI, ADC and mask onto the FLAIR grid; started again, it goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import sys
 from pathlib import Path
 
 from dcd_ext.data.datalist import build_datalist, write_datalist
+from dcd_ext.data.download import download_msd
 from dcd_ext.data.files import make_folder
-from dcd_ext.data.layouts import find_brats, find_msd, read_msd_index
+from dcd_ext.data.isles import GRID, resample_cases
+from dcd_ext.data.layouts import find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist
-from dcd_ext.data.tasks import BRATS24, Task
+from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError
 
 
@@ -26,8 +31,11 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
     common.add_argument("--seed", type=int, default=12345, help="seed of the folds (default 12345)")
     tasks.add_parser("brats24", parents=[common], help="BraTS 2024 GLI (also the 2023 layout)")
+    isles = tasks.add_parser("isles22", parents=[common], help="ISLES 2022, onto the FLAIR grid")
+    isles.add_argument("--workers", type=int, help="processes (default: one per core)")
     msd = tasks.add_parser("msd", parents=[common], help="a Medical Segmentation Decathlon task")
     msd.add_argument("--task-name", help="name of the task in datalist.json (default: from dataset.json)")
+    msd.add_argument("--download", metavar="TASK", help="fetch a task such as Task04_Hippocampus into --source first")
     return parser
 
 
@@ -43,19 +51,33 @@ def prepare(options: argparse.Namespace) -> str:
     Raises:
         UserError: when the source is not in the expected layout or the output cannot be written.
     """
-    source, output = options.source, make_folder(options.output)
+    output = make_folder(options.output)
+    source = _source(options)
+    notes = {}
     if options.task == "brats24":
         task, cases = BRATS24, find_brats(source)
+    elif options.task == "isles22":
+        task, cases = ISLES22, resample_cases(find_isles(source), output, options.workers)
+        notes["grid"] = GRID
     else:
         index = read_msd_index(source)
         modalities = tuple(index["modality"][key] for key in sorted(index["modality"], key=int))
         name = options.task_name or str(index["name"]).lower()
         task = Task(name, modalities, {int(k): v for k, v in index["labels"].items()})
         cases = find_msd(source)
-    content = build_datalist(cases, task, output, options.folds, options.seed)
+    content = build_datalist(cases, task, output, options.folds, options.seed, **notes)
     summary = describe_datalist(content, output)
     path = write_datalist(content, output)
     return f"{summary}\n\n{path} written. Next: python scripts/check_data.py {path}"
+
+
+def _source(options: argparse.Namespace) -> Path:
+    """The folder with the data, downloaded first if asked for."""
+    if getattr(options, "download", None):
+        return download_msd(options.download, options.source or options.output)
+    if options.source is None:
+        raise UserError("no data set named", "--source", "the unpacked data set", "nothing", "add --source DIR")
+    return options.source
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; start the same command again to go on", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -67,13 +69,38 @@ def map_processes(
 
     Returns:
         Results in the order of the jobs.
+
+    Raises:
+        UserError: when a process is killed, most often for lack of memory.
     """
     workers = min(workers or cores(), len(jobs))
     if workers < 2:
         return [work(job) for job in tqdm(jobs, desc=title, unit="case", dynamic_ncols=True)]
     # spawn, because forking a process that holds torch threads can dead-lock
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return _collect(pool, work, jobs, title, 2 * workers)
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+            return _collect(pool, work, jobs, title, 2 * workers)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed",
+            title,
+            f"{workers} processes with enough memory",
+            "one that ended abruptly",
+            "start again with fewer --workers; finished cases are kept",
+        ) from error
+
+
+def _die_with_parent() -> None:
+    """End this worker when the main process is killed; otherwise it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect(

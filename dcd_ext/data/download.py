@@ -1,0 +1,52 @@
+"""Fetch a Decathlon task through MONAI's own downloader, checked against MONAI's own checksum."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from dcd_ext.data.files import make_folder
+from dcd_ext.errors import UserError
+
+__all__ = ["download_msd"]
+
+
+def download_msd(task: str, folder: Path) -> Path:
+    """Download and unpack one task of the Medical Segmentation Decathlon.
+
+    A task that is already unpacked is used as it is; an archive with the right checksum is not fetched again.
+
+    Args:
+        task: such as ``Task04_Hippocampus``.
+        folder: receives the archive and the task's folder.
+
+    Returns:
+        The task's folder, with its ``dataset.json``.
+
+    Raises:
+        UserError: for an unknown task, without a network, or for a file with the wrong checksum.
+    """
+    # MONAI and torch take seconds to import, and only this command needs them
+    from monai.apps import DecathlonDataset, download_and_extract
+
+    if task not in DecathlonDataset.resource:
+        known = ", ".join(sorted(DecathlonDataset.resource))
+        raise UserError("unknown Decathlon task", "--download", known, task, "name one of them")
+    target = folder / task
+    if (target / "dataset.json").is_file():
+        return target
+    archive = make_folder(folder) / f"{task}.tar"
+    url = DecathlonDataset.resource[task]
+    try:
+        download_and_extract(url, archive, folder, DecathlonDataset.md5[task], hash_type="md5")
+    # the downloader lets through whatever urllib, tarfile and its own checksum test raise
+    except Exception as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 120)
+        raise UserError(
+            "cannot download the data",
+            url,
+            f"an archive with MD5 {DecathlonDataset.md5[task]}",
+            reason,
+            f"fetch it from medicaldecathlon.com with another computer, unpack it, and pass --source .../{task}",
+        ) from error
+    return target

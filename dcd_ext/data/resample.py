@@ -1,0 +1,76 @@
+"""Put one volume on the grid of another with ITK, keeping the exact affine of the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import itk
+import numpy as np
+
+from dcd_ext.data.files import save_nifti
+from dcd_ext.data.geometry import Grid, grid_of
+from dcd_ext.data.nifti import open_image, voxels
+
+__all__ = ["limit_itk_to_one_thread", "resample_to_grid"]
+
+
+def limit_itk_to_one_thread() -> None:
+    """Keep ITK on one thread: cases run in parallel processes, and threads on top of them only slow each other."""
+    itk.MultiThreaderBase.SetGlobalMaximumNumberOfThreads(1)
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _itk_geometry(grid: Grid) -> tuple[Any, list[float], list[float]]:
+    """Direction matrix, spacing and origin of a grid in ITK's convention (LPS+, millimetres)."""
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    direction = to_lps @ grid.affine[:3, :3] / grid.spacing
+    return itk.matrix_from_array(direction), grid.spacing.tolist(), (to_lps @ grid.affine[:3, 3]).tolist()
+
+
+def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -> int:
+    """Resample a volume onto the grid of another file and save it.
+
+    Geometry goes from nibabel to ITK as numbers instead of through ITK's own reader: that one refuses the slightly
+    sheared affines that registration tools write, and may prefer the qform where nibabel and MONAI take the sform.
+
+    Args:
+        source: a 3D volume.
+        target: the file whose grid to use; only its header is read.
+        output: the file to write: uint8 for whole-number labels up to 255, float32 otherwise, 0 outside the source.
+        is_label: nearest neighbours instead of linear interpolation.
+
+    Returns:
+        Number of non-zero voxels written.
+
+    Raises:
+        ValueError: when a volume is not 3D or an affine cannot be inverted.
+        UserError: when the output cannot be written.
+    """
+    image, data, grid = open_image(source), voxels(source), grid_of(open_image(target))
+    if data.ndim != 3:
+        raise ValueError(f"{source} has {data.ndim} dimensions, not 3")
+    if not (grid.usable and grid_of(image).usable):
+        raise ValueError(f"{source} or {target} has an affine that cannot be inverted")
+    # ITK's arrays are z y x in C order, which is nibabel's x y z in Fortran order: the transpose copies nothing
+    moving = itk.image_view_from_array(np.ascontiguousarray(data.T, dtype=np.float32))
+    direction, spacing, origin = _itk_geometry(grid_of(image))
+    moving.SetDirection(direction)
+    moving.SetSpacing(spacing)
+    moving.SetOrigin(origin)
+    kind = itk.NearestNeighborInterpolateImageFunction if is_label else itk.LinearInterpolateImageFunction
+    direction, spacing, origin = _itk_geometry(grid)
+    result = itk.resample_image_filter(
+        moving,
+        interpolator=kind[type(moving), itk.D].New(),
+        size=[int(n) for n in grid.shape],
+        output_direction=direction,
+        output_spacing=spacing,
+        output_origin=origin,
+        default_pixel_value=0,
+    )
+    array = itk.array_view_from_image(result).T
+    if is_label and np.array_equal(array, array.astype(np.uint8)):
+        array = array.astype(np.uint8)
+    save_nifti(output, array, grid.affine)
+    return int(np.count_nonzero(array))
