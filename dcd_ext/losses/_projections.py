@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["make_projection", "project"]
+__all__ = ["make_projection", "mixing", "project"]
 
 
 def make_projection(student: int, teacher: int, kind: str, generator: torch.Generator) -> nn.Module:
@@ -31,5 +31,13 @@ def project(x: torch.Tensor, projection: nn.Module) -> torch.Tensor:
     """Apply a projection in the type of ``x``, whatever the type of its parameters."""
     if isinstance(projection, nn.Identity):
         return x
+    weight, bias = mixing(projection, x, x.dtype)
+    return F.conv3d(x, weight[:, :, None, None, None], bias)
+
+
+def mixing(projection: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (C_T, C_S) and bias (C_T) of a projection of ``x`` (B, C_S, ...), as ``dtype``."""
+    if isinstance(projection, nn.Identity):
+        return torch.eye(x.shape[1], dtype=dtype, device=x.device), x.new_zeros(x.shape[1], dtype=dtype)
     assert isinstance(projection, nn.Conv3d) and projection.bias is not None
-    return F.conv3d(x, projection.weight.to(x.dtype), projection.bias.to(x.dtype))
+    return projection.weight.flatten(1).to(dtype), projection.bias.to(dtype)

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from dcd_ext.losses._checks import check_channels, check_features, check_options
+from dcd_ext.losses._detail_energy import detail_energy
 from dcd_ext.losses._detail_error import detail_error
-from dcd_ext.losses._projections import make_projection, project
+from dcd_ext.losses._plan import make_plan
+from dcd_ext.losses._projections import make_projection, mixing, project
+from dcd_ext.taps import plain_tensor
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import parse_bands
-from dcd_ext.wavelets.projection import plain_float
 
 __all__ = ["DCDLoss"]
 
@@ -115,8 +117,15 @@ class DCDLoss(nn.Module):
 
     def _stage(self, student: torch.Tensor, teacher: torch.Tensor, projection: nn.Module, levels: int) -> torch.Tensor:
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = plain_float(student), plain_float(teacher.detach())
-            error = project(student, projection) - teacher
-            return detail_error(
-                error, self.wavelet, levels, self.mode, self.keys, self.reconstruct, self.level_reduction
-            )
+            student, teacher = plain_tensor(student), plain_tensor(teacher.detach())
+            dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+            options = (self.wavelet, levels, self.mode, self.keys)
+            sides = (student.shape[2], student.shape[3], student.shape[4])
+            plan = make_plan(sides, *options, student.device, dtype) if self._is_one_projection() else None
+            if plan is not None:
+                return detail_energy(student, *mixing(projection, student, dtype), teacher, plan)
+            error = project(student.to(dtype), projection) - teacher.to(dtype)
+            return detail_error(error, *options, self.reconstruct, self.level_reduction)
+
+    def _is_one_projection(self) -> bool:
+        return self.reconstruct and self.level_reduction == "joint"

@@ -10,10 +10,11 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from dcd_ext.errors import UserError
+from dcd_ext.taps import plain_tensor
 from dcd_ext.wavelets.axis_maps import axis_map, check_wavelet
 from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
 
-__all__ = ["DetailProjection", "along_axes", "coefficients", "plain_float"]
+__all__ = ["DetailProjection", "along_axes", "coefficients"]
 
 Factors = Sequence[torch.Tensor]
 Maps = Sequence[tuple[Factors, Factors]]
@@ -62,7 +63,8 @@ class DetailProjection(nn.Module):
         if self._expansion == Expansion(1, -1, ()):
             return x
         with torch.autocast(x.device.type, enabled=False):
-            wide = plain_float(x)
+            # Details are small next to the mean, so that half precision would drown them.
+            wide = plain_tensor(x).to(torch.promote_types(x.dtype, torch.float32))
             maps = [self.factors(term, wide) for term in self._expansion.terms]
             return _Projection.apply(wide, self._expansion, maps).to(x.dtype)
 
@@ -112,9 +114,3 @@ def along_axes(x: torch.Tensor, matrices: Factors) -> torch.Tensor:
     depth, height, width = matrices
     x = height @ (x @ width.mT)
     return (depth @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
-
-
-def plain_float(x: torch.Tensor) -> torch.Tensor:
-    """``x`` as a plain tensor of float32, or float64 if it is that: wavelet details are small next to the mean."""
-    x = x.as_tensor() if hasattr(x, "as_tensor") else x
-    return x if x.dtype == torch.float64 else x.float()
