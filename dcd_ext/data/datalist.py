@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def portable_path(path: Path, output: Path) -> str:
     """The path to write into a data list that lies in ``output``.
 
-    Relative when the file lies inside ``output`` or in a folder next to it, so that the two can move together;
+    Relative when the file lies inside ``output`` or inside its parent folder, so that the two can move together;
     absolute otherwise, so that the output can move alone.
 
     Args:

@@ -1,0 +1,70 @@
+"""Small phantom data sets, and the scripts as functions."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
+
+MESSAGE = re.compile(r"^[^\n]+ – [^\n]+ – expected [^\n]+, found [^\n]+ – [^\n]+$")
+
+
+class Outcome(NamedTuple):
+    """Exit code and streams of a script."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def script(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``scripts/<name>.py`` in this process, which spares each test the start of an interpreter."""
+
+    def run(name: str, *arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = import_module(f"scripts.{name}").main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        if code and name != "check_data":
+            assert MESSAGE.match(err.splitlines()[-1]), err
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Real cases in the published layouts: $DCD_DATA_DIR, or shared/data beside the project."""
+    folder = Path(os.environ.get("DCD_DATA_DIR", Path(__file__).parents[2] / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("phantoms")
+    shapes = {"brats24": (32, 32, 28), "isles22": (28, 30, 26), "msd": (26, 30, 24)}
+    for layout, shape in shapes.items():
+        spec = PhantomSpec(root / layout, layout, cases=6, test_cases=1, shape=shape, flair_spacing=(1.5, 1.5, 6.0))
+        write_phantoms(spec)
+    return {layout: root / layout for layout in shapes}
+
+
+@pytest.fixture
+def phantoms(_phantoms: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """Copy a phantom set (brats24, isles22 or msd; 6 labelled cases, 1 without) into this test's folder."""
+
+    def copy(layout: str, name: str = "source") -> Path:
+        return Path(shutil.copytree(_phantoms[layout], tmp_path / name))
+
+    return copy

@@ -1,0 +1,201 @@
+"""Preparation of BraTS and Decathlon data: what the data list says, that MONAI reads it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from monai.data import load_decathlon_datalist
+
+from dcd_ext.data import files as files_module
+from dcd_ext.data.datalist import portable_path
+
+
+def _load(output: Path) -> dict:
+    return json.loads((output / "datalist.json").read_text())
+
+
+def test_brats_list_has_four_channels_subjects_folds_and_test_cases(script, phantoms, tmp_path: Path) -> None:
+    outcome = script("prepare_data", "brats24", "--source", phantoms("brats24"), "--output", tmp_path / "out")
+    content = _load(tmp_path / "out")
+    assert content["modality"] == {"0": "t1n", "1": "t1c", "2": "t2w", "3": "t2f"}
+    assert content["labels"] == {"0": "background", "1": "NETC", "2": "SNFH", "3": "ET", "4": "RC"}
+    assert (content["task"], content["folds"], content["seed"]) == ("brats24", 5, 12345)
+    entry = content["training"][3]
+    assert (entry["case"], entry["subject"]) == ("BraTS-GLI-00003-001", "BraTS-GLI-00003")
+    assert [Path(f).name[20:23] for f in entry["image"]] == ["t1n", "t1c", "t2w", "t2f"]
+    folds = defaultdict(set)
+    for item in content["training"]:
+        folds[item["subject"]].add(item["fold"])
+        assert not [key for key in item if key.startswith(("image_", "label_"))]
+    assert all(len(used) == 1 for used in folds.values()) and len(folds) == 5
+    assert [item["case"] for item in content["test"]] == ["BraTS-GLI-00006-000"] and "label" not in content["test"][0]
+    assert "6 labelled cases, 1 without label, 6 subjects" in outcome.out
+    assert "t2f       1×1×1 mm (7)" in outcome.out and "ET" in outcome.out
+
+
+def test_same_command_gives_the_same_bytes(script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("brats24")
+    texts = set()
+    for _ in range(2):
+        script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+        texts.add((tmp_path / "out" / "datalist.json").read_bytes())
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "output", "relative"),
+    [("out/raw", "out", True), ("source", "out", True), ("deep/source", "out", True), ("source", "deep/out", False)],
+)
+def test_monai_resolves_relative_and_absolute_paths(
+    where: str, output: str, relative: bool, script, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / where).parent.mkdir(exist_ok=True)
+    source = Path(shutil.move(phantoms("msd", "moving"), tmp_path / where))
+    monkeypatch.chdir(tmp_path)
+    assert script("prepare_data", "msd", "--source", where, "--output", output).code == 0
+    assert _load(tmp_path / output)["training"][0]["image"].startswith("/") is not relative
+    monkeypatch.chdir("/")
+    out = tmp_path / output
+    for section in ("training", "test"):
+        for item in load_decathlon_datalist(out / "datalist.json", True, section, base_dir=out):
+            assert Path(item["image"]).is_file() and source in Path(item["image"]).parents
+            assert item["case"] == Path(item["image"]).name.removesuffix(".nii.gz")  # not turned into a path
+
+
+def test_output_reached_through_a_link_keeps_absolute_paths(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "image.nii").write_text("")
+    assert portable_path(tmp_path / "image.nii", tmp_path / "real") == "../image.nii"
+    assert portable_path(tmp_path / "image.nii", tmp_path / "link") == str(tmp_path / "image.nii")
+
+
+def test_preparing_copies_and_changes_nothing(script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("brats24")
+    before = {f: f.read_bytes() for f in source.rglob("*.nii.gz")}
+    script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+    assert {f: f.read_bytes() for f in source.rglob("*.nii.gz")} == before
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["datalist.json"]
+
+
+def test_cases_are_found_at_any_depth_and_hidden_files_do_not_count(script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("brats24")
+    (source / "training_data1_v2").mkdir()
+    shutil.move(source / "BraTS-GLI-00001-000", source / "training_data1_v2")
+    (source / "BraTS-GLI-00002-000" / "._BraTS-GLI-00002-000-t1c.nii.gz").write_text("")
+    assert script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out").code == 0
+    assert len(_load(tmp_path / "out")["training"]) == 6
+
+
+def _remove(pattern: str):
+    return lambda source: next(source.rglob(pattern)).unlink()
+
+
+def _second_t1c(source: Path) -> None:
+    file = next(source.rglob("*00001-000-t1c.nii.gz"))
+    shutil.copy(file, file.with_name("old-t1c.nii.gz"))
+
+
+def _same_case(source: Path) -> None:
+    shutil.copytree(source / "BraTS-GLI-00002-000", source / "additional" / "BraTS-GLI-00002-000")
+
+
+def _older_layout(source: Path) -> None:
+    for number, folder in enumerate(sorted(source.iterdir())):
+        folder.rename(source / f"BraTS2021_{number:05d}")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_remove("*00001-000-t2f.nii.gz"), "case BraTS-GLI-00001-000: no t2f"),
+        (_second_t1c, "more than one t1c"),
+        (_same_case, "the same case twice"),
+        (_older_layout, "found BraTS2021_00000, BraTS2021_00001, BraTS2021_00002 and 4 more"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_incomplete_brats_data_is_one_line(change, text: str, script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("brats24")
+    change(source)
+    outcome = script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+    assert outcome.code == 1 and text in outcome.err
+    assert not (tmp_path / "out" / "datalist.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_remove("dataset.json"), "no Decathlon data set"),
+        (_remove("hippocampus_002.nii.gz"), "a file of dataset.json is missing"),
+        (lambda source: (source / "dataset.json").write_text("{}"), "KeyError: 'training'"),
+    ],
+)
+def test_incomplete_decathlon_data_is_one_line(change, text: str, script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("msd")
+    change(source)
+    outcome = script("prepare_data", "msd", "--source", source, "--output", tmp_path / "out")
+    assert outcome.code == 1 and text in outcome.err
+
+
+def test_output_that_would_turn_case_names_into_paths_is_refused(script, phantoms) -> None:
+    source = phantoms("brats24")
+    outcome = script("prepare_data", "brats24", "--source", source, "--output", source)
+    assert outcome.code == 1 and "a folder named as a case" in outcome.err
+
+
+def test_read_only_output_is_one_line_and_leaves_no_rest(
+    script, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = phantoms("msd"), tmp_path / "out"
+    script("prepare_data", "msd", "--source", source, "--output", out)
+    before = (out / "datalist.json").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files_module.os, "replace", refuse)
+    outcome = script("prepare_data", "msd", "--source", source, "--output", out, "--seed", "1")
+    assert outcome.code == 1 and "found Read-only file system" in outcome.err
+    assert (out / "datalist.json").read_bytes() == before and len(list(out.iterdir())) == 1
+
+
+def test_an_unreadable_label_is_named_and_left_to_the_check(script, phantoms, tmp_path: Path) -> None:
+    source = phantoms("msd")
+    (source / "labelsTr" / "hippocampus_001.nii.gz").write_bytes(b"broken")
+    outcome = script("prepare_data", "msd", "--source", source, "--output", tmp_path / "out")
+    assert outcome.code == 0 and "unreadable: hippocampus_001" in outcome.out
+    assert script("check_data", tmp_path / "out").code == 1
+
+
+def test_download_offline_is_one_line(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("Error processing URL:\nname resolution failed")
+
+    monkeypatch.setattr("monai.apps.download_and_extract", refuse)
+    outcome = script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
+    assert outcome.code == 1 and "fetch it from medicaldecathlon.com" in outcome.err
+    assert "MD5 9d24dba78a72977dbd1d2e110310f31b" in outcome.err
+    outcome = script("prepare_data", "msd", "--download", "Task44_Knee", "--output", tmp_path)
+    assert outcome.code == 1 and "unknown Decathlon task" in outcome.err
+
+
+def test_a_wrong_checksum_is_refused(script, tmp_path: Path) -> None:
+    (tmp_path / "Task04_Hippocampus.tar").write_bytes(b"not the archive")
+    outcome = script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
+    assert outcome.code == 1 and "cannot download the data" in outcome.err
+
+
+def test_an_unpacked_download_is_used_without_a_network(script, phantoms, tmp_path: Path) -> None:
+    phantoms("msd", "Task04_Hippocampus")
+    assert script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path).code == 0
+    assert _load(tmp_path)["training"][0]["image"] == "Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz"
+
+
+def test_no_source_is_one_line(script, tmp_path: Path) -> None:
+    outcome = script("prepare_data", "msd", "--output", tmp_path / "out")
+    assert outcome.code == 1 and "--source" in outcome.err
