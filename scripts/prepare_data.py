@@ -11,11 +11,11 @@ import logging
 import sys
 from pathlib import Path
 
-from dcd_ext.data.datalist import build_datalist, write_datalist
+from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_datalist
 from dcd_ext.data.download import download_msd
 from dcd_ext.data.files import make_folder
 from dcd_ext.data.isles import GRID, resample_cases
-from dcd_ext.data.layouts import find_brats, find_isles, find_msd, read_msd_index
+from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError
@@ -51,24 +51,29 @@ def prepare(options: argparse.Namespace) -> str:
     Raises:
         UserError: when the source is not in the expected layout or the output cannot be written.
     """
-    output = make_folder(options.output)
-    source = _source(options)
+    source, output = _source(options), make_folder(options.output)
+    task, cases = _find(options, source)
+    refuse_case_folders(cases, output)
     notes = {}
-    if options.task == "brats24":
-        task, cases = BRATS24, find_brats(source)
-    elif options.task == "isles22":
-        task, cases = ISLES22, resample_cases(find_isles(source), output, options.workers)
+    if options.task == "isles22":
+        cases = resample_cases(cases, output, options.workers)
         notes["grid"] = GRID
-    else:
-        index = read_msd_index(source)
-        modalities = tuple(index["modality"][key] for key in sorted(index["modality"], key=int))
-        name = options.task_name or str(index["name"]).lower()
-        task = Task(name, modalities, {int(k): v for k, v in index["labels"].items()})
-        cases = find_msd(source)
     content = build_datalist(cases, task, output, options.folds, options.seed, **notes)
     summary = describe_datalist(content, output)
     path = write_datalist(content, output)
     return f"{summary}\n\n{path} written. Next: python scripts/check_data.py {path}"
+
+
+def _find(options: argparse.Namespace, source: Path) -> tuple[Task, list[Case]]:
+    """The cases of the source and what they should contain."""
+    if options.task == "brats24":
+        return BRATS24, find_brats(source)
+    if options.task == "isles22":
+        return ISLES22, find_isles(source)
+    index = read_msd_index(source)
+    modalities = tuple(str(index["modality"][key]) for key in sorted(index["modality"], key=int))
+    labels = {int(value): str(name) for value, name in index["labels"].items()}
+    return Task(options.task_name or str(index["name"]).lower(), modalities, labels), find_msd(source)
 
 
 def _source(options: argparse.Namespace) -> Path:

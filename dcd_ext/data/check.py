@@ -92,6 +92,8 @@ def read_datalist(path: Path) -> dict[str, Any]:
     content["test"] = [e if isinstance(e, dict) else {"image": e} for e in content.get("test", [])]
     if not all(isinstance(entry, dict) for entry in content.get("training", [])):
         raise UserError("not a data list", path, "entries with image, label, case and fold", "something else", again)
+    if not isinstance(content.setdefault("folds", 5), int) or content["folds"] < 1:
+        raise UserError("not a data list", path, "'folds' as a number", content["folds"], again)
     return content
 
 

@@ -86,19 +86,21 @@ def check_folds(content: dict[str, Any], report: Report) -> None:
         report: takes severity, check, case and the five texts of a finding.
     """
     training = content.get("training", [])
-    count = int(content.get("folds", 5))
-    folds_of: dict[str, set[Any]] = defaultdict(set)
+    count = content["folds"]
+    used = {fold for fold in range(count) if any(entry.get("fold") == fold for entry in training)}
+    folds_of: dict[str, set[str]] = defaultdict(set)
     for entry in training:
-        folds_of[str(entry.get("subject", entry.get("case")))].add(entry.get("fold"))
-    wrong = [entry for entry in training if entry.get("fold") not in range(count)]
-    for entry in wrong:
+        folds_of[str(entry.get("subject", entry.get("case")))].add(str(entry.get("fold")))
+    for entry in training:
+        if entry.get("fold") in range(count):
+            continue
         report(ERROR, "folds", str(entry.get("case")), "no such fold", "fold", f"0 to {count - 1}",
                entry.get("fold"), "prepare the data again")  # fmt: skip
     for subject, folds in folds_of.items():
         if len(folds) > 1:
             report(ERROR, "folds", subject, "a subject in two folds", subject, "one fold",
-                   ", ".join(sorted(map(str, folds))), "prepare the data again")  # fmt: skip
-    empty = sorted(set(range(count)) - {entry.get("fold") for entry in training})
+                   ", ".join(sorted(folds)), "prepare the data again")  # fmt: skip
+    empty = sorted(set(range(count)) - used)
     if training and empty:
         report(WARNING, "folds", "", "empty folds", "fold", f"cases in each of {count}",
                f"none in {', '.join(map(str, empty))}", "prepare with fewer --folds")  # fmt: skip

@@ -15,7 +15,7 @@ from dcd_ext.data.tasks import Task
 from dcd_ext.data.verdict import DATALIST_FILE
 from dcd_ext.errors import UserError
 
-__all__ = ["build_datalist", "portable_path", "write_datalist"]
+__all__ = ["build_datalist", "portable_path", "refuse_case_folders", "write_datalist"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,27 @@ def _entry(case: Case, output: Path) -> dict[str, Any]:
     return entry | {key: portable_path(path, output) for key, path in case.extra.items()}
 
 
+def refuse_case_folders(cases: Sequence[Case], output: Path) -> None:
+    """Refuse an output folder in which a case's name is a path: ``load_decathlon_datalist`` would make it one.
+
+    Args:
+        cases: all cases.
+        output: the folder the list will lie in.
+
+    Raises:
+        UserError: when ``output`` contains something with the name of a case.
+    """
+    for case in cases:
+        if (output / case.case).exists():
+            raise UserError(
+                "the output folder contains a folder named as a case",
+                output / case.case,
+                "an output folder of its own",
+                output,
+                "choose another --output, for example a new folder next to the source",
+            )
+
+
 def build_datalist(
     cases: Sequence[Case], task: Task, output: Path, folds: int = 5, seed: int = 12345, **notes: Any
 ) -> dict[str, Any]:
@@ -64,22 +85,12 @@ def build_datalist(
         notes: further top-level entries, such as ``grid``.
 
     Raises:
-        UserError: when ``folds`` is below 2, or a case has the name of something in ``output``: MONAI's
-            ``load_decathlon_datalist`` would turn the name into a path.
+        UserError: when ``folds`` is below 2.
     """
-    for case in cases:
-        if (output / case.case).exists():
-            raise UserError(
-                "the output folder contains a folder named as a case",
-                output / case.case,
-                "an output folder outside the source",
-                output,
-                "choose another --output, for example a new folder next to the source",
-            )
     labelled = [case for case in cases if case.label is not None]
     numbers = assign_folds([case.subject for case in labelled], folds, seed)
     if 0 < len(set(numbers)) < folds:
-        logger.warning("%d labelled subjects fill %d of %d folds", len(labelled), len(set(numbers)), folds)
+        logger.warning("too few labelled subjects: %d of %d folds are empty", folds - len(set(numbers)), folds)
     training = [_entry(case, output) | {"fold": number} for case, number in zip(labelled, numbers, strict=True)]
     test = [_entry(case, output) for case in cases if case.label is None]
     return {

@@ -122,7 +122,7 @@ def find_isles(source: Path) -> list[Case]:
         UserError: when there is no case, or a modality is missing or double.
     """
     cases = []
-    for folder in _case_folders(source, _ISLES_CASE, skip=("derivatives",)):
+    for folder in _case_folders(source, _ISLES_CASE, skip=("derivatives", "on_flair")):
         name = folder.name
         session = folder / "ses-0001"
         files = {"FLAIR": ("anat", "_FLAIR"), "DWI": ("dwi", "_dwi"), "ADC": ("dwi", "_adc")}
@@ -149,6 +149,8 @@ def read_msd_index(source: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(index["training"], list):
             raise TypeError("'training' is not a list")
+        if not all(key.isdecimal() for key in (*index["modality"], *index["labels"])):
+            raise ValueError("'modality' and 'labels' must be numbered")
         return {"test": [], "name": source.name, **index, "modality": index["modality"], "labels": index["labels"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

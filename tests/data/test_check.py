@@ -125,6 +125,7 @@ def test_unwritable_folder_only_warns(
         ('{"training": {}}', "not a data list"),
         ('{"training": [], "test": []}', "empty data list"),
         ('{"training": ["a.nii.gz"]}', "not a data list"),
+        ('{"test": ["a.nii.gz"], "folds": "five"}', "'folds' as a number"),
         ('{"test": ["a.nii.gz"]}', "does not say what it contains"),
         (None, "unreadable data list"),
     ],

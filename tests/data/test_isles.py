@@ -112,6 +112,15 @@ def test_list_names_the_grid_keeps_the_published_mask_and_passes_the_check(scrip
     assert script("check_data", out).code == 0
 
 
+def test_output_inside_the_source_can_be_prepared_again(script, phantoms) -> None:
+    source = phantoms("isles22")
+    for _ in range(2):
+        assert _prepare(script, source, source / "prepared").code == 0
+    assert len(json.loads((source / "prepared" / "datalist.json").read_text())["training"]) == 6
+    outcome = _prepare(script, source, source)
+    assert outcome.code == 1 and "a folder named as a case" in outcome.err and not (source / "on_flair").exists()
+
+
 def _markers(out: Path) -> dict[str, int]:
     return {f.parent.name: f.stat().st_mtime_ns for f in out.glob("on_flair/*/done.json")}
 

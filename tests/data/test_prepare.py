@@ -133,6 +133,12 @@ def test_incomplete_brats_data_is_one_line(change, text: str, script, phantoms, 
         (_remove("dataset.json"), "no Decathlon data set"),
         (_remove("hippocampus_002.nii.gz"), "a file of dataset.json is missing"),
         (lambda source: (source / "dataset.json").write_text("{}"), "KeyError: 'training'"),
+        (
+            lambda source: (source / "dataset.json").write_text(
+                '{"training": [], "modality": {"a": "MRI"}, "labels": {}}'
+            ),
+            "must be numbered",
+        ),
     ],
 )
 def test_incomplete_decathlon_data_is_one_line(change, text: str, script, phantoms, tmp_path: Path) -> None:
