@@ -67,6 +67,7 @@ class FrozenTeacher(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
+        self.training = False
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         """Stay in evaluation mode, whatever a trainer asks for."""

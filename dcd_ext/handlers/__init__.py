@@ -7,6 +7,7 @@ from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.gradient_clipping import GradientClipping
 from dcd_ext.handlers.metrics_json import MetricsJson
 from dcd_ext.handlers.progress import TqdmProgress
+from dcd_ext.handlers.training_record import TrainingRecord
 from dcd_ext.handlers.weights_loader import WeightsLoader
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "MetricsJson",
     "ResumeCheckpoint",
     "TqdmProgress",
+    "TrainingRecord",
     "WeightsLoader",
 ]

@@ -18,6 +18,9 @@ class _Bar(tqdm):
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = False, **kwargs: Any) -> None:
         super().set_postfix(ordered_dict, refresh=False, **kwargs)
 
+    def set_description(self, desc: str | None = None, refresh: bool = False) -> None:
+        super().set_description(desc, refresh=False)
+
 
 class TqdmProgress(ProgressBar):
     """ignite's progress bar, attached as MONAI attaches handlers and quiet in log files.

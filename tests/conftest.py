@@ -1,0 +1,115 @@
+"""Small data in the published layouts, a way to run shipped configs in this process, and toy networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from torch import nn
+
+from scripts import make_phantoms, prepare_data
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = ROOT / "bundles"
+TASKS = ("brats24", "hippocampus", "isles22")
+ROLES = ("teacher", "student", "student_dcd")
+LAYOUTS = {"brats24": "brats24", "hippocampus": "msd", "isles22": "isles22"}
+
+# every network small enough for a test, the rest as shipped
+SMALL = {
+    "brats24": {"features": [8] * 6, "n_blocks": [1] * 6, "patch_size": [32, 32, 32]},
+    "isles22": {"features": [8] * 5, "n_blocks": [1] * 5, "patch_size": [32, 32, 32]},
+    "hippocampus": {"features": [8] * 4, "n_blocks": [1] * 4, "patch_size": [16, 24, 16]},
+}
+# 32 voxels allow four halvings before an instance norm has a single voxel left
+SMALL["isles22"]["strides"] = [[1, 1, 1]] + [[2, 2, 2]] * 4
+SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0, "cache_rate": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _process_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundle configs set the excepthook, and MONAI's determinism switches global flags: put them back."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Prepared synthetic data of a task: a folder with ``datalist.json``, made once per test session."""
+    made: dict[str, Path] = {}
+
+    def prepare(task: str) -> Path:
+        if task not in made:
+            root = tmp_path_factory.mktemp(task)
+            source, output = root / "source data", root / "prepared"
+            shape = ["--shape", "40", "40", "36"] if task == "brats24" else []
+            arguments = ["--output", str(source), "--cases", "6", "--test-cases", "1", "--layout", LAYOUTS[task]]
+            assert make_phantoms.main([*arguments, *shape, "--workers", "1"]) == 0
+            name = "msd" if task == "hippocampus" else task
+            assert prepare_data.main([name, "--source", str(source), "--output", str(output)]) == 0
+            made[task] = output
+        return made[task]
+
+    return prepare
+
+
+def bundle_config(name: str, *configs: str) -> dict[str, Any]:
+    """``bundle_root`` and ``config_file`` of a shipped bundle."""
+    folder = BUNDLES / name
+    return {"bundle_root": str(folder), "config_file": [str(folder / "configs" / f"{c}.json") for c in configs]}
+
+
+def make_workflow(name: str, *configs: str, kind: str = "train", run_id: str = "run", **override: Any) -> ConfigWorkflow:
+    """A shipped config as an initialised workflow, the way ``python -m monai.bundle run`` makes it."""
+    where = bundle_config(name, *configs)
+    workflow = ConfigWorkflow(
+        config_file=where["config_file"],
+        workflow_type=kind,
+        logging_file=False,
+        run_id=run_id,
+        bundle_root=where["bundle_root"],
+        **override,
+    )
+    workflow.initialize()
+    return workflow
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON file."""
+    return json.loads(path.read_text("utf-8"))
+
+
+class ToyEncoder(nn.Module):
+    """Two stages; the second halves the grid."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        first = nn.Conv3d(1, channels, 3, padding=1)
+        second = nn.Conv3d(channels, 2 * channels, 3, stride=2, padding=1)
+        self.stages = nn.ModuleList([nn.Sequential(first, nn.LeakyReLU()), nn.Sequential(second, nn.LeakyReLU())])
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.stages[0](x)
+        return [x, self.stages[1](x)]
+
+
+class ToyNet(nn.Module):
+    """Encoder and head, so that taps have the paths of the real networks."""
+
+    def __init__(self, channels: int = 2, classes: int = 2) -> None:
+        super().__init__()
+        self.encoder = ToyEncoder(channels)
+        self.head = nn.Conv3d(channels, classes, 1)
+        self.head_calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.encoder(x)
+        self.head_calls += 1
+        return self.head(features[0])
