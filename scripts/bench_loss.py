@@ -1,0 +1,253 @@
+"""Time and memory of the DCD loss next to the direct wavelet form and to plain feature MSE.
+
+Forward plus backward of (a) ``dcd_ext.losses.DCDLoss``, (b) the direct form (1×1×1 convolution, then ptwt decompose,
+mask, reconstruct for student and teacher, MSE) and (c) plain feature MSE with the same projection, on the six brats24
+teacher stages at the 112×160×128 patch, batch 1. float32 on CPU, AMP on CUDA. All variants give the gradients of
+student features, projection weight and bias, and agree with each other where they should.
+
+Usage:
+    python scripts/bench_loss.py [--small] [--repeats 5] [--threads 2] [--markdown] [--json FILE]
+
+Variants take turns, so that a busy machine disturbs them alike; each peak comes from a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib.util
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dcd_ext.losses import DCDLoss
+from dcd_ext.losses._projections import make_projection
+from dcd_ext.wavelets.axis_maps import max_levels
+
+TEACHER, STUDENT = (32, 64, 128, 256, 320, 320), (8, 16, 32, 64, 80, 80)
+STRIDES = ((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8), (16, 16, 16), (16, 32, 32))
+PATCH, SMALL_PATCH = (112, 160, 128), (56, 80, 64)
+NAMES = {"dcd": "DCD loss", "direct": "direct ptwt", "mse": "feature MSE"}
+
+Step = Callable[[], float]
+
+
+def stage_shapes(patch: Sequence[int]) -> list[tuple[int, ...]]:
+    """Grids (D, H, W) of the six stages."""
+    return [tuple(side // s for side, s in zip(patch, stride, strict=True)) for stride in STRIDES]
+
+
+class PlainLoss(nn.Module):
+    """Feature MSE behind the same projections; with ``direct`` both sides go through ptwt first."""
+
+    def __init__(self, stages: Sequence[int], direct: bool) -> None:
+        super().__init__()
+        self.direct = direct
+        generator = torch.Generator().manual_seed(0)
+        convs = [make_projection(STUDENT[i], TEACHER[i], "conv", generator) for i in stages]
+        self.projections = nn.ModuleList(convs)
+
+    def forward(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
+        """Sum over stages of the mean squared error."""
+        total = torch.zeros((), device=student[0].device)
+        for s, t, projection in zip(student, teacher, self.projections, strict=True):
+            s = projection(s)
+            if self.direct:
+                levels = min(3, max_levels(min(s.shape[2:]), "db4"))
+                s, t = ptwt_details(s.float(), levels), ptwt_details(t.float(), levels)
+            total = total + F.mse_loss(s.float(), t.float())
+        return total
+
+
+def ptwt_details(x: torch.Tensor, levels: int) -> torch.Tensor:
+    """Decompose, zero LLL and all HHH, reconstruct, crop."""
+    import ptwt
+
+    low, *details = ptwt.wavedec3(x, "db4", mode="zero", level=levels)
+    masked = [{k: torch.zeros_like(v) if k == "ddd" else v for k, v in level.items()} for level in details]
+    full = ptwt.waverec3((torch.zeros_like(low), *masked), "db4")
+    return full[..., : x.shape[2], : x.shape[3], : x.shape[4]]
+
+
+def make_step(variant: str, stages: Sequence[int], patch: Sequence[int], device: torch.device) -> Step:
+    """A function that runs forward and backward once and returns the loss; inputs are the same for all variants."""
+    generator = torch.Generator().manual_seed(1)
+    amp = torch.float16 if device.type == "cuda" else torch.float32
+    shapes = stage_shapes(patch)
+
+    def features(channels: Sequence[int]) -> list[torch.Tensor]:
+        made = [torch.randn(1, channels[i], *shapes[i], generator=generator) for i in stages]
+        return [x.to(device, amp) for x in made]
+
+    student, teacher = [x.requires_grad_() for x in features(STUDENT)], features(TEACHER)
+    loss: nn.Module = PlainLoss(stages, variant == "direct")
+    if variant == "dcd":
+        loss = DCDLoss([STUDENT[i] for i in stages], [TEACHER[i] for i in stages])
+        loss.load_state_dict(PlainLoss(stages, False).state_dict())
+    loss.to(device)
+
+    def step() -> float:
+        for tensor in (*student, *loss.parameters()):
+            tensor.grad = None
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            value = loss(student, teacher)
+        value.backward()
+        assert all(tensor.grad is not None for tensor in (*student, *loss.parameters()))
+        return value.detach().item()
+
+    return step
+
+
+def time_variants(stages: Sequence[int], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Median, minimum and maximum milliseconds per variant, taken in turns."""
+    device = torch.device(args.device)
+    steps = {variant: make_step(variant, stages, args.patch, device) for variant in args.variants}
+    values = {variant: step() for variant, step in steps.items()}
+    if "direct" in values and abs(values["dcd"] - values["direct"]) > 1e-3 * values["direct"]:
+        raise SystemExit(f"the loss {values['dcd']} differs from the direct form's {values['direct']}")
+    times: dict[str, list[float]] = {variant: [] for variant in steps}
+    for _ in range(args.repeats):
+        for variant, step in steps.items():
+            start = time.perf_counter()
+            step()  # Returns a number, hence waits for the device.
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times[variant].append(1e3 * (time.perf_counter() - start))
+    return {v: {"ms": statistics.median(t), "ms_min": min(t), "ms_max": max(t)} for v, t in times.items()}
+
+
+def peak_extra(step: Step, device: torch.device) -> float:
+    """MiB that one step needs beyond what is there before it (features, parameters; not their gradients)."""
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if not Path("/proc/self/clear_refs").exists():
+        return float("nan")
+    return _peak_extra_of_process(step)
+
+
+def _peak_extra_of_process(step: Step) -> float:
+    frees = step.__closure__ or ()
+    for cell in frees:
+        # Gradients of the warm-up belong to what the step has to allocate.
+        contents = cell.cell_contents
+        tensors = contents if isinstance(contents, list) else getattr(contents, "parameters", list)()
+        for tensor in tensors:
+            tensor.grad = None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # Linux resets the peak (VmHWM) to the present size (VmRSS).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    step()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
+    """:func:`peak_extra` in a fresh process."""
+    command = [sys.executable, __file__, "--device", args.device, "--threads", str(args.threads)]
+    command += ["--small"] if args.small else []
+    command += ["--peak-of", variant, "--stages", *map(str, stages)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def machine(args: argparse.Namespace) -> str:
+    """One line: processor or GPU, threads, versions."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    if args.device != "cpu":
+        name = f"{torch.cuda.get_device_name()}, {name}"
+    return f"{name}, {args.threads} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def table(rows: list[dict[str, object]], variants: Sequence[str], markdown: bool) -> str:
+    """The results, one line per stage and one for all."""
+    others = [v for v in variants if v != "dcd"]
+    head = ["stage", *(f"{NAMES[v]} ms" for v in variants), *(f"time / {NAMES[v]}" for v in others)]
+    head += [*(f"{NAMES[v]} MiB" for v in variants), *(f"memory / {NAMES[v]}" for v in others)]
+    body = []
+    for row in rows:
+        ms, mib = ([row[v][key] for v in variants] for key in ("ms", "mib"))  # type: ignore[index]
+        ratios = [[values[0] / x if x else float("nan") for x in values[1:]] for values in (ms, mib)]
+        numbers = [*(f"{x:.1f}" for x in ms), *(_ratio(x) for x in ratios[0])]
+        numbers += [*(f"{x:.0f}" for x in mib), *(_ratio(x) for x in ratios[1])]
+        body.append([str(row["stage"]), *numbers])
+    if markdown:
+        lines = [head, ["---"] * len(head), *body]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in [head, *body])
+
+
+def _ratio(x: float) -> str:
+    return f"{x:.2f}" if x >= 0.1 else f"1/{1 / x:.0f}"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    parser.add_argument("--no-memory", action="store_true", help="measure times only")
+    parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.patch = SMALL_PATCH if args.small else PATCH
+    args.variants = [v for v in NAMES if v != "direct" or importlib.util.find_spec("ptwt")]
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print it."""
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    if args.peak_of:
+        device = torch.device(args.device)
+        print(peak_extra(make_step(args.peak_of, args.stages, args.patch, device), device))
+        return
+    print(machine(args))
+    if "direct" not in args.variants:
+        print("ptwt is not installed: without the direct form")
+    rows: list[dict[str, object]] = []
+    for stages in [[i] for i in range(6)] + [list(range(6))]:
+        row: dict[str, object] = {"stage": "all" if len(stages) > 1 else f"{stages[0]}"}
+        for variant, result in time_variants(stages, args).items():
+            mib = float("nan") if args.no_memory else measure_memory(variant, stages, args)
+            row[variant] = result | {"mib": mib}
+        rows.append(row)
+        print(f"stage {row['stage']} done", file=sys.stderr)
+    print(table(rows, args.variants, args.markdown))
+    if args.json:
+        report = {"machine": machine(args), "patch": args.patch, "repeats": args.repeats, "rows": rows}
+        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
