@@ -1,0 +1,353 @@
+"""DCDLoss: golden values, and value and gradients against the direct form by ptwt."""
+
+from __future__ import annotations
+
+import ptwt
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dcd_ext.errors import UserError
+from dcd_ext.losses import DCDLoss
+
+KEYS = ["aad", "ada", "daa", "add", "dad", "dda"]
+
+
+def random_stage(sides, batch=2, student=3, teacher=5, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    s = torch.randn(batch, student, *sides, dtype=torch.float64, generator=generator)
+    t = torch.randn(batch, teacher, *sides, dtype=torch.float64, generator=generator)
+    return s.to(dtype).requires_grad_(), t.to(dtype)
+
+
+def details(x, wavelet, levels, mode, keys):
+    """Per level from the coarsest: the kept subbands of ptwt's transform, the others zero."""
+    low, *bands = ptwt.wavedec3(x, wavelet, mode=mode, level=levels)
+    bands = [{k: v if k in keys else torch.zeros_like(v) for k, v in level.items()} for level in bands]
+    return [low if "aaa" in keys else torch.zeros_like(low), *bands]
+
+
+def direct_loss(student, teacher, projection, wavelet, levels, mode, keys):
+    """Convolve, decompose, mask, reconstruct both sides, mean squared error; gradients by autograd."""
+    volumes = [
+        ptwt.waverec3(details(x, wavelet, levels, mode, keys), wavelet)[..., : x.shape[2], : x.shape[3], : x.shape[4]]
+        for x in (projection(student), teacher)
+    ]
+    return F.mse_loss(*volumes)
+
+
+def value_and_gradients(function, loss, student):
+    value = function()
+    return [value, *torch.autograd.grad(value, [student, *loss.parameters()])]
+
+
+# Provenance: computed with PyWavelets in zero mode (wavedecn, zero aaa and ddd, waverecn, crop) in float64, as the mean
+# squared difference of the two volumes' projections; volumes of `golden_volume` with k = 1.0 and 1.3.
+GOLDEN = [
+    (32, "db4", 1, 0.05949979),
+    (32, "db4", 2, 0.39644957),
+    (32, "db4", 3, 0.50982972),
+    (32, "haar", 1, 0.12965462),
+    (32, "haar", 2, 0.50334159),
+    (32, "haar", 3, 0.51778942),
+    (16, "db4", 1, 0.08725956),
+    (16, "db4", 2, 0.44637469),
+    (16, "db4", 3, 0.54781680),
+]
+
+
+def golden_volume(n: int, k: float) -> torch.Tensor:
+    z, y, x = torch.meshgrid(*[torch.arange(n, dtype=torch.float64)] * 3, indexing="ij")
+    return (torch.sin(0.7 * z * k + 0.3) * torch.cos(0.5 * y + 0.1 * k) + 0.2 * torch.sin(1.9 * x * k))[None, None]
+
+
+@pytest.mark.parametrize(("n", "wavelet", "levels", "expected"), GOLDEN)
+def test_golden_values(n, wavelet, levels, expected):
+    loss = DCDLoss([1], [1], wavelet, levels, cap_levels=False, projection="identity")
+    value = loss([golden_volume(n, 1.0)], [golden_volume(n, 1.3)])
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("sides", "wavelet", "levels", "mode", "bands", "keys"),
+    [
+        ((12, 9, 14), "db4", 1, "zero", "directional", KEYS),
+        ((31, 16, 33), "db4", 3, "zero", "directional", KEYS),
+        ((4, 5, 7), "db4", 2, "zero", "directional", KEYS),
+        ((16, 14, 40), "haar", 3, "zero", "directional", KEYS),
+        ((17, 14, 20), "db2", 2, "zero", ("aad", "daa"), ["aad", "daa"]),
+        ((17, 14, 20), "db2", 3, "zero", "approximation", ["aaa"]),
+        ((17, 14, 20), "db2", 2, "zero", "diagonal", ["ddd"]),
+        ((17, 14, 20), "db2", 2, "zero", "all", ["aaa", *KEYS, "ddd"]),
+        ((9, 14, 12), "bior2.2", 2, "zero", "directional", KEYS),
+        ((9, 14, 12), "db4", 1, "symmetric", "directional", KEYS),
+        ((17, 14, 16), "db2", 2, "reflect", "directional", KEYS),
+        ((17, 14, 16), "db2", 2, "periodic", ("aad", "ddd"), ["aad", "ddd"]),
+        ((9, 14, 12), "haar", 2, "constant", "directional", KEYS),
+    ],
+)
+@pytest.mark.parametrize("slab_bytes", [1, 1 << 30], ids=["plane by plane", "whole"])
+def test_equals_direct_form(monkeypatch, slab_bytes, sides, wavelet, levels, mode, bands, keys):
+    monkeypatch.setattr("dcd_ext.losses._detail_energy._SLAB_BYTES", {"cpu": slab_bytes})
+    student, teacher = random_stage(sides)
+    loss = DCDLoss([3], [5], wavelet, levels, mode, bands, cap_levels=False).double()
+    projection = loss.projections[0]
+    found = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
+    expected = value_and_gradients(
+        lambda: direct_loss(student, teacher, projection, wavelet, levels, mode, keys), loss, student
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("sides", [(28, 31, 33), (7, 5, 4), (14, 20, 16)], ids=str)
+def test_fast_form_equals_general_form(monkeypatch, sides):
+    student, teacher = random_stage(sides, dtype=torch.float32)
+    loss = DCDLoss([3], [5], cap_levels=False)
+    fast = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
+    monkeypatch.setattr("dcd_ext.losses.dcd.make_plan", lambda *args: None)
+    general = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
+    for a, b in zip(fast, general, strict=True):
+        assert (a - b).norm() <= 2e-5 * b.norm()
+
+
+@pytest.mark.parametrize("mode", ["zero", "symmetric"])
+def test_sum_over_stages(mode):
+    stages = [random_stage((16, 14, 15), student=2, teacher=4), random_stage((8, 7, 7), student=4, teacher=6)]
+    student, teacher = [s for s, _ in stages], [t for _, t in stages]
+    loss = DCDLoss([2, 4], [4, 6], "db2", 1, mode).double()
+    value = loss(student, teacher)
+    expected = [
+        direct_loss(s, t, p, "db2", 1, mode, KEYS) for s, t, p in zip(student, teacher, loss.projections, strict=True)
+    ]
+    torch.testing.assert_close(value, sum(expected))
+    assert len(loss.stage_losses) == 2
+    assert not any(x.requires_grad for x in loss.stage_losses)
+    torch.testing.assert_close(loss.stage_losses, [x.detach() for x in expected])
+
+
+@pytest.mark.parametrize("mode", ["zero", "symmetric"])
+def test_per_level(mode):
+    student, teacher = random_stage((17, 14, 16))
+    loss = DCDLoss([3], [5], "db2", 3, mode, level_reduction="per_level", cap_levels=False).double()
+    error, means = loss.projections[0](student) - teacher, []
+    for _ in range(3):
+        low, bands = ptwt.wavedec3(error, "db2", mode=mode, level=1)
+        bands["ddd"] = torch.zeros_like(bands["ddd"])
+        d, h, w = error.shape[2:]
+        means.append(ptwt.waverec3((torch.zeros_like(low), bands), "db2")[..., :d, :h, :w].square().mean())
+        error = low
+    torch.testing.assert_close(loss([student], [teacher]), sum(means) / 3)
+
+
+@pytest.mark.parametrize(("bands", "keys"), [("directional", KEYS), ("approximation", ["aaa"]), ("all", None)])
+def test_without_reconstruction(bands, keys):
+    student, teacher = random_stage((17, 14, 16))
+    loss = DCDLoss([3], [5], "db2", 2, "periodic", bands, reconstruct=False).double()
+    low, *levels = ptwt.wavedec3(loss.projections[0](student) - teacher, "db2", mode="periodic", level=2)
+    kept = [v for level in levels for k, v in level.items() if keys is None or k in keys]
+    kept += [low] if keys is None or "aaa" in keys else []
+    expected = torch.cat([v.flatten() for v in kept]).square().mean()
+    torch.testing.assert_close(loss([student], [teacher]), expected)
+
+
+def test_cap_levels_follows_the_shortest_side():
+    loss = DCDLoss([1] * 4, [1] * 4, projection="identity")
+    features = [torch.randn(1, 1, n, 64, 64) for n in (56, 28, 14, 5)]
+    loss(features, [f + 1 for f in features])
+    assert loss.stage_levels == [3, 2, 1, 1]
+    uncapped = DCDLoss([1], [1], projection="identity", cap_levels=False)
+    uncapped(features[3:], features[3:])
+    assert uncapped.stage_levels == [3]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mode": "symmetric"}, {"level_reduction": "per_level"}, {"reconstruct": False}]
+)
+def test_gradcheck(options):
+    student, teacher = random_stage((5, 4, 6), batch=1, student=2, teacher=2)
+    loss = DCDLoss([2], [2], "db2", 2, cap_levels=False, **options).double()
+    conv = loss.projections[0]
+
+    def function(s, weight, bias):
+        return torch.func.functional_call(
+            loss, {"projections.0.weight": weight, "projections.0.bias": bias}, ([s], [teacher])
+        )
+
+    assert torch.autograd.gradcheck(function, (student, conv.weight, conv.bias))
+
+
+@pytest.mark.parametrize("mode", ["zero", "symmetric"])
+def test_only_student_and_projections_receive_gradients(mode):
+    student, teacher = random_stage((8, 8, 8), dtype=torch.float32)
+    teacher.requires_grad_()
+    loss = DCDLoss([3], [5], mode=mode)
+    before = teacher.detach().clone()
+    loss([student], [teacher]).backward()
+    assert teacher.grad is None and torch.equal(teacher, before)
+    assert student.grad is not None
+    assert all(p.grad is not None for p in loss.projections.parameters())
+
+
+def test_frozen_projections():
+    student, teacher = random_stage((8, 8, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5], train_projections=False)
+    loss([student], [teacher]).backward()
+    assert student.grad is not None
+    assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
+
+
+def test_gradients_scale_and_accumulate():
+    student, teacher = random_stage((8, 8, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5])
+    value = loss([student], [teacher])
+    value.backward(retain_graph=True)
+    once = student.grad.clone()
+    (0.5 * value).backward()
+    torch.testing.assert_close(student.grad, 1.5 * once)
+
+
+def test_without_gradients():
+    student, teacher = random_stage((8, 8, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5])
+    with torch.inference_mode():
+        inferred = loss([student], [teacher])
+    with torch.no_grad():
+        assert torch.equal(loss([student], [teacher]), inferred)
+    value = loss([student], [teacher])
+    torch.testing.assert_close(value.detach(), inferred)
+    value.backward()
+
+
+@pytest.mark.parametrize("mode", ["zero", "symmetric"])
+def test_autocast(mode):
+    student, teacher = random_stage((16, 16, 16), dtype=torch.float32)
+    loss = DCDLoss([3], [5], mode=mode)
+    plain = loss([student], [teacher])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss([student], [teacher]), plain)
+        half = loss([student.bfloat16()], [teacher.bfloat16()])
+    rounded = loss([student.bfloat16().float()], [teacher.bfloat16().float()])
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(rounded.item(), rel=1e-3)
+    assert half.item() == pytest.approx(plain.item(), rel=1e-3)
+
+
+def test_gradient_has_the_features_type():
+    student, teacher = random_stage((8, 8, 8), dtype=torch.bfloat16)
+    student = student.detach().requires_grad_()
+    DCDLoss([3], [5])([student], [teacher]).backward()
+    assert student.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("mode", ["zero", "symmetric"])
+def test_equal_features_give_exactly_zero(mode):
+    x = torch.randn(1, 4, 14, 15, 16)
+    loss = DCDLoss([4], [4], mode=mode, projection="identity")
+    assert loss([x], [x]).item() == 0
+
+
+@pytest.mark.parametrize("shape", ["ramp", "bump"])
+def test_small_details_under_large_low_frequencies(shape):
+    n = 40
+    line = torch.linspace(0, 1, n, dtype=torch.float64)
+    if shape == "bump":
+        # Vanishes at the border, so that not even the zero extension makes details of it.
+        line = torch.exp(-(((line - 0.5) * 9) ** 2))
+    smooth = line[:, None, None] * line[None, :, None] * line[None, None, :]
+    noise = torch.randn(1, 1, n, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    error = (1000 * smooth + noise).float()
+    loss = DCDLoss([1], [1], "db4", 1, projection="identity")
+    found = loss([error], [torch.zeros_like(error)]).item()
+    exact = loss([error.double()], [torch.zeros_like(error).double()]).item()
+    assert found == pytest.approx(exact, rel=1e-3)
+
+
+def test_construction_leaves_the_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = DCDLoss([2, 3], [4, 5])
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    second = DCDLoss([2, 3], [4, 5])
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert set(first.state_dict()) == {f"projections.{i}.{name}" for i in (0, 1) for name in ("weight", "bias")}
+    assert first.projections[0].weight.shape == (4, 2, 1, 1, 1)
+
+
+def test_metatensors():
+    meta = pytest.importorskip("monai.data").MetaTensor
+    student, teacher = random_stage((8, 9, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5])
+    value = loss([meta(student)], [meta(teacher)])
+    assert type(value) is torch.Tensor
+    assert torch.equal(value, loss([student], [teacher]))
+
+
+def test_channels_last_features():
+    student, teacher = random_stage((8, 9, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5])
+    last = [x.detach().to(memory_format=torch.channels_last_3d) for x in (student, teacher)]
+    torch.testing.assert_close(loss([last[0]], [last[1]]), loss([student], [teacher]).detach())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ([1, 2], [1]),
+            "numbers of stages differ – student_channels, teacher_channels – expected .*, found 2 and 1 – ",
+        ),
+        (([], []), "numbers of stages differ – .*, found 0 and 0 – tap the same stages in both networks"),
+        (([1], [2], "db4", 0), "invalid number of levels – levels – .*, found 0"),
+        (([1], [2], "db4", 3, "mirror"), "unknown boundary mode – mode – .*, found 'mirror'"),
+        (([1], [2], "nope"), "unknown wavelet – wavelet – .*, found 'nope'"),
+        (([1], [2], "db4", 3, "zero", "detail"), "unknown subband – bands – .*, found 'detail'"),
+        (
+            ([1], [2], "db4", 3, "zero", "all", True, "mean"),
+            "unknown option – level_reduction – expected 'joint' or 'per_level', found 'mean' – correct the spelling",
+        ),
+    ],
+)
+def test_unusable_options(arguments, message):
+    with pytest.raises(UserError, match=message):
+        DCDLoss(*arguments)
+
+
+def test_unusable_projection():
+    with pytest.raises(UserError, match="unknown option – projection – expected 'conv' or 'identity', found 'linear'"):
+        DCDLoss([1], [1], projection="linear")
+    with pytest.raises(UserError, match="widths differ – stage 1 – expected 4 student channels, found 2 – set projec"):
+        DCDLoss([4, 2], [4, 4], projection="identity")
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (
+            [(1, 2, 4, 4, 4)],
+            [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
+            "wrong number of stages – student features – expected 2 tensors, found 1 – tap one module per entry",
+        ),
+        (
+            [(1, 2, 4, 4, 4), (1, 5, 2, 2, 2)],
+            [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
+            r"student feature does not fit – stage 1 – expected shape \(B, 4, D, H, W\), found \(1, 5, 2, 2, 2\) – ",
+        ),
+        (
+            [(1, 2, 4, 4, 4), (1, 4, 2, 2, 2)],
+            [(1, 4, 4, 4), (1, 8, 2, 2, 2)],
+            r"teacher feature does not fit – stage 0 – expected shape \(B, 4, D, H, W\), found \(1, 4, 4, 4\) – ",
+        ),
+        (
+            [(1, 2, 4, 4, 4), (1, 4, 2, 2, 3)],
+            [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
+            r"student and teacher grids differ – stage 1 – .* \(1, 2, 2, 2\) .*, found \(1, 2, 2, 3\) – tap stages",
+        ),
+    ],
+)
+def test_unusable_features(student, teacher, message):
+    with pytest.raises(UserError, match=message):
+        DCDLoss([2, 4], [4, 8])([torch.zeros(s) for s in student], [torch.zeros(t) for t in teacher])
