@@ -35,8 +35,8 @@ def load_cases(dataset_dir: str, section: str, fold: int = 0) -> list[dict[str, 
     key = "test" if section == "test" else "training"
     try:
         cases = load_decathlon_datalist(path, True, key, dataset_dir)
-    except ValueError as e:
-        raise UserError(f"no '{key}' entries", path, f"the key '{key}'", "none", "prepare the data again") from e
+    except (ValueError, IndexError) as e:  # no such key, an empty list
+        raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again") from e
     if section != "test":
         folds = sorted({case["fold"] for case in cases})
         cases = [case for case in cases if (case["fold"] == fold) == (section == "validation")]

@@ -29,6 +29,11 @@ class UserError(ValueError):
 
     def __init__(self, what: str, where: object, expected: object, found: object, next_step: str) -> None:
         super().__init__(f"{what} – {where} – expected {expected}, found {found} – {next_step}")
+        self._parts = (what, where, expected, found, next_step)
+
+    def __reduce__(self) -> tuple[type[UserError], tuple]:
+        """Worker processes send their errors as pickles, which would call the class with the message alone."""
+        return type(self), self._parts
 
 
 def show_plainly() -> None:
