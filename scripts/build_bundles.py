@@ -87,8 +87,9 @@ def build_config(source: Path, name: str, task: dict[str, Any], role: dict[str, 
     return prune({k: merged[k] for k in [*keys, *merged] if k not in _SOURCES})
 
 
-def build_metadata(source: Path, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
-    """``metadata.json``: a release record whose versions are those of ``constraints.txt``."""
+def build_metadata(source: Path, name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
+    """``metadata.json``: a release record; versions come from ``constraints.txt``, scores from measured results."""
+    measured = source / "results" / f"{name}.json"
     versions = dict(re.findall(r"^([\w.-]+)==([^\s+]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     about, common = task["metadata"], {**task["common"], **role["common"]}
     base = load(source / "base" / "metadata.json")
@@ -101,9 +102,10 @@ def build_metadata(source: Path, task: dict[str, Any], role: dict[str, Any]) -> 
         "required_packages_version": {name: versions[name] for name in _PACKAGES},
         "name": f"{about['title']}, {role['metadata']['title']}",
         "description": f"{about['title']}: {role['readme']['role_text']}",
-        **{k: base[k] for k in base if k not in ("schema", "version", "changelog", "references")},
+        **{k: base[k] for k in base if k not in ("schema", "version", "changelog", "eval_metrics", "references")},
         **{k: about[k] for k in ("data_source", "data_type", "image_classes", "label_classes")},
         "pred_classes": f"{len(about['outputs'])} channels, one per class",
+        "eval_metrics": load(measured) if measured.is_file() else {},
         "references": [*about["references"], *base["references"]],
         "network_data_format": {
             "inputs": {
@@ -146,7 +148,7 @@ def build_readme(source: Path, name: str, task: dict[str, Any], role: dict[str, 
         "channels": train["in_channels"],
         "image_classes": task["metadata"]["image_classes"],
         "label_classes": task["metadata"]["label_classes"],
-        "references": "\n".join(f"- {r}" for r in build_metadata(source, task, role)["references"]),
+        "references": "\n".join(f"- {r}" for r in build_metadata(source, name, task, role)["references"]),
     }
     return (source / "base" / "README.md").read_text(encoding="utf-8").format(**values)
 
@@ -163,7 +165,7 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
     name = f"{task_name}_segmentation_{role_name}"
     train = build_config(source, "train", task, role)
     configs = {
-        "metadata": build_metadata(source, task, role),
+        "metadata": build_metadata(source, name, task, role),
         "train": train,
         "inference": build_config(source, "inference", task, role),
         "evaluate": load(source / "base" / "evaluate.json"),
