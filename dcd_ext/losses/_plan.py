@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -54,7 +53,6 @@ class Plan(NamedTuple):
         return (rows.view(-1, rows.shape[-1]) @ self.width).view(s, c, rows.shape[1], -1)
 
 
-@lru_cache(maxsize=64)
 def make_plan(
     sides: tuple[int, int, int],
     wavelet: str,
@@ -72,9 +70,7 @@ def make_plan(
         [axis_map(n, wavelet, mode, term.level, term.key[axis], device, dtype)[0] for term in terms]
         for axis, n in enumerate(sides)
     ]
-    # A plan first made in inference mode must serve training as well.
-    with torch.inference_mode(False):
-        width = torch.cat(per_axis[2])
-        gram = make_gram(sides, wavelet, mode, terms, device, dtype)
+    width = torch.cat(per_axis[2])
+    gram = make_gram(sides, wavelet, mode, terms, device, dtype)
     columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in per_axis[2]), initial=0))]
     return Plan(identity, sign, per_axis[0], per_axis[1], width, columns, gram)

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from dcd_ext.losses._checks import check_channels, check_features, check_options
-from dcd_ext.losses._detail_energy import detail_energy
+from dcd_ext.losses._detail_energy import detail_energy, make_engine
 from dcd_ext.losses._detail_error import detail_error
-from dcd_ext.losses._plan import make_plan
 from dcd_ext.losses._projections import make_projection, mixing, project
 from dcd_ext.taps import plain_tensor
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
@@ -121,9 +120,9 @@ class DCDLoss(nn.Module):
             dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
             options = (self.wavelet, levels, self.mode, self.keys)
             sides = (student.shape[2], student.shape[3], student.shape[4])
-            plan = make_plan(sides, *options, student.device, dtype) if self._is_one_projection() else None
-            if plan is not None:
-                return detail_energy(student, *mixing(projection, student, dtype), teacher, plan)
+            engine = make_engine(sides, *options, student.device, dtype) if self._is_one_projection() else None
+            if engine is not None:
+                return detail_energy(student, *mixing(projection, student, dtype), teacher, engine)
             error = project(student.to(dtype), projection) - teacher.to(dtype)
             return detail_error(error, *options, self.reconstruct, self.level_reduction)
 

@@ -89,7 +89,7 @@ def test_golden_values(n, wavelet, levels, expected):
 )
 @pytest.mark.parametrize("slab_bytes", [1, 1 << 30], ids=["plane by plane", "whole"])
 def test_equals_direct_form(monkeypatch, slab_bytes, sides, wavelet, levels, mode, bands, keys):
-    monkeypatch.setattr("dcd_ext.losses._detail_energy._SLAB_BYTES", {"cpu": slab_bytes})
+    monkeypatch.setattr("dcd_ext.losses._slabs._SLAB_BYTES", {"cpu": slab_bytes})
     student, teacher = random_stage(sides)
     loss = DCDLoss([3], [5], wavelet, levels, mode, bands, cap_levels=False).double()
     projection = loss.projections[0]
@@ -106,7 +106,7 @@ def test_fast_form_equals_general_form(monkeypatch, sides):
     student, teacher = random_stage(sides, dtype=torch.float32)
     loss = DCDLoss([3], [5], cap_levels=False)
     fast = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
-    monkeypatch.setattr("dcd_ext.losses.dcd.make_plan", lambda *args: None)
+    monkeypatch.setattr("dcd_ext.losses.dcd.make_engine", lambda *args: None)
     general = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
     for a, b in zip(fast, general, strict=True):
         assert (a - b).norm() <= 2e-5 * b.norm()
