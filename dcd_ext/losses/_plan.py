@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from dcd_ext.losses._banded import Banded, split
 from dcd_ext.losses._gram import Gram, is_orthogonal, make_gram
 from dcd_ext.wavelets.axis_maps import axis_map
 from dcd_ext.wavelets.bands import expand
@@ -22,35 +23,52 @@ class Plan(NamedTuple):
     """Analysis of all terms of ``identity * x + sign * sum_k a_k^T a_k x`` on one grid.
 
     Attributes:
-        depth, height: per term the matrix (m, n) of its axis.
+        depth, height: per term the matrix (m, n) of its axis, and its transpose.
         width: those of the last axis stacked to (sum of m, n), so that one product serves all terms.
         columns: where each term's rows lie in ``width``.
     """
 
     identity: int
     sign: int
-    depth: list[torch.Tensor]
-    height: list[torch.Tensor]
+    depth: list[Banded]
+    height: list[Banded]
+    depth_transposed: list[Banded]
+    height_transposed: list[Banded]
     width: torch.Tensor
     columns: list[slice]
     gram: Gram
 
-    def planes(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Per term the analysis along H and W of ``x`` (s, C, H, W): (s, C, h_k, w_k)."""
-        s, c = x.shape[:2]
-        rows = (x.view(-1, x.shape[-1]) @ self.width.mT).view(s * c, x.shape[2], -1)
-        return [
-            torch.bmm(a.expand(s * c, -1, -1), rows[:, :, columns]).view(s, c, a.shape[0], -1)
-            for a, columns in zip(self.height, self.columns, strict=True)
-        ]
+    def planes(self, x: torch.Tensor, out: Sequence[torch.Tensor]) -> None:
+        """Analyse ``x`` (s, C, H, W) along H and W, into ``out``: (s, C, h_k, w_k) per term, contiguous."""
+        rows = (x.view(-1, x.shape[-1]) @ self.width.mT).view(-1, x.shape[2], self.width.shape[0])
+        for a, columns, y in zip(self.height, self.columns, out, strict=True):
+            a.times(rows[:, :, columns], y.view(-1, *y.shape[2:]))
 
     def planes_transposed(self, coefficients: Sequence[torch.Tensor]) -> torch.Tensor:
         """The transpose of :meth:`planes`, summed over the terms: (s, C, H, W)."""
         s, c = coefficients[0].shape[:2]
-        rows = coefficients[0].new_empty(s * c, self.height[0].shape[1], self.width.shape[0])
-        for a, columns, x in zip(self.height, self.columns, coefficients, strict=True):
-            rows[:, :, columns] = torch.bmm(a.mT.expand(s * c, -1, -1), x.reshape(s * c, *x.shape[2:]))
+        rows = coefficients[0].new_empty(s * c, self.height_transposed[0].rows, self.width.shape[0])
+        for a, columns, x in zip(self.height_transposed, self.columns, coefficients, strict=True):
+            rows[:, :, columns] = a.times(x.reshape(s * c, *x.shape[2:]))
         return (rows.view(-1, rows.shape[-1]) @ self.width).view(s, c, rows.shape[1], -1)
+
+    def new_planes(self, depth: int, channels: int) -> list[torch.Tensor]:
+        """Memory for the results of :meth:`planes`: (depth, channels, h_k, w_k) per term."""
+        sizes = [(a.rows, columns.stop - columns.start) for a, columns in zip(self.height, self.columns, strict=True)]
+        return [self.width.new_empty(depth, channels, *size) for size in sizes]
+
+    def along_depth(self, planes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The last axis of the analysis: (D, C, h, w) to (d, C, h, w) per term."""
+        return _along_first(self.depth, planes)
+
+    def along_depth_transposed(self, coefficients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The transpose of :meth:`along_depth`."""
+        return _along_first(self.depth_transposed, coefficients)
+
+
+def _along_first(matrices: Sequence[Banded], volumes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    pairs = zip(matrices, volumes, strict=True)
+    return [a.times(x.flatten(1)[None])[0].unflatten(1, x.shape[1:]) for a, x in pairs]
 
 
 def make_plan(
@@ -73,4 +91,6 @@ def make_plan(
     width = torch.cat(per_axis[2])
     gram = make_gram(sides, wavelet, mode, terms, device, dtype)
     columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in per_axis[2]), initial=0))]
-    return Plan(identity, sign, per_axis[0], per_axis[1], width, columns, gram)
+    depth, height = ([split(a) for a in axis] for axis in per_axis[:2])
+    depth_transposed, height_transposed = ([split(a.mT) for a in axis] for axis in per_axis[:2])
+    return Plan(identity, sign, depth, height, depth_transposed, height_transposed, width, columns, gram)

@@ -75,22 +75,24 @@ class _Sample:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """``|P E|^2`` and ``α |E|^2``, float64; fills ``grad_student`` and adds to ``grad_mixing``."""
         of_identity = torch.zeros((), dtype=torch.float64, device=self.mixing.device)
-        of_error: list[torch.Tensor] = []
-        of_student: list[torch.Tensor] = []
+        depth, (width, channels) = self.student.shape[1], self.mixing.shape
+        of_error = self.plan.new_planes(depth, width)
+        of_student = [] if grad_mixing is None else self.plan.new_planes(depth, channels)
         for start, inputs, error in self._slabs():
-            _store(of_error, self.plan.planes(error), start, self.student.shape[1])
+            part = slice(start, start + len(error))
+            self.plan.planes(error, [p[part] for p in of_error])
             if grad_mixing is not None:
-                _store(of_student, self.plan.planes(inputs), start, self.student.shape[1])
+                self.plan.planes(inputs, [p[part] for p in of_student])
             if self.plan.identity:
                 of_identity += self._identity_part(start, inputs, error, grad_student, grad_mixing)
-        found = _depths(self.plan, of_error)
+        found = self.plan.along_depth(of_error)
         change = self.plan.gram.apply(found)
         energy = of_identity.clone()
         for c, d in zip(found, change, strict=True):
             d.add_(c, alpha=2 * self.plan.identity * self.plan.sign)
             energy += torch.linalg.vecdot(c.flatten(2), d.flatten(2)).sum(dtype=torch.float64)
         if grad_mixing is not None:
-            for s, d in zip(_depths(self.plan, of_student), change, strict=True):
+            for s, d in zip(self.plan.along_depth(of_student), change, strict=True):
                 grad_mixing.add_(torch.bmm(d.flatten(2), s.flatten(2).mT).sum(0), alpha=self.scale)
         if grad_student is not None:
             self._synthesise(change, grad_student)
@@ -129,7 +131,7 @@ class _Sample:
     def _synthesise(self, change: list[torch.Tensor], grad_student: torch.Tensor) -> None:
         """Add ``Σ a_k^T W^T d_k`` to the identity's part, or write it where there is none."""
         mixed = [torch.bmm(self.scaled.expand(len(d), -1, -1), d.flatten(2)).unflatten(2, d.shape[2:]) for d in change]
-        mixed = _depths_transposed(self.plan, mixed)
+        mixed = self.plan.along_depth_transposed(mixed)
         for start in range(0, self.student.shape[1], self.step):
             part = slice(start, start + self.step)
             planes = self.plan.planes_transposed([m[part] for m in mixed]).transpose(0, 1)
@@ -146,28 +148,12 @@ class _Sample:
             part = slice(start, start + 4)
             error = (self.mixing[part] @ inputs.flatten(2)).unflatten(2, inputs.shape[2:])
             error -= self.teacher[part].transpose(0, 1)
-            terms = _depths_transposed(self.plan, _depths(self.plan, self.plan.planes(error)))
+            planes = self.plan.new_planes(*error.shape[:2])
+            self.plan.planes(error, planes)
+            terms = self.plan.along_depth_transposed(self.plan.along_depth(planes))
             error += self.plan.sign * self.plan.planes_transposed(terms)
             energy += torch.linalg.vecdot(error.flatten(2), error.flatten(2)).sum(dtype=torch.float64)
         return energy
-
-
-def _store(store: list[torch.Tensor], planes: list[torch.Tensor], start: int, depth: int) -> None:
-    """Collect slabs (s, C, h, w) to (D, C, h, w) per term."""
-    if not store:
-        store.extend(p.new_empty(depth, *p.shape[1:]) for p in planes)
-    for whole, p in zip(store, planes, strict=True):
-        whole[start : start + len(p)] = p
-
-
-def _depths(plan: Plan, planes: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The last axis of the analysis: (D, C, h, w) to (d, C, h, w) per term."""
-    return [(a @ p.flatten(1)).unflatten(1, p.shape[1:]) for a, p in zip(plan.depth, planes, strict=True)]
-
-
-def _depths_transposed(plan: Plan, coefficients: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The transpose of :func:`_depths`, per term."""
-    return [(a.mT @ c.flatten(1)).unflatten(1, c.shape[1:]) for a, c in zip(plan.depth, coefficients, strict=True)]
 
 
 def make_slabs(
