@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["METRICS", "summarise"]
+from dcd_ext.evaluation.case_metrics import METRICS
 
-METRICS = ("dice", "hd95_mm", "nsd")
+__all__ = ["NAN_RULE", "class_mean", "summarise"]
+
+# what a metric of MONAI with its default arguments returns as NaN and then leaves out of the mean
+_NAN_STATUS = {"dice": ("false_alarm",), "hd95_mm": ("missed", "false_alarm"), "nsd": (), "lesion_f1": ()}
+NAN_RULE = (
+    "nan_excluded is the convention of MONAI's defaults, for comparison only: hd95_mm leaves out missed and "
+    "false-alarm masks, dice leaves out false alarms, and so their means improve with every miss"
+)
+
+Case = Mapping[str, Mapping[str, Any]]
 
 
-def summarise(cases: Sequence[Mapping[str, Mapping[str, Any]]], class_names: Sequence[str]) -> dict[str, Any]:
+def summarise(cases: Sequence[Case], class_names: Sequence[str]) -> dict[str, Any]:
     """Summarise per-case metrics.
 
     Args:
@@ -21,23 +30,35 @@ def summarise(cases: Sequence[Mapping[str, Mapping[str, Any]]], class_names: Seq
         class_names: the foreground classes.
 
     Returns:
-        For each class, and for ``mean`` over the classes of each case: mean and standard error of the mean (SEM, NaN
-        becomes None) of every metric, the number of values ``n`` and the counts of empty, missed and false-alarm masks.
+        For each class, and for ``mean`` over the classes of each case: mean and standard error of the mean (SEM, None
+        for fewer than two values) of every metric and the number of values ``n``, the same under ``nan_excluded``
+        (:data:`NAN_RULE`), and the counts of empty, missed and false-alarm masks.
     """
     summary: dict[str, Any] = {}
-    for name in class_names:
-        entries = [case[name] for case in cases]
-        summary[name] = {metric: _mean_sem([e[metric] for e in entries]) for metric in METRICS}
+    for name in (*class_names, "mean"):
+        names = class_names if name == "mean" else [name]
+        summary[name] = {
+            metric: {
+                **_mean_sem([class_mean(case, names, metric) for case in cases]),
+                "nan_excluded": _mean_sem([class_mean(case, names, metric, _NAN_STATUS[metric]) for case in cases]),
+            }
+            for metric in METRICS
+        }
         for status in ("empty", "missed", "false_alarm"):
-            summary[name][status] = sum(e["status"] == status for e in entries)
-    summary["mean"] = {
-        metric: _mean_sem([_mean_over_classes(case, class_names, metric) for case in cases]) for metric in METRICS
-    }
+            summary[name][status] = sum(case[n]["status"] == status for case in cases for n in names)
     return summary
 
 
-def _mean_over_classes(case: Mapping[str, Mapping[str, Any]], names: Sequence[str], metric: str) -> float | None:
-    values = [case[name][metric] for name in names if case[name][metric] is not None]
+def class_mean(case: Case, names: Sequence[str], metric: str, without: Sequence[str] = ()) -> float | None:
+    """Mean of a metric over the classes of one case, or None if no class counts.
+
+    Args:
+        case: classes of the case.
+        names: classes to average.
+        metric: which metric.
+        without: classes with one of these statuses do not count.
+    """
+    values = [case[n][metric] for n in names if case[n][metric] is not None and case[n]["status"] not in without]
     return float(np.mean(values)) if values else None
 
 

@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
 from dcd_ext import __version__
+from dcd_ext import evaluation as ev
 from dcd_ext.errors import UserError
-from dcd_ext.evaluation import EMPTY_RULE, case_metrics, summarise
 from dcd_ext.io import write_json
-from dcd_ext.networks import count_parameters
-from dcd_ext.taps import unwrap
+from dcd_ext.versions import environment
 
 __all__ = ["MetricsJson"]
 
 
 class MetricsJson:
-    """Writes ``<output_dir>/metrics.json`` from an evaluator's output.
+    """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from an evaluator's output.
 
     Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) already inverted to the grid of the
-    image file, ``truth``, the path of the label file, and ``case``. The label is read from its file and never
-    resampled; its header gives the spacing.
+    image file; the item of ``engine.state.batch`` has ``truth``, the path of the label file, and ``case``. The label is
+    read from its file and never resampled; its header gives the spacing. Cases are scored in parallel: beside a
+    prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
 
     Args:
         output_dir: folder of ``metrics.json``.
         class_names: names of the classes 1..K.
         nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
-        network: its parameter count is recorded.
+        network: its parameters and floating-point operations are counted.
         fold: the evaluated fold, recorded.
+        dataset_dir: folder of ``datalist.json``, whose task and modalities are recorded.
+        ckpt_path: the weights, whose SHA-256 is recorded.
+        patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
+        save_predictions: also write ``predictions/<case>.nii.gz``, on the label's grid.
+        workers: threads that score; default: one per core.
 
     Raises:
-        UserError: if prediction and label differ in shape, or a case comes twice.
+        UserError: if a prediction does not fit its label, or a case comes twice.
     """
 
     def __init__(
-        self, output_dir: str, class_names: Sequence[str], nsd_tolerance_mm: float, network: nn.Module, fold: int
+        self,
+        output_dir: str,
+        class_names: Sequence[str],
+        nsd_tolerance_mm: float,
+        network: nn.Module,
+        fold: int,
+        dataset_dir: str | None = None,
+        ckpt_path: str | None = None,
+        patch: Sequence[int] | None = None,
+        save_predictions: bool = False,
+        workers: int | None = None,
     ) -> None:
         self.output_dir = output_dir
         self.class_names = list(class_names)
         self.nsd_tolerance_mm = nsd_tolerance_mm
         self.network = network
         self.fold = fold
+        self.dataset_dir, self.ckpt_path, self.patch = dataset_dir, ckpt_path, patch
+        self.save_predictions = save_predictions
+        self.workers = workers
+        self._pool: ev.ScoringPool | None = None
         self._cases: dict[str, dict[str, Any]] = {}
         self._clock = 0.0
 
@@ -63,10 +83,14 @@ class MetricsJson:
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.batch_ready)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.exception_raised)
 
-    def started(self, _engine: Engine) -> None:
+    def started(self, engine: Engine) -> None:
         """Forget earlier runs."""
         self._cases = {}
+        device = getattr(engine.state, "device", None)
+        on_gpu = device is not None and torch.device(device).type == "cuda"
+        self._pool = ev.ScoringPool(self.workers, in_turns=not on_gpu)
 
     def batch_ready(self, _engine: Engine) -> None:
         """Start the clock: loading is not inference."""
@@ -74,42 +98,55 @@ class MetricsJson:
 
     def __call__(self, engine: Engine) -> None:
         """Score the cases of this batch."""
-        seconds = (time.perf_counter() - self._clock) / len(engine.state.output)
-        for item in engine.state.output:
+        assert self._pool is not None
+        state: Any = engine.state
+        # copying to the CPU waits for a GPU, so it comes before the clock is read
+        predictions = [item["pred"][0].to("cpu", torch.uint8).numpy() for item in state.output]
+        seconds = (time.perf_counter() - self._clock) / len(predictions)
+        # MONAI splits the batch into cases, too, but does not put its other entries into the output
+        for item, pred in zip(state.batch, predictions, strict=True):
             case, path = item["case"], item["truth"]
             if case in self._cases:
                 raise UserError("case twice", case, "each case once", "a second one", "check datalist.json")
-            image = nib.load(path)
-            truth = np.asarray(image.dataobj)
-            pred = item["pred"][0].cpu().numpy()
-            if pred.shape != truth.shape:
-                raise UserError(
-                    "prediction and label differ in shape",
-                    f"{case}, {path}",
-                    truth.shape,
-                    pred.shape,
-                    "run scripts/check_data.py: image and label lie on different grids",
-                )
-            spacing = image.header.get_zooms()[:3]
-            classes = case_metrics(pred, np.rint(truth), spacing, self.class_names, self.nsd_tolerance_mm)
-            self._cases[case] = {"classes": classes, "seconds": seconds, "label": os.path.basename(path)}
+            self._cases[case] = {"seconds": seconds, "label": os.path.basename(path)}
+            save_as = ev.prediction_path(self.output_dir, case) if self.save_predictions else None
+            self._pool.submit(functools.partial(self._score, case, pred, path, save_as))
+
+    def _score(self, case: str, pred: np.ndarray, path: str, save_as: str | None) -> None:
+        scores = ev.score_file(case, pred, path, self.class_names, self.nsd_tolerance_mm, save_as)
+        # the engine's thread has made the entry and does not look at it before the pool has finished
+        self._cases[case]["classes"] = scores
 
     def completed(self, engine: Engine) -> None:
-        """Write the file."""
+        """Write the files."""
+        assert self._pool is not None
+        self._pool.finish()
         cases = dict(sorted(self._cases.items()))
         content = {
             "format": "dcd-metrics-1",
             "dcd_ext_version": __version__,
+            **ev.dataset_record(self.dataset_dir),
+            "fold": self.fold,
             "class_names": self.class_names,
             "nsd_tolerance_mm": self.nsd_tolerance_mm,
-            "empty_rule": EMPTY_RULE,
-            "fold": self.fold,
-            "parameters": count_parameters(unwrap(self.network)),
+            "empty_rule": ev.EMPTY_RULE,
+            "nan_rule": ev.NAN_RULE,
+            "lesion_rule": ev.LESION_RULE,
+            **ev.network_record(self.network, self.ckpt_path, self.patch),
             "seconds_per_case": float(np.mean([c["seconds"] for c in cases.values()])),
-            "summary": summarise([c["classes"] for c in cases.values()], self.class_names),
+            "environment": environment(getattr(engine.state, "device", None)),
+            "summary": ev.summarise([c["classes"] for c in cases.values()], self.class_names),
             "cases": cases,
         }
         path = os.path.join(self.output_dir, "metrics.json")
+        ev.write_csv(cases, self.nsd_tolerance_mm, os.path.join(self.output_dir, "metrics.csv"))
         write_json(content, path)
         dice = content["summary"]["mean"]["dice"]["mean"]
-        engine.logger.info(f"{len(cases)} cases, mean foreground Dice {dice:.4f}: {path}")
+        shown = "not defined (all masks empty)" if dice is None else f"{dice:.4f}"
+        engine.logger.info(f"{len(cases)} cases, mean foreground Dice {shown}: {path}")
+
+    def exception_raised(self, _engine: Engine, exception: Exception) -> None:
+        """Stop scoring, then let the exception go on."""
+        if self._pool is not None:
+            self._pool.cancel()
+        raise exception

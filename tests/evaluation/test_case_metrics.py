@@ -97,7 +97,8 @@ def test_a_missed_lesion_makes_the_mean_worse():
     summary = summarise([perfect, missed, nothing], ["lesion"])
     lesion = summary["lesion"]
     assert lesion["hd95_mm"]["mean"] == pytest.approx(math.sqrt(300) / 2)
-    assert lesion["dice"] == {"mean": 0.5, "sem": 0.5, "n": 2}
+    assert {k: lesion["dice"][k] for k in ("mean", "sem", "n")} == {"mean": 0.5, "sem": 0.5, "n": 2}
+    assert lesion["hd95_mm"]["nan_excluded"] == {"mean": 0.0, "sem": None, "n": 1}
     assert (lesion["empty"], lesion["missed"], lesion["false_alarm"]) == (1, 1, 0)
 
 
@@ -105,7 +106,10 @@ def test_summary_averages_classes_within_a_case_first():
     truth = np.zeros((8, 8, 8), int)
     truth[:2], truth[6:] = 1, 2
     pred = np.where(truth == 1, 1, 0)
-    cases = [case_metrics(pred, truth, (1, 1, 1), ["a", "b"], 1.0), case_metrics(pred, pred, (1, 1, 1), ["a", "b"], 1.0)]
+    cases = [
+        case_metrics(pred, truth, (1, 1, 1), ["a", "b"], 1.0),
+        case_metrics(pred, pred, (1, 1, 1), ["a", "b"], 1.0),
+    ]
     summary = summarise(cases, ["a", "b"])
     assert summary["mean"]["dice"]["mean"] == pytest.approx((0.5 + 1.0) / 2)
     assert summary["b"]["dice"]["n"] == 1
@@ -113,4 +117,5 @@ def test_summary_averages_classes_within_a_case_first():
 
 def test_all_empty_has_no_mean():
     cases = [case_metrics(EMPTY, EMPTY, (1, 1, 1), ["lesion"], 1.0)]
-    assert summarise(cases, ["lesion"])["mean"]["dice"] == {"mean": None, "sem": None, "n": 0}
+    nothing = {"mean": None, "sem": None, "n": 0}
+    assert summarise(cases, ["lesion"])["mean"]["dice"] == {**nothing, "nan_excluded": nothing}

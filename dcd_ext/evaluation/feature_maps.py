@@ -1,0 +1,113 @@
+"""Keep a picture of the detail that a network's encoder sees, for the comparison report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from dcd_ext.io import write_atomically
+from dcd_ext.taps import FeatureTaps, StopForward, plain_tensor, unwrap
+from dcd_ext.wavelets import DetailProjection
+from dcd_ext.wavelets.axis_maps import max_levels
+
+__all__ = ["DetailMaps", "central_patch", "detail_map"]
+
+
+class DetailMaps:
+    """Writes ``<output_dir>/detail_maps.npz`` from the first case of an evaluation.
+
+    The first case is the same for all networks evaluated on a fold, so that their maps can be laid side by side. The
+    file has ``case``, ``image`` (M, X, Y) and ``stage_<i>`` (X_i, Y_i): central slices along the last axis of the
+    centre of the preprocessed image, and of the root mean square over channels of the detail projection of each tapped
+    stage.
+
+    Args:
+        output_dir: folder of the file.
+        network: the evaluated network, possibly wrapped.
+        taps: dotted paths of the tapped modules.
+        patch_size: size (X, Y, Z) of the centre that the network sees.
+    """
+
+    def __init__(self, output_dir: str, network: nn.Module, taps: Sequence[str], patch_size: Sequence[int]) -> None:
+        self.output_dir = output_dir
+        self.network = network
+        self.taps = list(taps)
+        self.patch_size = list(patch_size)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, after the handler that takes its time.
+
+        Args:
+            engine: a ``monai.engines.SupervisedEvaluator``.
+        """
+        if not engine.has_event_handler(self):
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        """Run the encoder once and write the file."""
+        state: Any = engine.state
+        item = state.batch[0]
+        patch = central_patch(plain_tensor(item["image"]).float(), self.patch_size)
+        arrays: dict[str, Any] = {"case": np.array(str(item.get("case", ""))), "image": _slice(patch)}
+        for i, features in enumerate(self._features(patch[None].to(state.device))):
+            arrays[f"stage_{i}"] = _slice(detail_map(features[0].float().cpu()))
+
+        def write(name: str) -> None:
+            with open(name, "wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        write_atomically(os.path.join(self.output_dir, "detail_maps.npz"), write)
+
+    def _features(self, patch: torch.Tensor) -> list[torch.Tensor]:
+        network = unwrap(self.network)
+        training = network.training
+        taps = FeatureTaps(network, self.taps, stop_after_last=True)
+        taps.enabled = True
+        try:
+            network.eval()(patch)
+        except StopForward:
+            pass
+        finally:
+            network.train(training)
+        try:
+            return taps.pop()
+        finally:
+            taps.remove()
+
+
+def central_patch(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The middle of an image (M, X, Y, Z), padded with zeros to ``size`` where it is smaller."""
+    out = image.new_zeros(image.shape[0], *size)
+    pairs = [
+        (max((n - s) // 2, 0), max((s - n) // 2, 0), min(n, s)) for n, s in zip(image.shape[1:], size, strict=True)
+    ]
+    source = tuple(slice(start, start + length) for start, _, length in pairs)
+    target = tuple(slice(start, start + length) for _, start, length in pairs)
+    out[(slice(None), *target)] = image[(slice(None), *source)]
+    return out
+
+
+def detail_map(features: torch.Tensor, wavelet: str = "db4", levels: int = 3) -> torch.Tensor:
+    """Root mean square over channels of the detail projection.
+
+    Args:
+        features: features of one stage (C, X, Y, Z).
+        wavelet: as in the loss.
+        levels: as in the loss, and limited for a short side as there.
+
+    Returns:
+        A map (X, Y, Z).
+    """
+    levels = min(levels, max_levels(min(features.shape[1:]), wavelet))
+    return DetailProjection(wavelet, levels)(features).square().mean(0).sqrt()
+
+
+def _slice(volume: torch.Tensor) -> np.ndarray:
+    return volume[..., volume.shape[-1] // 2].numpy().astype(np.float32)

@@ -1,0 +1,63 @@
+"""Score cases in parallel without spoiling the time that prediction is said to take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+__all__ = ["ScoringPool"]
+
+
+class ScoringPool:
+    """A few threads that work beside the prediction, or, where both need the same cores, in turns with it.
+
+    Threads are enough: distances, components and gzip release Python's lock. At most ``2 * workers`` jobs are held, so
+    that memory does not grow with the number of cases.
+
+    Args:
+        workers: number of threads; default: the cores of this process, at most 8.
+        in_turns: collect ``workers`` jobs, then run them all before :meth:`submit` returns. For prediction on a CPU:
+            scoring at the same time would slow down the prediction that is being timed.
+    """
+
+    def __init__(self, workers: int | None = None, in_turns: bool = False) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = workers or min(cores, 8)
+        self.in_turns = in_turns
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="scoring")
+        self._held: list[Callable[[], Any]] = []
+        self._running: list[Future] = []
+        self._results: list[Any] = []
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Take a job.
+
+        Args:
+            job: called once, in some thread; an error in it is raised here by a later call.
+        """
+        self._held.append(job)
+        if not self.in_turns or len(self._held) >= self.workers:
+            self._start()
+        self._collect(0 if self.in_turns and not self._held else 2 * self.workers - 1)
+
+    def finish(self) -> list[Any]:
+        """Wait for all jobs; their results, in the order of submission."""
+        self._start()
+        self._collect(0)
+        self._pool.shutdown()
+        return self._results
+
+    def cancel(self) -> None:
+        """Drop everything that has not started."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> None:
+        self._running += [self._pool.submit(job) for job in self._held]
+        self._held = []
+
+    def _collect(self, allowed: int) -> None:
+        """Wait, oldest job first, until at most ``allowed`` are unfinished."""
+        while len(self._running) > allowed:
+            self._results.append(self._running.pop(0).result())

@@ -1,0 +1,34 @@
+"""Per-case metrics as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from typing import Any
+
+from dcd_ext.io import write_atomically
+
+__all__ = ["write_csv"]
+
+
+def write_csv(cases: Mapping[str, Mapping[str, Any]], nsd_tolerance_mm: float, path: str) -> None:
+    """One row per case and class; a value that is excluded is an empty field.
+
+    Args:
+        cases: case -> entry with ``classes`` as in ``metrics.json``.
+        nsd_tolerance_mm: repeated in every row, so that the column ``nsd`` cannot be misread.
+        path: the file.
+    """
+    rows = [
+        {"case": case, "class": name, **values, "nsd_tolerance_mm": nsd_tolerance_mm}
+        for case, entry in cases.items()
+        for name, values in entry["classes"].items()
+    ]
+
+    def write(name: str) -> None:
+        with open(name, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["case"])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
