@@ -1,0 +1,71 @@
+"""Distillation of the output: the student's softened class probabilities follow the teacher's, voxel by voxel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from dcd_ext.losses._contract import Batch, DistillationLoss, Terms
+from dcd_ext.losses._options import check_number
+from dcd_ext.losses._outputs import logit_pairs
+from dcd_ext.networks import deep_supervision_weights
+
+__all__ = ["LogitsLoss"]
+
+
+class LogitsLoss(DistillationLoss):
+    """``T² · mean over voxels of KL(softmax(z^T / T) || softmax(z^S / T))``.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, 2015, Sec. 2, per
+    voxel as is usual for segmentation. Certain: the equation, ``T²`` included. Not published: temperature and weight
+    of the DCD paper's row "Logits" and of the KD-Segmentator (arXiv 2601.09191), for which this loss serves as well;
+    ``temperature=2`` is the default of the DCD authors' later framework. Distilling the deep supervision outputs and
+    the form for sigmoid outputs are extensions of ours.
+
+    Args:
+        temperature: T > 0; larger values weigh the unlikely classes more.
+        deep_supervision: distil all outputs, with the weights of the segmentation loss (1, 1/2, ..., last 0, summing
+            to 1); False: the finest only.
+        sigmoid: outputs are overlapping regions: the sum over channels of the KL of each Bernoulli distribution.
+
+    Raises:
+        UserError: for a temperature that is not positive, and when called without outputs or with ones that differ.
+
+    Example:
+        >>> loss = LogitsLoss()
+        >>> z = torch.randn(1, 3, 4, 4, 4)
+        >>> loss([], [], z, z).item(), loss([], [], z, -z).item() > 0
+        (0.0, True)
+    """
+
+    needs_features = False
+    needs_teacher_output = True
+
+    def __init__(self, temperature: float = 2.0, deep_supervision: bool = False, sigmoid: bool = False) -> None:
+        super().__init__()
+        check_number("temperature", temperature)
+        self.temperature, self.deep_supervision, self.sigmoid = temperature, deep_supervision, sigmoid
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        """One stage per distilled output."""
+        pairs = logit_pairs(batch.student_output, batch.teacher_output, 0 if self.deep_supervision else 1)
+        weights = deep_supervision_weights(len(pairs))
+        divergence = _bernoulli if self.sigmoid else _categorical
+        t = self.temperature
+        return [{"kl": w * t**2 * divergence(s / t, z / t)} for w, (s, z) in zip(weights, pairs, strict=True) if w > 0]
+
+
+def _categorical(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean over voxels of the KL over the class axis of (B, K, ...)."""
+    log_q, log_p = F.log_softmax(student, 1), F.log_softmax(teacher, 1)
+    return (log_p.exp() * (log_p - log_q)).sum() * (student.shape[1] / student.numel())
+
+
+def _bernoulli(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean over voxels of the sum over channels of the KL between two Bernoulli distributions."""
+    kl = sum(
+        torch.sigmoid(sign * teacher) * (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student))
+        for sign in (1, -1)
+    )
+    assert isinstance(kl, torch.Tensor)
+    return kl.sum() * (student.shape[1] / student.numel())
