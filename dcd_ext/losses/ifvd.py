@@ -1,0 +1,90 @@
+"""Intra-class feature variation: how similar each voxel is to the mean of its own class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
+from dcd_ext.losses._options import check_classes
+from dcd_ext.losses._outputs import nearest, one_hot, read_label
+
+__all__ = ["IFVDLoss"]
+
+_EPS = 1e-8
+
+
+class IFVDLoss(FeatureLoss):
+    """``mean over voxels of (m^S - m^T)²``, ``m`` = cosine of a voxel's feature and its class's mean feature.
+
+    The mean is per sample, background is a class, and the gradient flows through both a feature and the mean it is
+    part of. A class's similarity map has no channels, so student and teacher need no common width.
+
+    Source: Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020, Eq. 1-3,
+    and their code. Certain: the loss. Inferred: the taps (the original has one, before the classifier; all encoder
+    stages as in the DCD authors' later framework) and the weight (originally 200, together with two other losses).
+    That framework puts a 1×1×1 convolution before it, which the original does not have; nor does this.
+
+    Args:
+        student_channels: the student's channels per stage.
+        teacher_channels: the teacher's.
+        num_classes: K, background included.
+        ignore_label: label value to leave out, as are negative ones.
+        balance_classes: average over each present class first, then over these (an extension of ours: background is
+            most of any patch).
+        stage_weights: weight per stage; None: their mean.
+
+    Raises:
+        UserError: for unusable options, and when called with features or labels that do not fit.
+
+    Example:
+        >>> loss = IFVDLoss([2], [4], num_classes=2)
+        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
+        >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label).ndim
+        0
+    """
+
+    needs_label = True
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        num_classes: int,
+        ignore_label: int | None = None,
+        balance_classes: bool = False,
+        *,
+        stage_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(student_channels, teacher_channels, stage_weights, projection="none")
+        check_classes(num_classes)
+        self.num_classes, self.ignore_label, self.balance_classes = num_classes, ignore_label, balance_classes
+
+    def label_of(self, batch: Batch) -> torch.Tensor:
+        """(B, X, Y, Z), -1 where ignored."""
+        return read_label(batch.label, len(batch.student_features[0]), self.num_classes, self.ignore_label)
+
+    def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
+        """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""
+        assert label is not None
+        classes = one_hot(nearest(label, student.shape[2:]), self.num_classes, student.dtype)
+        with torch.no_grad():
+            target = _similarity(teacher.flatten(2), classes)
+        error = (_similarity(student.flatten(2), classes) - target).square()
+        if not self.balance_classes:
+            return {"intra_class": error.mean()}
+        sizes = classes.sum(2)
+        per_class = torch.bmm(classes, error[:, :, None])[:, :, 0] / sizes.clamp_min(1)
+        return {"intra_class": per_class.sum() / (sizes > 0).sum().clamp_min(1)}
+
+
+def _similarity(x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Cosine (B, N) of each voxel of ``x`` (B, C, N) and its class's mean; 0 for voxels of no class in (B, K, N)."""
+    sizes = classes.sum(2, keepdim=True)
+    means = torch.bmm(classes, x.mT) / (sizes + 1e-6)
+    # products with all K means and the choice of one need K maps; gathering the means would need C
+    products = torch.bmm(means, x).mul(classes).sum(1)
+    norms = torch.bmm(torch.linalg.vector_norm(means, dim=2)[:, None], classes)[:, 0]
+    lengths = torch.linalg.vector_norm(x, dim=1)
+    return products / (lengths.clamp_min(_EPS) * norms.clamp_min(_EPS))
