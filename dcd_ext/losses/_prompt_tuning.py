@@ -1,0 +1,148 @@
+"""The phase before FreeKD: tune the frequency prompts on the task, with the teacher frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcd_ext.errors import UserError
+from dcd_ext.losses._lifting import seeded
+from dcd_ext.losses._options import check_number
+from dcd_ext.losses._prompts import masked_reconstruction, save_prompts
+from dcd_ext.taps import plain_tensor, unwrap
+from dcd_ext.teacher import FrozenTeacher
+
+__all__ = ["PromptTuner", "tune_prompts"]
+
+
+class PromptTuner(nn.Module):
+    """Runs a frozen teacher whose tapped features are replaced by what the prompts leave of them.
+
+    Every user of a tapped module's output, skip connections included, sees the masked feature.
+
+    Args:
+        teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.
+        taps: dotted paths of the tapped modules.
+        channels: their widths.
+        tokens: prompts T per band.
+        levels: Haar levels J.
+
+    Attributes:
+        prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
+        diversity: after a call, how alike the masks of different tokens are, averaged over the stages.
+
+    Raises:
+        UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        taps: Sequence[str],
+        channels: Sequence[int],
+        tokens: int = 6,
+        levels: int = 3,
+    ) -> None:
+        super().__init__()
+        check_number("tokens", tokens, 1, inclusive=True)
+        check_number("levels", levels, 1, inclusive=True)
+        network = unwrap(teacher.network if isinstance(teacher, FrozenTeacher) else teacher)
+        self._network = [network.eval().requires_grad_(False)]
+        modules = dict(network.named_modules())
+        missing = [path for path in taps if path not in modules]
+        if missing or len(taps) != len(channels):
+            found = missing[0] if missing else f"{len(taps)} taps, {len(channels)} channels"
+            raise UserError("taps do not fit the teacher", "taps", "one module path per width", found, "correct 'taps'")
+        self.taps, self.channels = tuple(taps), tuple(channels)
+        with seeded():
+            self.prompts = nn.ParameterList(torch.randn(levels + 1, tokens, c) * 0.01 for c in channels)
+        self.diversity = torch.zeros(())
+
+    def forward(self, image: torch.Tensor) -> Any:
+        """The teacher's output for ``image`` (B, M, X, Y, Z) with masked features."""
+        overlaps: dict[str, torch.Tensor] = {}
+        network = self._network[0]
+        handles = [
+            network.get_submodule(path).register_forward_hook(self._hook(i, path, overlaps))
+            for i, path in enumerate(self.taps)
+        ]
+        try:
+            output = network(plain_tensor(image))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.diversity = torch.stack(list(overlaps.values())).mean()
+        return output
+
+    def save(self, path: str) -> None:
+        """Write the prompts to the file that ``FreeKDLoss(prompts=path)`` reads."""
+        save_prompts(path, list(self.prompts))
+
+    def _hook(self, i: int, path: str, overlaps: dict[str, torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            if output.ndim != 5 or output.shape[1] != self.channels[i]:
+                expected = f"shape (B, {self.channels[i]}, X, Y, Z)"
+                raise UserError("teacher feature does not fit", path, expected, tuple(output.shape), "correct channels")
+            with torch.autocast(output.device.type, enabled=False):
+                masked, overlaps[path] = masked_reconstruction(self.prompts[i], output)
+            return masked
+
+        return hook
+
+
+def tune_prompts(
+    tuner: PromptTuner,
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    task_loss: Callable[[Any, torch.Tensor], torch.Tensor],
+    iterations: int = 1000,
+    lr: float = 0.1,
+    diversity_weight: float = 1.0,
+    amp: bool = False,
+) -> list[float]:
+    """Train the prompts alone: SGD with momentum 0.9, learning rate falling to 0 with power 0.9.
+
+    Args:
+        tuner: on the device to use.
+        batches: a loader of mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z), begun anew when
+            it is exhausted.
+        task_loss: the segmentation loss, called with the teacher's output and the label.
+        iterations: steps.
+        lr: learning rate at the start.
+        diversity_weight: of the penalty for masks that are alike.
+        amp: run the teacher in bfloat16 autocast.
+
+    Returns:
+        The task loss of every step.
+
+    Raises:
+        UserError: if there is no batch, or the loss is not finite.
+    """
+    check_number("iterations", iterations, 1, inclusive=True)
+    optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
+    device = tuner.prompts[0].device
+    history: list[float] = []
+    for step, batch in zip(range(iterations), _forever(batches), strict=False):
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9
+        image, label = (plain_tensor(batch[key]).to(device) for key in ("image", "label"))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+            task = task_loss(tuner(image), label)
+        history.append(task.item())
+        if history[-1] != history[-1] or abs(history[-1]) == float("inf"):
+            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss", history[-1], "lower lr")
+        optimizer.zero_grad()
+        (task + diversity_weight * tuner.diversity).backward()
+        optimizer.step()
+    return history
+
+
+def _forever(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[Mapping[str, torch.Tensor]]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise UserError("no data to tune on", "batches", "at least one batch", "none", "check 'dataset_dir'")

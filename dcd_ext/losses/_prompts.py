@@ -1,0 +1,111 @@
+"""Frequency prompts: which wavelet coefficients of the teacher matter, as soft masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from dcd_ext.errors import UserError
+from dcd_ext.losses._haar import haar_levels, join, split
+from dcd_ext.losses._lifting import channel_groups
+
+__all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
+
+_FORMAT = "freekd_prompts"
+
+
+def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor) -> list[torch.Tensor]:
+    """Per level, from the finest, the mask averaged over the tokens: (B, 1, X_j, Y_j, Z_j).
+
+    ``sigmoid(P_j · D_j)``, ``D_j`` being the sum of the level's seven details. The masks only scale a difference, so
+    that their mean gives the same loss as one term per token.
+
+    Args:
+        prompt: (J + 1, T, C), entry 0 for the approximation, which this does not use.
+        teacher: (B, C, X, Y, Z).
+    """
+    with torch.no_grad():
+        levels = haar_levels(teacher.shape[2:], len(prompt) - 1)
+        logits: list[torch.Tensor] = []
+        for channels in channel_groups(teacher):
+            low = teacher[:, channels]
+            for j in range(levels):
+                low, details = split(low)
+                part = _logits(prompt[j + 1][:, channels], torch.stack(details).sum(0))
+                if len(logits) <= j:
+                    logits.append(part)
+                else:
+                    logits[j] += part
+        return [x.sigmoid().mean(1, keepdim=True) for x in logits]
+
+
+def masked_reconstruction(prompt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the tokens leave of ``x`` (B, C, X, Y, Z), summed over the tokens, and how alike their masks are.
+
+    Returns:
+        The volume put together from the masked coefficients of all bands, and the mean over the bands of the mean
+        soft Dice between the masks of different tokens.
+    """
+    dtype = x.dtype
+    low, kept, grids, overlaps = x.float() if dtype.itemsize < 4 else x, [], [], []
+    for j in range(haar_levels(x.shape[2:], len(prompt) - 1)):
+        grids.append(low.shape[2:])
+        low, details = split(low)
+        masks = _logits(prompt[j + 1], torch.stack(details).sum(0)).sigmoid()
+        overlaps.append(_overlap(masks))
+        kept.append([d * masks.sum(1, keepdim=True) for d in details])
+    masks = _logits(prompt[0], low).sigmoid()
+    overlaps.append(_overlap(masks))
+    low = low * masks.sum(1, keepdim=True)
+    for details, grid in zip(reversed(kept), reversed(grids), strict=True):
+        low = join(low, details, grid)
+    return low.to(dtype), torch.stack(overlaps).mean()
+
+
+def _logits(tokens: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
+    """Products (B, T, X, Y, Z) of tokens (T, C) and a band (B, C, X, Y, Z)."""
+    weight = tokens.to(band.dtype).expand(len(band), -1, -1)
+    return torch.bmm(weight, band.flatten(2)).unflatten(2, band.shape[2:])
+
+
+def _overlap(masks: torch.Tensor) -> torch.Tensor:
+    """Mean soft Dice of masks (B, T, ...) of different tokens; 0 for a single one."""
+    flat = masks.flatten(2)
+    products = torch.bmm(flat, flat.mT)
+    squares = products.diagonal(dim1=1, dim2=2)
+    dice = 2 * products / (squares[:, :, None] + squares[:, None, :])
+    pairs = dice.shape[1] * (dice.shape[1] - 1)
+    return (dice.sum((1, 2)) - dice.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(pairs, 1)
+
+
+def save_prompts(path: str, prompts: Sequence[torch.Tensor]) -> None:
+    """Write the prompts (J + 1, T, C_i) of all stages; read them with :func:`load_prompts`."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    partial = f"{path}.part"
+    torch.save({"format": _FORMAT, "prompts": [p.detach().cpu().clone() for p in prompts]}, partial)
+    os.replace(partial, path)
+
+
+def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.Tensor]:
+    """Read what :func:`save_prompts` wrote, checked against the stages' ``channels`` and the number of ``levels``.
+
+    Raises:
+        UserError: if the file is missing, is something else, or was tuned for other stages.
+    """
+    next_step = "tune the prompts for this teacher and these taps first (dcd_ext.losses.tune_prompts)"
+    if not os.path.isfile(path):
+        raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        prompts = list(state["prompts"]) if state["format"] == _FORMAT else []
+    except Exception as e:
+        raise UserError("tuned prompts cannot be read", path, "a prompts file", type(e).__name__, next_step) from e
+    found = [(len(p), p.shape[-1]) for p in prompts]
+    expected = [(levels + 1, c) for c in channels]
+    if found != expected:
+        raise UserError(
+            "prompts do not fit", path, f"(levels + 1, channels) {expected} per stage", f"{found}", next_step
+        )
+    return prompts
