@@ -1,0 +1,141 @@
+"""Region- and context-aware distillation: small classes count as much as large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from dcd_ext.errors import UserError
+from dcd_ext.losses._context import ContextBlock
+from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
+from dcd_ext.losses._lifting import seeded
+from dcd_ext.losses._options import check_classes, check_number
+from dcd_ext.losses._outputs import nearest, read_label
+from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
+
+__all__ = ["ReCoKDLoss"]
+
+_TERMS = ("foreground", "background", "attention", "context")
+
+
+class ReCoKDLoss(FeatureLoss):
+    """``sum over stages of w_i · (R(foreground) + R(background) + attention + context)``, ``w_i`` ~ ``2^(-3 alpha i)``.
+
+    With F^S the lifted student feature, ``S = N softmax_v(mean_c |F| / tau)``, ``A = C softmax_c(mean_v |F| / tau)``:
+
+    - ``R(M) = sum M S^T A^T (F^S - F^T)² / (C sum M)``, M = 1 / size of the voxel's class in its sample: the
+      attention-weighted error of each class present counts equally (MS-SARD);
+    - attention: ``mean |A^S - A^T| + mean |S^S - S^T|`` (MS-SARD);
+    - context: ``mean (F^S + t^S - F^T - t^T)²``, t a global context vector from a trained block per network (MS-CA).
+
+    Source: "ReCo-KD: Region- and Context-Aware Knowledge Distillation", arXiv 2601.08301, 2026, after its authors' own
+    port of a later framework; a 3D descendant of FGD (Yang et al., CVPR 2022). Certain: the terms of that port.
+    Inferred: that they are the paper's equations, and which term carries which of its names. Its weights were not
+    readable. There nothing of this was trained, which makes the context term a plain MSE; here everything is.
+
+    Args:
+        student_channels: the student's channels per stage.
+        teacher_channels: the teacher's.
+        num_classes: K, background included.
+        alpha: how fast the stage weights fall; they sum to 1.
+        temperature: tau > 0 of the attention.
+        coefficients: of "foreground", "background", "attention" and "context", 1 where not given.
+        max_attention: limit for S^T in R; None: none. Above some hundred the loss looks at single voxels.
+        ignore_label: label value to leave out of R, as are negative ones.
+        projection: "conv" (with bias), or "identity" for equal widths.
+        train_projections: False freezes convolutions and context blocks as they are drawn.
+
+    Attributes:
+        peak_attention: after a call, the largest S^T per stage.
+
+    Raises:
+        UserError: for unusable options, and when called with features or labels that do not fit.
+
+    Example:
+        >>> loss = ReCoKDLoss([2], [4], num_classes=2)
+        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
+        >>> _ = loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label)
+        >>> list(loss.components)
+        ['foreground', 'background', 'attention', 'context']
+    """
+
+    needs_label = True
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        num_classes: int,
+        alpha: float = 0.4,
+        temperature: float = 0.5,
+        coefficients: Mapping[str, float] | None = None,
+        max_attention: float | None = None,
+        ignore_label: int | None = None,
+        *,
+        projection: str = "conv",
+        train_projections: bool = True,
+    ) -> None:
+        check_number("alpha", alpha, inclusive=True)
+        check_number("temperature", temperature)
+        check_classes(num_classes)
+        if max_attention is not None:
+            check_number("max_attention", max_attention)
+        shares = [2 ** (-3 * alpha * i) for i in range(len(student_channels))]
+        weights = [share / sum(shares) for share in shares]
+        super().__init__(student_channels, teacher_channels, weights, projection, True, train_projections)
+        self.coefficients = _read_coefficients(coefficients or {})
+        self.num_classes, self.temperature = num_classes, temperature
+        self.max_attention, self.ignore_label = max_attention, ignore_label
+        with seeded():
+            self.student_context = nn.ModuleList(map(ContextBlock, self.teacher_channels))
+            self.teacher_context = nn.ModuleList(map(ContextBlock, self.teacher_channels))
+        self.student_context.requires_grad_(train_projections)
+        self.teacher_context.requires_grad_(train_projections)
+        self.peak_attention = [torch.zeros(()) for _ in self.teacher_channels]
+
+    def label_of(self, batch: Batch) -> torch.Tensor:
+        """(B, X, Y, Z), -1 where ignored."""
+        return read_label(batch.label, len(batch.student_features[0]), self.num_classes, self.ignore_label)
+
+    def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
+        """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""
+        assert label is not None
+        classes = nearest(label, teacher.shape[2:]).flatten(1)
+        s, t, projection = student.flatten(2), teacher.flatten(2), self.projections[i]
+        with torch.no_grad():
+            spatial, channel = (attention(x, self.temperature) for x in magnitudes(t))
+        self.peak_attention[i] = spatial.max()
+        m = moments(projection, s, t, channel)
+        student_shift = self.student_context[i](s, projection)
+        shift = student_shift - self.teacher_context[i](t, nn.Identity())
+        values = (
+            *self._regions(m, spatial, classes, t.shape[1]),
+            self._attention(m, spatial, channel),
+            # mean (e + shift)², shift being one number per channel
+            (m.square + 2 * shift * m.error + shift.square()).mean(),
+        )
+        return {name: self.coefficients[name] * value for name, value in zip(_TERMS, values, strict=True)}
+
+    def _regions(
+        self, m: Moments, spatial: torch.Tensor, classes: torch.Tensor, channels: int
+    ) -> tuple[torch.Tensor, ...]:
+        weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
+        masks = foreground_background(classes, self.num_classes, weighted.dtype)
+        # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
+        return tuple((mask * weighted).sum() / (channels * mask.sum().clamp_min(1e-8)) for mask in masks)
+
+    def _attention(self, m: Moments, spatial: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+        student_spatial = attention(m.spatial, self.temperature)
+        student_channel = attention(m.channel, self.temperature)
+        return (student_channel - channel).abs().mean() + (student_spatial - spatial).abs().mean()
+
+
+def _read_coefficients(coefficients: Mapping[str, float]) -> dict[str, float]:
+    unknown = [name for name in coefficients if name not in _TERMS]
+    if unknown:
+        raise UserError("unknown term", "coefficients", ", ".join(_TERMS), unknown[0], "correct the spelling")
+    for name, value in coefficients.items():
+        check_number(f"coefficients[{name!r}]", value, inclusive=True)
+    return {name: float(coefficients.get(name, 1.0)) for name in _TERMS}
