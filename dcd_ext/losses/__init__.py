@@ -1,7 +1,23 @@
-"""Distillation losses over feature volumes."""
+"""Distillation losses over features and outputs of 3D networks."""
 
 from __future__ import annotations
 
+from dcd_ext.losses.cwd import CWDLoss
 from dcd_ext.losses.dcd import DCDLoss
+from dcd_ext.losses.feature import FitNetLoss
+from dcd_ext.losses.freekd import FreeKDLoss, PromptTuner, tune_prompts
+from dcd_ext.losses.ifvd import IFVDLoss
+from dcd_ext.losses.logits import LogitsLoss
+from dcd_ext.losses.recokd import ReCoKDLoss
 
-__all__ = ["DCDLoss"]
+__all__ = [
+    "CWDLoss",
+    "DCDLoss",
+    "FitNetLoss",
+    "FreeKDLoss",
+    "IFVDLoss",
+    "LogitsLoss",
+    "PromptTuner",
+    "ReCoKDLoss",
+    "tune_prompts",
+]
