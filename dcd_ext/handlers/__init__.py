@@ -2,6 +2,7 @@
 
 from dcd_ext.handlers.checkpoints import BestModelSaver, ResumeCheckpoint
 from dcd_ext.handlers.distillation import DistillationHandler
+from dcd_ext.handlers.ema import ResumableEMAHandler
 from dcd_ext.handlers.epoch_means import EpochMeans
 from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.gradient_clipping import GradientClipping
@@ -17,6 +18,7 @@ __all__ = [
     "EpochSeed",
     "GradientClipping",
     "MetricsJson",
+    "ResumableEMAHandler",
     "ResumeCheckpoint",
     "TqdmProgress",
     "TrainingRecord",
