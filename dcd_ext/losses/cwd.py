@@ -18,7 +18,7 @@ __all__ = ["CWDLoss"]
 class CWDLoss(FeatureLoss):
     """``T² / (B C) · sum over samples and channels of KL(phi(y^T) || phi(y^S))``, ``phi`` = softmax over voxels of y/T.
 
-    Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, Eq. 5, and their code.
+    Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, and their code.
     Certain: the equation, and temperature 4 with weight 3 for logits. Not published: the variant behind the DCD
     paper's row "CWD". Its authors' later framework squares differences instead (``divergence="mse_preset"``:
     ``T² / (B C^S) · sum (phi(y^T) - phi(y^S))²``, the student's width as divisor); this is of order 1 / voxels, in

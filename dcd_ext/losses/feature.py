@@ -13,7 +13,7 @@ __all__ = ["FitNetLoss"]
 class FitNetLoss(FeatureLoss):
     """``sum over stages of w_i · mean (W_i F_i^S - F_i^T)²``, with ``w_i`` = 1 / number of stages.
 
-    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, Eq. 3, as one more term during the whole
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, as one more term during the whole
     training. Certain: the mean squared error through a trained regressor. Inferred: that the DCD paper's row "Feature"
     (which cites FitNets) used all encoder stages and a convolution without bias, as its authors' later framework does;
     their simpler variant is the last stage only, with bias. The original trains the hint alone first and has a

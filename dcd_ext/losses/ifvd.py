@@ -21,7 +21,7 @@ class IFVDLoss(FeatureLoss):
     The mean is per sample, background is a class, and the gradient flows through both a feature and the mean it is
     part of. A class's similarity map has no channels, so student and teacher need no common width.
 
-    Source: Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020, Eq. 1-3,
+    Source: Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020,
     and their code. Certain: the loss. Inferred: the taps (the original has one, before the classifier; all encoder
     stages as in the DCD authors' later framework) and the weight (originally 200, together with two other losses).
     That framework puts a 1×1×1 convolution before it, which the original does not have; nor does this.

@@ -16,7 +16,7 @@ __all__ = ["LogitsLoss"]
 class LogitsLoss(DistillationLoss):
     """``T² · mean over voxels of KL(softmax(z^T / T) || softmax(z^S / T))``.
 
-    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, 2015, Sec. 2, per
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, 2015, per
     voxel as is usual for segmentation. Certain: the equation, ``T²`` included. Not published: temperature and weight
     of the DCD paper's row "Logits" and of the KD-Segmentator (arXiv 2601.09191), for which this loss serves as well;
     ``temperature=2`` is the default of the DCD authors' later framework. Distilling the deep supervision outputs and
