@@ -1,0 +1,142 @@
+"""Everything the report says in numbers, as one dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dcd_ext.errors import UserError
+from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
+from dcd_ext.report.runs import Run
+from dcd_ext.report.statistics import describe, holm, paired_tests
+
+__all__ = ["HIGHER_IS_BETTER", "compare", "pick", "score"]
+
+HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
+_STATUSES = ("empty", "missed", "false_alarm")
+
+
+def pick(runs: Sequence[Run], wanted: str | None, default: str) -> str | None:
+    """The name of a run: the wanted one, or the default if it is there.
+
+    Raises:
+        UserError: if the wanted run is not there.
+    """
+    names = [run.name for run in runs]
+    if wanted is not None and wanted not in names:
+        raise UserError("no such run", wanted, f"one of {', '.join(names)}", wanted, "name one of the compared runs")
+    return wanted or (default if default in names else None)
+
+
+def score(run: Run, case: str, name: str, metric: str) -> float | None:
+    """One score; ``mean`` is the mean over the classes of the case, None is an excluded (empty) mask."""
+    classes = run.cases[case]
+    return class_mean(classes, run.classes if name == "mean" else [name], metric)
+
+
+def compare(
+    runs: Sequence[Run], baseline: str | None = None, teacher: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Compare runs case by case.
+
+    Args:
+        runs: from :func:`dcd_ext.report.runs.load_runs`.
+        baseline: the run whose differences are tested; default ``student``, else the first.
+        teacher: the run that ends the gap of which shares are given; default ``teacher``, if there is one.
+        seed: of the bootstrap.
+
+    Returns:
+        ``runs`` (cost of each) and ``results``: metric -> class -> run -> mean, SEM, interval, difference, tests.
+    """
+    base = pick(runs, baseline, "student") or runs[0].name
+    top = pick(runs, teacher, "teacher")
+    first, metrics = runs[0], _metrics(runs)
+    names = [*first.classes, "mean"] if len(first.classes) > 1 else first.classes
+    return {
+        "format": "dcd-comparison-1",
+        "task": first.metrics.get("task"),
+        "fold": first.metrics.get("fold"),
+        "cases": sorted(first.cases),
+        "classes": names,
+        "metrics": metrics,
+        "baseline": base,
+        "teacher": top if top != base else None,
+        "nsd_tolerance_mm": first.metrics["nsd_tolerance_mm"],
+        "empty_rule": EMPTY_RULE,
+        "lesion_rule": LESION_RULE if "lesion_f1" in metrics else None,
+        "seed": seed,
+        "runs": {run.name: _cost(run) for run in runs},
+        "results": {m: {n: _result(runs, n, m, base, top, seed) for n in names} for m in metrics},
+    }
+
+
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    """Metrics that every run has; lesions only where a tenth of the true masks has several."""
+    entries = [entry for run in runs for case in run.cases.values() for entry in case.values()]
+    present = [m for m in METRICS if all(m in entry for entry in entries)]
+    counts = [n for n in (entry.get("lesions_true", 0) for entry in entries) if n > 0]
+    several = sum(n > 1 for n in counts)
+    return [m for m in present if m != "lesion_f1" or several > len(counts) / 10]
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    m, training = run.metrics, run.training or {}
+    epochs = training.get("epochs", [])
+    statuses = [entry["status"] for case in run.cases.values() for entry in case.values()]
+    return {
+        "parameters": m["parameters"],
+        "flops_per_patch": m.get("flops_per_patch"),
+        "patch": m.get("patch"),
+        "seconds_per_case": m["seconds_per_case"],
+        "device": m.get("environment", {}).get("device"),
+        "training_seconds": training.get("seconds"),
+        "epochs": epochs[-1]["epoch"] if epochs else None,
+        "weights_sha256": m.get("weights_sha256"),
+        **{status: statuses.count(status) for status in _STATUSES},
+    }
+
+
+def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | None, seed: int) -> dict[str, Any]:
+    """One class and metric: run -> numbers."""
+    cases = sorted(runs[0].cases)
+    values = {run.name: [score(run, case, name, metric) for case in cases] for run in runs}
+    result: dict[str, Any] = {}
+    for run in runs:
+        conventional = run.metrics["summary"].get(name, {}).get(metric, {}).get("nan_excluded")
+        result[run.name] = {
+            **describe([v for v in values[run.name] if v is not None], seed),
+            "nan_excluded": conventional,
+        }
+    others = [run.name for run in runs if run.name != base]
+    for other in others:
+        result[other]["difference"] = _difference(values[other], values[base], seed)
+    for test in ("t_p", "wilcoxon_p"):
+        adjusted = holm([result[other]["difference"][test] for other in others])
+        for other, p in zip(others, adjusted, strict=True):
+            result[other]["difference"][f"{test}_holm"] = p
+    for other in others:
+        if top is not None and top not in (other, base):
+            result[other]["gap_recovered"] = _gap(result, other, base, top, HIGHER_IS_BETTER[metric])
+    return result
+
+
+def _difference(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> dict[str, Any]:
+    """Paired difference; a case that either run excludes has no pair, which is counted."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    unpaired = sum((a is None) != (b is None) for a, b in zip(one, other, strict=True))
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    return {
+        **describe([a - b for a, b in pairs], seed),
+        "unpaired": unpaired,
+        **paired_tests(first, second),
+    }
+
+
+def _gap(result: dict[str, Any], name: str, base: str, top: str, higher: bool) -> float | None:
+    """Share of the way from baseline to teacher; None if the teacher is not the better of the two."""
+    means = [result[n]["mean"] for n in (name, base, top)]
+    if any(m is None for m in means):
+        return None
+    here, start, end = means
+    gap = end - start
+    return (here - start) / gap if (gap > 0) == higher and gap != 0 else None

@@ -1,0 +1,101 @@
+"""Paired statistics, all from SciPy; only Holm's correction is written out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["bootstrap_interval", "describe", "holm", "paired_tests"]
+
+RESAMPLES = 9999
+
+
+def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """Mean, standard error of the mean, 95 % bootstrap interval and number of values.
+
+    Args:
+        values: one per case.
+        seed: of the bootstrap.
+
+    Returns:
+        ``mean``, ``sem``, ``ci95`` (low, high) and ``n``; None where there are too few values.
+    """
+    return {
+        "mean": float(np.mean(values)) if len(values) else None,
+        "sem": float(stats.sem(values)) if len(values) > 1 else None,
+        "ci95": bootstrap_interval(values, seed),
+        "n": len(values),
+    }
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | None:
+    """95 % interval of the mean, bias-corrected and accelerated (BCa), from ``scipy.stats.bootstrap``.
+
+    Args:
+        values: one per case.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Returns:
+        Low and high; the value itself if all are equal; None for fewer than two.
+    """
+    if len(values) < 2:
+        return None
+    if np.ptp(values) == 0:
+        return [float(values[0])] * 2
+    with warnings.catch_warnings():
+        # an estimate without spread, in a sample of two or three, makes BCa undefined
+        warnings.simplefilter("ignore")
+        options: dict[str, Any] = {"n_resamples": RESAMPLES, "vectorized": True, "batch": 1000}
+        interval = stats.bootstrap(
+            (values,), np.mean, method="BCa", random_state=np.random.default_rng(seed), **options
+        ).confidence_interval
+        if not np.isfinite(interval).all():
+            interval = stats.bootstrap(
+                (values,), np.mean, method="percentile", random_state=np.random.default_rng(seed), **options
+            ).confidence_interval
+    return [float(interval.low), float(interval.high)]
+
+
+def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, float | None]:
+    """Paired t-test and Wilcoxon signed-rank test, both two-sided.
+
+    Args:
+        one: values of a method, one per case.
+        other: values of the baseline for the same cases.
+
+    Returns:
+        ``t_p`` and ``wilcoxon_p``: None for fewer than two pairs, 1 if no pair differs.
+    """
+    if len(one) < 2:
+        return {"t_p": None, "wilcoxon_p": None}
+    if np.array_equal(one, other):
+        return {"t_p": 1.0, "wilcoxon_p": 1.0}
+    with warnings.catch_warnings():
+        # differences that are all the same: the t-test's p is 0, and says so twice
+        warnings.simplefilter("ignore")
+        return {
+            "t_p": float(stats.ttest_rel(one, other).pvalue),
+            "wilcoxon_p": float(stats.wilcoxon(one, other).pvalue),
+        }
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction; None stays None and does not count.
+
+    Args:
+        p_values: of one family of tests.
+
+    Returns:
+        Adjusted p-values in the same order.
+    """
+    order = sorted((i for i, p in enumerate(p_values) if p is not None), key=lambda i: p_values[i] or 0.0)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * (p_values[i] or 0.0)))
+        adjusted[i] = largest
+    return adjusted

@@ -1,0 +1,196 @@
+"""The comparison as tables, and a table as text, Markdown or HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dcd_ext.report.comparison import HIGHER_IS_BETTER
+
+__all__ = ["Table", "all_tables", "metric_title", "p_text", "to_html", "to_markdown", "to_text"]
+
+_TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD at {:g} mm", "lesion_f1": "Lesion-wise F1"}
+_STARS = {"mean": "mean of classes"}
+
+
+@dataclass
+class Table:
+    """A table of texts.
+
+    Attributes:
+        title: heading.
+        header: names of the columns; the first column has the rows' names.
+        rows: texts.
+        note: one sentence below it.
+        bold: (row, column) of texts to stress.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    bold: set[tuple[int, int]] = field(default_factory=set)
+
+
+def metric_title(comparison: dict[str, Any], metric: str) -> str:
+    """Name of a metric with its unit."""
+    return _TITLES[metric].format(comparison["nsd_tolerance_mm"])
+
+
+def all_tables(comparison: dict[str, Any]) -> dict[str, list[Table]]:
+    """Tables of the sections ``scores``, ``differences`` and ``cost``."""
+    return {
+        "scores": [_scores(comparison, m) for m in comparison["metrics"]],
+        "differences": [_differences(comparison, m) for m in comparison["metrics"]],
+        "cost": [_cost(comparison), _masks(comparison)],
+    }
+
+
+def _scores(comparison: dict[str, Any], metric: str) -> Table:
+    """Mean and SEM per run and class; the best of each class is bold."""
+    classes, runs, results = comparison["classes"], list(comparison["runs"]), comparison["results"][metric]
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    table = Table(
+        f"{metric_title(comparison, metric)} – {'higher' if sign > 0 else 'lower'} is better",
+        ["run", *(_STARS.get(c, c) for c in classes)],
+        [[run, *(_mean_sem(results[c][run], metric) for c in classes)] for run in runs],
+    )
+    for column, name in enumerate(classes, start=1):
+        means = [results[name][run]["mean"] for run in runs]
+        if all(m is not None for m in means):
+            table.bold |= {(i, column) for i, m in enumerate(means) if sign * m == max(sign * x for x in means)}
+    if metric == "hd95_mm":
+        table.note = (
+            "Convention that leaves missed and false-alarm masks out (not comparable between runs): "
+            + "; ".join(f"{run} {_mean_sem(results[classes[-1]][run]['nan_excluded'], metric)}" for run in runs)
+        )
+    return table
+
+
+def _differences(comparison: dict[str, Any], metric: str) -> Table:
+    base, gap = comparison["baseline"], comparison["teacher"] is not None
+    header = ["run", "class", "difference", "95 % interval", "pairs", "t-test p", "Wilcoxon p"]
+    rows = [
+        _difference_row(run, name, entry[run], metric, gap)
+        for run in comparison["runs"]
+        if run != base
+        for name, entry in comparison["results"][metric].items()
+    ]
+    title = f"{metric_title(comparison, metric)}: paired difference to {base}"
+    return Table(title, [*header, "gap recovered"] if gap else header, rows)
+
+
+def _difference_row(run: str, name: str, entry: dict[str, Any], metric: str, gap: bool) -> list[str]:
+    d, digits = entry["difference"], _digits(metric)
+    interval = "–" if d["ci95"] is None else " to ".join(f"{v:+.{digits}f}" for v in d["ci95"])
+    mean = "–" if d["mean"] is None else f"{d['mean']:+.{digits}f}"
+    sem = "" if d["sem"] is None else f" ± {d['sem']:.{digits}f}"
+    pairs = str(d["n"]) + (f" ({d['unpaired']} unpaired)" if d["unpaired"] else "")
+    row = [
+        run,
+        _STARS.get(name, name),
+        mean + sem,
+        interval,
+        pairs,
+        p_text(d["t_p_holm"]),
+        p_text(d["wilcoxon_p_holm"]),
+    ]
+    share = entry.get("gap_recovered")
+    return [*row, "–" if share is None else f"{100 * share:.0f} %"] if gap else row
+
+
+def _cost(comparison: dict[str, Any]) -> Table:
+    rows = []
+    for name, cost in comparison["runs"].items():
+        flops, seconds = cost["flops_per_patch"], cost["training_seconds"]
+        rows.append(
+            [
+                name,
+                f"{cost['parameters'] / 1e6:.3f}",
+                "–" if flops is None else f"{flops / 1e9:.1f}",
+                f"{cost['seconds_per_case']:.2f}",
+                "–" if seconds is None else f"{seconds / 60:.0f}",
+                "–" if cost["epochs"] is None else str(cost["epochs"]),
+            ]
+        )
+    patch = next((c["patch"] for c in comparison["runs"].values() if c["patch"]), None)
+    size = "" if patch is None else f" of {' × '.join(map(str, patch))}"
+    header = ["run", "parameters (M)", "GFLOPs per patch", "seconds per case", "training (min)", "epochs"]
+    devices = sorted({c["device"] for c in comparison["runs"].values() if c["device"]})
+    note = (
+        f"One patch{size}, multiplications and additions both counted. Seconds on {', '.join(devices) or 'one device'}."
+    )
+    return Table("Cost", header, rows, note)
+
+
+def _masks(comparison: dict[str, Any]) -> Table:
+    rows = [[n, *(str(c[k]) for k in ("missed", "false_alarm", "empty"))] for n, c in comparison["runs"].items()]
+    note = "Masks, that is cases times classes. " + comparison["empty_rule"].capitalize() + "."
+    return Table("Missed and invented masks", ["run", "missed", "false alarms", "both empty (excluded)"], rows, note)
+
+
+def _digits(metric: str) -> int:
+    return 2 if metric == "hd95_mm" else 4
+
+
+def _mean_sem(entry: dict[str, Any] | None, metric: str) -> str:
+    if entry is None or entry["mean"] is None:
+        return "–"
+    sem = "" if entry["sem"] is None else f" ± {entry['sem']:.{_digits(metric)}f}"
+    return f"{entry['mean']:.{_digits(metric)}f}{sem}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value as people print it."""
+    if p is None:
+        return "–"
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def to_text(table: Table) -> str:
+    """Aligned columns for a terminal."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
+    texts = ["  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    texts.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join([table.title, *texts, *([table.note] if table.note else [])])
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table under a heading."""
+
+    def line(cells: Iterator[str] | list[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+    rows = [line(_stressed(table, i, "**{}**")) for i in range(len(table.rows))]
+    parts = [f"### {table.title}", "", line(table.header), "|" + "---|" * len(table.header), *rows]
+    return "\n".join([*parts, *(["", table.note] if table.note else [])])
+
+
+def to_html(table: Table) -> str:
+    """A table that scrolls inside its own box."""
+    head = "".join(f'<th scope="col"{_align(table, j)}>{html.escape(c)}</th>' for j, c in enumerate(table.header))
+    body = []
+    for i, row in enumerate(table.rows):
+        escaped = Table("", [], [[html.escape(c) for c in row]], bold={(0, c) for r, c in table.bold if r == i})
+        first, *rest = _stressed(escaped, 0, "<strong>{}</strong>")
+        cells = "".join(f"<td{_align(table, j)}>{c}</td>" for j, c in enumerate(rest, start=1))
+        body.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    title = html.escape(table.title)
+    return (
+        f'<h3>{title}</h3><div class="scroll" tabindex="0" role="region" aria-label="{title}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{note}"
+    )
+
+
+def _align(table: Table, column: int) -> str:
+    """Names stand on the left, numbers on the right."""
+    return ' class="text"' if table.header[column] in ("run", "class") else ""
+
+
+def _stressed(table: Table, row: int, form: str) -> Iterator[str]:
+    for column, text in enumerate(table.rows[row]):
+        yield form.format(text) if (row, column) in table.bold else text
