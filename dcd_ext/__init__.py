@@ -1,4 +1,4 @@
-"""Detail Consistent Distillation for MONAI: wavelet detail losses, distillation handlers, data preparation, evaluation."""
+"""Detail Consistent Distillation for MONAI: wavelet detail losses, distillation, data preparation, evaluation."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from dcd_ext.errors import UserError
 __all__ = ["check_keys", "unknown_keys"]
 
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
-_MONAI_KEYS = {"_meta_", *DEFAULT_MLFLOW_SETTINGS["configs"]}
+_TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
+_MONAI_KEYS = {"_meta_", *_TRACKING}
 
 
 def check_keys(bundle_root: str, extra_keys: tuple[str, ...] | list[str] = ()) -> None:
@@ -44,7 +45,8 @@ def check_keys(bundle_root: str, extra_keys: tuple[str, ...] | list[str] = ()) -
             for group, keys in _groups(ConfigParser.load_config_file(file)):
                 known.setdefault(group, set()).update(keys)
     known[""] |= _MONAI_KEYS
-    for name in unknown_keys(_running_parser().config, known):
+    running: Any = _running_parser().config
+    for name in unknown_keys(running, known):
         if name not in extra_keys and name.replace("::", "#") not in extra_keys:
             close = difflib.get_close_matches(name, _names(known), n=1)
             raise UserError(

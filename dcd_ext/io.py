@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["save_checkpoint", "write_atomically", "write_json"]
+__all__ = ["save_checkpoint", "write_atomically", "write_json", "write_text"]
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, then rename; an interrupted write leaves ``path`` as it was.
+    """Call ``write`` with a temporary name beside ``path``, then rename; interrupted, it leaves ``path`` as it was.
 
     Args:
         path: final name; its folder is created.
@@ -43,5 +43,15 @@ def write_json(content: Any, path: str | os.PathLike) -> None:
         with open(name, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=4, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+
+    write_atomically(path, write)
+
+
+def write_text(text: str, path: str | os.PathLike) -> None:
+    """UTF-8 text, atomically."""
+
+    def write(name: str) -> None:
+        with open(name, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
 
     write_atomically(path, write)

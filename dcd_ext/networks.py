@@ -37,7 +37,7 @@ def prepare_for_training(network: nn.Module, seed: int = 0) -> nn.Module:
     return network
 
 
-def _follow_training_mode(network: nn.Module, _inputs: Any) -> None:
+def _follow_training_mode(network: Any, _inputs: Any) -> None:
     network.decoder.deep_supervision = network.training
 
 

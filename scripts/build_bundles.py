@@ -19,7 +19,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_atomically
+from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +35,15 @@ def load(path: Path) -> dict[str, Any]:
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
     """Merge fragments from left to right and resolve their macros after each."""
-    parser = ConfigParser({})
+    config: dict[str, Any] = {}
     for fragment in fragments:
-        config = parser.config
         for key, value in deepcopy(fragment).items():
             _merge_entry(config, key, value)
         parser = ConfigParser(config)
         parser.resolve_macro_and_relative_ids()
-    return parser.config
+        resolved: Any = parser.config
+        config = resolved
+    return config
 
 
 def _merge_entry(config: dict[str, Any], key: str, value: Any) -> None:
@@ -223,8 +224,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for path in wrong:
         if path in files:
-            text = files[path]
-            write_atomically(args.output / path, lambda name, text=text: Path(name).write_text(text, "utf-8"))
+            write_text(files[path], args.output / path)
         else:
             (args.output / path).unlink()
     print(f"{len(files)} files, {len(wrong)} changed")

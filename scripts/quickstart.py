@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_atomically, write_json
+from dcd_ext.io import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
@@ -70,18 +70,22 @@ def run_all(output: Path, cases: int) -> Runner:
     """All steps, from phantoms to inference."""
     run = Runner(output)
     data, prepared = output / "BraTS2024-BraTS-GLI", output / "prepared"
+
+    def places(role: str) -> list[str | Path]:
+        return ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
+
     run("make phantoms", "scripts/make_phantoms.py", "--output", data, "--cases", str(cases), "--test-cases", "1")
     run("prepare data", "scripts/prepare_data.py", "brats24", "--source", data, "--output", prepared)
     run("check data", "scripts/check_data.py", prepared / "datalist.json")
     for role in ROLES:
-        where = ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
+        where = places(role)
         if role == "student_dcd":
             where += ["--teacher_ckpt", output / "teacher" / "models" / "model.pt"]
         run(f"train {role}", *bundle_command(role, "training", "train", "quickstart"), *where)
     for role in ROLES:
-        where = ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
+        where = places(role)
         run(f"evaluate {role}", *bundle_command(role, "evaluating", "train", "evaluate", "quickstart"), *where)
-    weights = ["--ckpt_path", output / "student_dcd" / "models" / "model.pt"]
+    weights: list[str | Path] = ["--ckpt_path", output / "student_dcd" / "models" / "model.pt"]
     where = ["--dataset_dir", prepared, "--output_dir", output / "predictions"]
     run("infer one case", *bundle_command("student_dcd", "inference", "inference", "quickstart"), *where, *weights)
     return run
@@ -112,7 +116,7 @@ def report(output: Path, run: Runner) -> None:
     print("\n" + "\n".join(lines) + f"\n\nDice on {held_out} held-out phantoms; a few minutes of training, toy widths.")
     commands = "\n".join(run.commands)
     text = "\n".join(["# Quickstart on synthetic data", "", *lines, "", "```", commands, "```", ""])
-    write_atomically(output / "report.md", lambda name: Path(name).write_text(text, "utf-8"))
+    write_text(text, output / "report.md")
     summary = {role: metrics[role]["summary"] for role in ROLES}
     write_json({"seconds": run.seconds, "commands": run.commands, "summary": summary}, output / "report.json")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_atomically, write_json
+from dcd_ext.io import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
@@ -123,7 +123,7 @@ def update_readme(task: str, table: str) -> None:
     if not re.search(pattern, text, re.DOTALL):
         raise UserError("no place for the table", path, f"<!-- results {task} -->", "none", "add both markers")
     text = re.sub(pattern, lambda m: m[1] + table + m[2], text, flags=re.DOTALL)
-    write_atomically(path, lambda name: Path(name).write_text(text, "utf-8"))
+    write_text(text, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
         text = page(args.task, runs, args.commands.read_text("utf-8"), args.note)
         target = ROOT / "docs" / "results" / f"{args.task}.md"
-        write_atomically(target, lambda name: Path(name).write_text(text, "utf-8"))
+        write_text(text, target)
         update_readme(args.task, markdown(result_rows(runs)))
         for run in runs:
             scores = {k: v["dice"]["mean"] for k, v in run["metrics"]["summary"].items()}

@@ -66,7 +66,9 @@ def bundle_config(name: str, *configs: str) -> dict[str, Any]:
     return {"bundle_root": str(folder), "config_file": [str(folder / "configs" / f"{c}.json") for c in configs]}
 
 
-def make_workflow(name: str, *configs: str, kind: str = "train", run_id: str = "run", **override: Any) -> ConfigWorkflow:
+def make_workflow(
+    name: str, *configs: str, kind: str = "train", run_id: str = "run", **override: Any
+) -> ConfigWorkflow:
     """A shipped config as an initialised workflow, the way ``python -m monai.bundle run`` makes it."""
     where = bundle_config(name, *configs)
     workflow = ConfigWorkflow(

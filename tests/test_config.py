@@ -54,7 +54,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
 
 
 def test_outside_a_config_it_says_so():
-    with pytest.raises(RuntimeError, match="has to be called from a"):
+    with pytest.raises(RuntimeError, match=r"has to be called from a"):
         check_keys(str(BUNDLES / NAME))
 
 

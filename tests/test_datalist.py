@@ -10,7 +10,9 @@ from dcd_ext.errors import UserError
 
 @pytest.fixture
 def dataset(tmp_path):
-    cases = [{"image": [f"i{i}.nii.gz", "/abs.nii.gz"], "label": "l.nii.gz", "case": str(i), "fold": i % 3} for i in range(6)]
+    cases = [
+        {"image": [f"i{i}.nii.gz", "/abs.nii.gz"], "label": "l.nii.gz", "case": str(i), "fold": i % 3} for i in range(6)
+    ]
     (tmp_path / "datalist.json").write_text(json.dumps({"training": cases, "test": [{"image": "t.nii.gz"}]}))
     return str(tmp_path)
 
@@ -28,16 +30,18 @@ def test_paths_are_resolved_against_the_data_list(dataset):
 
 
 def test_unknown_fold(dataset):
-    with pytest.raises(UserError, match=re.escape("no validation case") + ".*" + re.escape("fold in [0, 1, 2], found 7")):
+    with pytest.raises(
+        UserError, match=re.escape("no validation case") + ".*" + re.escape("fold in [0, 1, 2], found 7")
+    ):
         load_cases(dataset, "validation", 7)
 
 
 def test_no_datalist(tmp_path):
-    with pytest.raises(UserError, match="no data list – .*datalist.json – expected a file written by scripts/prepare"):
+    with pytest.raises(UserError, match=r"no data list – .*datalist.json – expected a file written by scripts/prepare"):
         load_cases(str(tmp_path), "training")
 
 
 def test_no_test_section(tmp_path):
     (tmp_path / "datalist.json").write_text('{"training": []}')
-    with pytest.raises(UserError, match="no 'test' entries"):
+    with pytest.raises(UserError, match=r"no 'test' entries"):
         load_cases(str(tmp_path), "test")

@@ -11,7 +11,9 @@ from dcd_ext.schedules import ConstantWeight, CosineHealingWeight, CosineWeight,
 EPOCHS = 1000
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(0, 0.0), (149, 0.0), (150, 0.0), (550, 0.005), (950, 0.01), (999, 0.01)])
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 0.0), (149, 0.0), (150, 0.0), (550, 0.005), (950, 0.01), (999, 0.01)]
+)
 def test_cosine_healing_is_the_authors_brats_schedule(epoch, expected):
     schedule = CosineHealingWeight(0.01, start=0.15, ramp=0.8)
     assert schedule(epoch, EPOCHS) == pytest.approx(expected, abs=1e-12)
@@ -49,5 +51,5 @@ def test_constant_and_zero():
 def test_epochs_instead_of_fractions_are_refused():
     with pytest.raises(UserError, match=re.escape("schedule out of range – start – expected a fraction of the run")):
         CosineHealingWeight(0.01, start=150, ramp=0.8)
-    with pytest.raises(UserError, match="negative distillation weight – kd_weight – expected >= 0, found -1"):
+    with pytest.raises(UserError, match=r"negative distillation weight – kd_weight – expected >= 0, found -1"):
         ConstantWeight(-1)

@@ -24,7 +24,7 @@ def test_features_come_in_order_and_once():
     taps = enabled(network, PATHS[::-1])
     network(X)
     assert [tuple(f.shape) for f in taps.pop()] == [(1, 4, 4, 4, 4), (1, 2, 8, 8, 8)]
-    with pytest.raises(UserError, match="tap did not fire once per step – encoder.stages.1 of ToyNet – expected 1"):
+    with pytest.raises(UserError, match=r"tap did not fire once per step – encoder.stages.1 of ToyNet – expected 1"):
         taps.pop()
 
 
@@ -32,7 +32,7 @@ def test_two_forwards_before_pop_are_an_error():
     network = ToyNet()
     taps = enabled(network, PATHS)
     network(X), network(X)
-    with pytest.raises(UserError, match="expected 1 output, found 2 – tap a module that forward"):
+    with pytest.raises(UserError, match=r"expected 1 output, found 2 – tap a module that forward"):
         taps.pop()
 
 

@@ -53,7 +53,9 @@ def test_wrapper_prefixes_and_a_model_entry_are_understood(tmp_path, prefix):
 
 def test_missing_file(tmp_path):
     path = str(tmp_path / "model.pt")
-    expected = f"weights not found – {path} – expected a checkpoint, found no such file – train the teacher bundle first"
+    expected = (
+        f"weights not found – {path} – expected a checkpoint, found no such file – train the teacher bundle first"
+    )
     with pytest.raises(UserError, match=re.escape(expected)):
         load_teacher(build, path, "cpu")
 
@@ -61,7 +63,9 @@ def test_missing_file(tmp_path):
 def test_wrong_width_names_key_and_both_shapes(tmp_path):
     path = tmp_path / "model.pt"
     save_checkpoint(ToyNet(channels=2).state_dict(), path)
-    with pytest.raises(UserError, match="weights do not fit the network .* expected shape .* found shape .* train the"):
+    with pytest.raises(
+        UserError, match=r"weights do not fit the network .* expected shape .* found shape .* train the"
+    ):
         load_teacher(build, str(path), "cpu")
 
 
@@ -80,7 +84,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return (print, ("code from a checkpoint",))
 
     torch.save({"head.bias": Attack()}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match="weights cannot be read .* expected tensors only"):
+    with pytest.raises(UserError, match=r"weights cannot be read .* expected tensors only"):
         load_teacher(build, str(tmp_path / "model.pt"), "cpu")
 
 

@@ -47,7 +47,8 @@ class BestModelSaver(CheckpointSaver):
     def __init__(self, save_dir: str, network: nn.Module, filename: str = "model.pt", write: bool = True) -> None:
         super().__init__(save_dir, {"model": unwrap(network)}, save_key_metric=True, key_metric_filename=filename)
         assert self._key_metric_checkpoint is not None
-        self._key_metric_checkpoint.save_handler = _AtomicSaver(os.path.join(save_dir, filename), write)
+        saver: Any = _AtomicSaver(os.path.join(save_dir, filename), write)
+        self._key_metric_checkpoint.save_handler = saver
 
     def state_dict(self) -> dict[str, Any]:
         """Best value so far, so that a resumed run does not overwrite a better ``model.pt``."""
@@ -140,8 +141,9 @@ class ResumeCheckpoint:
 
     def _objects(self, engine: Engine) -> dict[str, Any]:
         objects = dict(self.state)
-        if getattr(engine, "scaler", None) is not None:
-            objects["scaler"] = engine.scaler
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None:
+            objects["scaler"] = scaler
         if self.best is not None:
             objects["best"] = self.best
         return objects

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
@@ -76,7 +78,7 @@ class DistillationHandler:
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.completed)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.exception_raised)
 
-    def started(self, engine: Engine) -> None:
+    def started(self, engine: SupervisedTrainer) -> None:
         """Set the taps and make sure that what is to be trained is trained."""
         self._remove_taps()
         self._student = FeatureTaps(self.network, self.taps)
@@ -97,7 +99,7 @@ class DistillationHandler:
 
     def epoch_started(self, engine: Engine) -> None:
         """Look up this epoch's weight."""
-        epoch, max_epochs = engine.state.epoch - 1, engine.state.max_epochs
+        epoch, max_epochs = engine.state.epoch - 1, int(engine.state.max_epochs or 1)
         self._epoch_weight = float(self.weight(epoch, max_epochs) if callable(self.weight) else self.weight)
 
     def iteration_started(self, _engine: Engine) -> None:
@@ -107,7 +109,7 @@ class DistillationHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Add the weighted term to ``engine.state.output["loss"]``."""
-        output = engine.state.output
+        output: Any = engine.state.output
         output["kd_weight"] = torch.tensor(self._epoch_weight)
         if self._epoch_weight == 0:
             return

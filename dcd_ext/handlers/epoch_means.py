@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -41,7 +43,8 @@ class EpochMeans:
     def __call__(self, engine: Engine) -> None:
         """Add this step's scalars."""
         self._steps += 1
-        for name, value in engine.state.output.items():
+        output: Any = engine.state.output
+        for name, value in output.items():
             if isinstance(value, torch.Tensor) and value.numel() == 1:
                 value = value.detach().reshape(()).double()
                 self._sums[name] = self._sums[name] + value if name in self._sums else value

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
 from torch.utils.hooks import RemovableHandle
 
 __all__ = ["GradientClipping"]
@@ -38,7 +39,7 @@ class GradientClipping:
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.completed)
 
-    def started(self, engine: Engine) -> None:
+    def started(self, engine: SupervisedTrainer) -> None:
         """Hook the optimizer."""
         self.completed(engine)
         self._engine = engine
@@ -48,7 +49,8 @@ class GradientClipping:
         """Clip, just before the step."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         assert self._engine is not None
-        self._engine.state.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        setattr(self._engine.state, "grad_norm", norm)  # noqa: B010 - ignite's State takes any attribute, mypy none
 
     def completed(self, _engine: Engine) -> None:
         """Take the hook off the optimizer."""

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
 
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
@@ -46,7 +47,7 @@ class TrainingRecord:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def epoch_started(self, engine: Engine) -> None:
+    def epoch_started(self, engine: SupervisedTrainer) -> None:
         """Start the clock; in the first epoch of a resumed run, take over what was recorded before it."""
         self._clock = time.perf_counter()
         self._learning_rate = engine.optimizer.param_groups[0]["lr"]  # a schedule may step before the epoch's record
@@ -54,7 +55,7 @@ class TrainingRecord:
             with open(self.path, encoding="utf-8") as file:
                 self._epochs = [e for e in json.load(file)["epochs"] if e["epoch"] < engine.state.epoch]
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: SupervisedTrainer) -> None:
         """Add this epoch and write the file."""
         entry: dict[str, Any] = {
             "epoch": engine.state.epoch,

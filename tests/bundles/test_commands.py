@@ -104,7 +104,9 @@ def test_two_processes_train_together(where, tmp_path, prepared):
     folder = tmp_path / "dcd"
     override = {"output_dir": folder, "ckpt_dir": folder / "models", **data}
     override.update({"teacher_ckpt": teacher / "models" / "model.pt", "kd_schedule#start": 0, "kd_schedule#ramp": 0.1})
-    result = monai_run("training", name.format("student_dcd"), "train", "multi_gpu_train", launcher=torchrun, **override)
+    result = monai_run(
+        "training", name.format("student_dcd"), "train", "multi_gpu_train", launcher=torchrun, **override
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"kd_loss: \d", result.stdout)
     assert "kd_loss" in torch.load(folder / "checkpoint_last.pt", weights_only=True)

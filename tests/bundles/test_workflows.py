@@ -232,7 +232,9 @@ def test_missing_teacher_says_what_to_do(prepared, tmp_path):
 
 def test_inference_without_weights_ends_with_one_line(prepared, tmp_path):
     override = {"dataset_dir": str(prepared("hippocampus")), "ckpt_path": str(tmp_path / "model.pt")}
-    with pytest.raises(SystemExit, match="model weights not found – .*model.pt – expected a state dict, found no such"):
+    with pytest.raises(
+        SystemExit, match=r"model weights not found – .*model.pt – expected a state dict, found no such"
+    ):
         run("hippocampus", "student", "inference", folder=tmp_path, kind="infer", **override)
 
 

@@ -67,7 +67,7 @@ def test_every_file_loads_with_weights_only(tmp_path, make_trainer):
 def test_resume_without_a_checkpoint(tmp_path, make_trainer):
     trainer = make_trainer()
     ResumeCheckpoint(str(tmp_path / "last.pt"), {}, resume=True).attach(trainer)
-    with pytest.raises(UserError, match="nothing to resume – .*last.pt – expected a checkpoint, found no such file"):
+    with pytest.raises(UserError, match=r"nothing to resume – .*last.pt – expected a checkpoint, found no such file"):
         trainer.run()
 
 
@@ -78,7 +78,7 @@ def test_resume_of_another_configuration(tmp_path, make_trainer):
     trainer.run()
     other = ToyNet(channels=3)
     trainer = make_trainer(other, [ResumeCheckpoint(path, {"network": other}, resume=True)], max_epochs=4)
-    with pytest.raises(UserError, match="checkpoint of another configuration .*an entry 'network' that fits"):
+    with pytest.raises(UserError, match=r"checkpoint of another configuration .*an entry 'network' that fits"):
         trainer.run()
     state = {"network": network, "kd_loss": ToyNet()}
     trainer = make_trainer(network, [ResumeCheckpoint(path, state, resume=True)], max_epochs=4)
@@ -91,5 +91,5 @@ def test_resume_of_a_complete_run(tmp_path, make_trainer):
     network = ToyNet()
     make_trainer(network, [ResumeCheckpoint(path, {"network": network})]).run()
     trainer = make_trainer(network, [ResumeCheckpoint(path, {"network": network}, resume=True)])
-    with pytest.raises(UserError, match="run is already complete .*expected fewer than 2 epochs, found 2 – raise"):
+    with pytest.raises(UserError, match=r"run is already complete .*expected fewer than 2 epochs, found 2 – raise"):
         trainer.run()

@@ -91,7 +91,7 @@ def test_projections_are_clipped_with_the_student(make_trainer):
 
 
 def test_weight_zero_equals_training_without_distillation_bit_for_bit(make_trainer):
-    student, teacher, _, handler, parameters = parts(weight=0.0)
+    student, _, _, handler, parameters = parts(weight=0.0)
     plain = deepcopy(student)
     distilled = make_trainer(student, [handler, GradientClipping()], parameters)
     steps = record(distilled, ["loss"])
@@ -141,7 +141,7 @@ def test_hooks_go_also_when_training_fails(make_trainer):
     def fail():
         raise RuntimeError("out of memory")
 
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match=r"out of memory"):
         trainer.run()
     assert not any(m._forward_hooks for m in student.modules())
 
