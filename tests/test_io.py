@@ -14,7 +14,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
             file.write("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full"):
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
@@ -26,6 +26,6 @@ def test_folders_are_made(tmp_path):
 
 
 def test_nan_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match=r"not JSON compliant"):
         write_json({"dice": float("nan")}, tmp_path / "x.json")
     assert not list(tmp_path.iterdir())
