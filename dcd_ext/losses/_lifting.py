@@ -1,8 +1,8 @@
-"""Lift student features to the teacher's width, a few channels at a time.
+"""Lift student features to the teacher's width, a slab of voxels at a time.
 
 At full resolution a lifted feature is several times larger than the student's own, and most losses need several
-tensors of that size. The losses here look at each teacher channel by itself, so that they can be computed group by
-group and recomputed in the backward pass: only the student's feature is ever kept.
+tensors of that size. Computed slab by slab and once more in the backward pass, only the student's feature is ever kept,
+and a slab stays in cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["channel_groups", "lift", "make_projections", "recompute", "seeded", "sum_over_channels"]
+__all__ = ["lift", "make_projections", "over_slabs", "recompute", "seeded", "slab_size"]
 
 Result = TypeVar("Result")
 
-# Elements of a group of channels: large enough to keep a device busy, small next to a feature of the finest stage.
-_GROUP_ELEMENTS = 1 << 24
+# Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.
+_SLAB_ELEMENTS = 1 << 22
 
 
 @contextmanager
@@ -44,20 +44,14 @@ def make_projections(student: Sequence[int], teacher: Sequence[int], kind: str, 
         )
 
 
-def lift(projection: nn.Module, x: torch.Tensor, channels: slice = slice(None)) -> torch.Tensor:
-    """Channels of the projection of ``x`` (B, C_S, N), in the type of ``x``: (B, len(channels), N)."""
+def lift(projection: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The projection (B, C_T, N) of ``x`` (B, C_S, N), in the type of ``x``."""
     if not isinstance(projection, nn.Conv3d):
-        return x[:, channels]
-    weight = projection.weight.flatten(1)[channels].to(x.dtype).expand(len(x), -1, -1)
+        return x
+    weight = projection.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)
     if projection.bias is None:
         return torch.bmm(weight, x)
-    return torch.baddbmm(projection.bias[channels].to(x.dtype)[None, :, None], weight, x)
-
-
-def channel_groups(x: torch.Tensor) -> list[slice]:
-    """Split the channels of ``x`` (B, C, ...) into groups of bounded size."""
-    size = max(1, _GROUP_ELEMENTS * x.shape[1] // max(1, x.numel()))
-    return [slice(i, min(i + size, x.shape[1])) for i in range(0, x.shape[1], size)]
+    return torch.baddbmm(projection.bias.to(x.dtype)[None, :, None], weight, x)
 
 
 def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -68,23 +62,19 @@ def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
     return result
 
 
-def sum_over_channels(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    projection: nn.Module,
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-) -> torch.Tensor:
-    """Sum of ``function`` over groups of channels.
+def slab_size(x: torch.Tensor, dim: int = 2, multiple: int = 1) -> int:
+    """How long a slab of ``x`` (B, C, ...) along ``dim`` may be to have a bounded size: a multiple of ``multiple``."""
+    unit = max(1, x.numel() // x.shape[dim]) * multiple
+    return multiple * max(1, _SLAB_ELEMENTS // unit)
 
-    Args:
-        function: called with the lifted student's and the teacher's channels, both (B, g, X, Y, Z).
-        projection: as made by :func:`make_projections`.
-        student: (B, C_S, X, Y, Z).
-        teacher: (B, C_T, X, Y, Z).
+
+def over_slabs(
+    function: Callable[[torch.Tensor, torch.Tensor], Result], student: torch.Tensor, teacher: torch.Tensor
+) -> list[Result]:
+    """``function`` of every slab of voxels of ``student`` (B, C_S, N) and ``teacher`` (B, C_T, N), recomputed backward.
+
+    Whoever needs no more than sums over voxels never has a whole lifted feature in memory.
     """
-    grid = teacher.shape[2:]
-
-    def group(x: torch.Tensor, channels: slice) -> torch.Tensor:
-        return function(lift(projection, x.flatten(2), channels).unflatten(2, grid), teacher[:, channels])
-
-    return torch.stack([recompute(group, student, channels) for channels in channel_groups(teacher)]).sum(0)
+    size = slab_size(teacher)
+    slabs = zip(student.split(size, 2), teacher.split(size, 2), strict=True)
+    return [recompute(function, s, t) for s, t in slabs]

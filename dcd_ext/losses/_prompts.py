@@ -9,14 +9,13 @@ import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._haar import haar_levels, join, split
-from dcd_ext.losses._lifting import channel_groups
 
 __all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
 
 _FORMAT = "freekd_prompts"
 
 
-def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor) -> list[torch.Tensor]:
+def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list[torch.Tensor]:
     """Per level, from the finest, the mask averaged over the tokens: (B, 1, X_j, Y_j, Z_j).
 
     ``sigmoid(P_j · D_j)``, ``D_j`` being the sum of the level's seven details. The masks only scale a difference, so
@@ -25,20 +24,14 @@ def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor) -> list[torch.Tensor
     Args:
         prompt: (J + 1, T, C), entry 0 for the approximation, which this does not use.
         teacher: (B, C, X, Y, Z).
+        levels: how many of the J.
     """
+    masks, low = [], teacher
     with torch.no_grad():
-        levels = haar_levels(teacher.shape[2:], len(prompt) - 1)
-        logits: list[torch.Tensor] = []
-        for channels in channel_groups(teacher):
-            low = teacher[:, channels]
-            for j in range(levels):
-                low, details = split(low)
-                part = _logits(prompt[j + 1][:, channels], torch.stack(details).sum(0))
-                if len(logits) <= j:
-                    logits.append(part)
-                else:
-                    logits[j] += part
-        return [x.sigmoid().mean(1, keepdim=True) for x in logits]
+        for j in range(levels):
+            low, details = split(low)
+            masks.append(_logits(prompt[j + 1], torch.stack(details).sum(0)).sigmoid().mean(1, keepdim=True))
+    return masks
 
 
 def masked_reconstruction(prompt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

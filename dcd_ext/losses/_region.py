@@ -7,12 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dcd_ext.losses._lifting import lift, recompute
+from dcd_ext.losses._lifting import lift, over_slabs, slab_size
 
 __all__ = ["Moments", "attention", "foreground_background", "magnitudes", "moments"]
-
-# Elements of a slab of voxels over all channels
-_SLAB_ELEMENTS = 1 << 22
 
 
 class Moments(NamedTuple):
@@ -53,16 +50,14 @@ def moments(
         size = p.abs()
         return size.mean(1), weighted, size.sum(2), error.sum(2), square.sum(2)
 
-    n = _slab_size(teacher)
-    slabs = [recompute(slab, s, t) for s, t in zip(student.split(n, 2), teacher.split(n, 2), strict=True)]
-    spatial, weighted, *sums = zip(*slabs, strict=True)
+    spatial, weighted, *sums = zip(*over_slabs(slab, student, teacher), strict=True)
     channel, error, square = (torch.stack(x).sum(0) / teacher.shape[2] for x in sums)
     return Moments(torch.cat(spatial, 1), channel, error, square, torch.cat(weighted, 1))
 
 
 def magnitudes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of |x| (B, C, N) over channels (B, N) and over voxels (B, C), without a copy of ``x``."""
-    pairs = [(s.mean(1), s.sum(2)) for s in (part.abs() for part in x.split(_slab_size(x), 2))]
+    pairs = [(s.mean(1), s.sum(2)) for s in (part.abs() for part in x.split(slab_size(x), 2))]
     spatial, channel = zip(*pairs, strict=True)
     return torch.cat(spatial, 1), torch.stack(channel).sum(0) / x.shape[2]
 
@@ -81,7 +76,3 @@ def foreground_background(label: torch.Tensor, num_classes: int, dtype: torch.dt
     shares = (1 / sizes.clamp_min(1).to(dtype)).gather(1, label.clamp_min(0))
     zero = shares.new_zeros(())
     return torch.where(label > 0, shares, zero), torch.where(label == 0, shares, zero)
-
-
-def _slab_size(x: torch.Tensor) -> int:
-    return max(1, _SLAB_ELEMENTS // (x.shape[0] * x.shape[1]))

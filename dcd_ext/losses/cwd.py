@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
-from dcd_ext.losses._lifting import sum_over_channels
+from dcd_ext.losses._lifting import lift, over_slabs, slab_size
 from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._outputs import logit_pairs, one_hot, read_label
 
@@ -81,21 +82,36 @@ class CWDLoss(FeatureLoss):
             return [self.stage(0, student, teacher, None)]
         b, k = student.shape[:2]
         present = one_hot(read_label(batch.label, b, k), k, student.dtype).amax(2)
-        divergence = self._divergence(student, teacher) * present
+        divergence = self._divergence(nn.Identity(), student, teacher) * present
         return [{self.divergence: divergence.sum() / present.sum().clamp_min(1)}]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """See the base class."""
-        total = sum_over_channels(lambda s, t: self._divergence(s, t).sum(), self.projections[i], student, teacher)
+        total = self._divergence(self.projections[i], student, teacher).sum()
         # the preset divides by the student's width even where it was lifted to the teacher's
         channels = (student if self.divergence == "mse_preset" else teacher).shape[1]
         return {self.divergence: total / (len(teacher) * channels)}
 
-    def _divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """T² times the divergence per sample and channel (B, C) of maps (B, C, X, Y, Z)."""
+    def _divergence(self, projection: nn.Module, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """T² times the divergence per sample and channel (B, C) of maps (B, C_S, X, Y, Z) and (B, C, X, Y, Z)."""
         t = self.temperature
-        s, z = student.flatten(2) / t, teacher.flatten(2) / t
-        if self.divergence == "mse_preset":
-            return t**2 * (s.softmax(2) - z.softmax(2)).square().sum(2)
-        # sum p (log p - log q), with the two normalisers taken out of the sum
-        return t**2 * ((z.softmax(2) * (z - s)).sum(2) + s.logsumexp(2) - z.logsumexp(2))
+        x, y = student.flatten(2), teacher.flatten(2)
+        target = torch.stack([z.div(t).logsumexp(2) for z in y.split(slab_size(y), 2)]).logsumexp(0)
+
+        def normaliser(s: torch.Tensor, _z: torch.Tensor) -> torch.Tensor:
+            return lift(projection, s).div(t).logsumexp(2)
+
+        def cross(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            # sum p (log p - log q) without the two normalisers
+            p = (z / t - target[:, :, None]).exp()
+            return (p * (z - lift(projection, s))).sum(2) / t
+
+        log_sum = torch.stack(over_slabs(normaliser, x, y)).logsumexp(0)
+        if self.divergence == "kl":
+            return t**2 * (torch.stack(over_slabs(cross, x, y)).sum(0) + log_sum - target)
+
+        def squares(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            p, q = (z / t - target[:, :, None]).exp(), (lift(projection, s) / t - log_sum[:, :, None]).exp()
+            return (q - p).square().sum(2)
+
+        return t**2 * torch.stack(over_slabs(squares, x, y)).sum(0)

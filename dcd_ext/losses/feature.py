@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dcd_ext.losses._contract import FeatureLoss, Terms
-from dcd_ext.losses._lifting import sum_over_channels
+from dcd_ext.losses._lifting import lift, over_slabs
 
 __all__ = ["FitNetLoss"]
 
@@ -38,5 +38,6 @@ class FitNetLoss(FeatureLoss):
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """See the base class."""
-        total = sum_over_channels(lambda s, t: (s - t).square().sum(), self.projections[i], student, teacher)
-        return {"mse": total / teacher.numel()}
+        projection = self.projections[i]
+        sums = over_slabs(lambda s, t: (lift(projection, s) - t).square().sum(), student.flatten(2), teacher.flatten(2))
+        return {"mse": torch.stack(sums).sum() / teacher.numel()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from dcd_ext.losses._contract import FeatureLoss, Terms
 from dcd_ext.losses._haar import haar_levels, split
-from dcd_ext.losses._lifting import sum_over_channels
+from dcd_ext.losses._lifting import lift, recompute, slab_size
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses._prompt_tuning import PromptTuner, tune_prompts
 from dcd_ext.losses._prompts import load_prompts, mean_masks
@@ -84,26 +85,32 @@ class FreeKDLoss(FeatureLoss):
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """See the base class."""
         self.stage_levels[i] = levels = haar_levels(teacher.shape[2:], self.levels)
-        masks = mean_masks(self.get_buffer(f"prompt_{i}"), teacher) if self.has_prompts else [None] * levels
-        channels = teacher.shape[0] * teacher.shape[1]
+        prompt = self.get_buffer(f"prompt_{i}") if self.has_prompts else None
+        grids = [[-(-n // 2**j) for n in teacher.shape[2:]] for j in range(1, levels + 1)]
+        sizes = [7 * len(teacher) * teacher.shape[1] * math.prod(grid) for grid in grids]
 
-        def both(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            error = s - t
-            return torch.stack((_details(error, masks) / channels, error.square().sum() / teacher.numel()))
+        def slab(s: torch.Tensor, t: torch.Tensor, masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
+            error = lift(self.projections[i], s.flatten(2)).unflatten(2, s.shape[2:]) - t
+            return torch.stack((_details(error, masks, sizes), error.square().sum() / teacher.numel()))
 
-        frequency, mse = sum_over_channels(both, self.projections[i], student, teacher)
+        # the transform's blocks never cross slabs of a multiple of 2^levels planes
+        planes = slab_size(teacher, 2, 2**levels)
+        sums = []
+        for s, t in zip(student.split(planes, 2), teacher.split(planes, 2), strict=True):
+            masks = [None] * levels if prompt is None else mean_masks(prompt, t, levels)
+            sums.append(recompute(slab, s, t, masks))
+        frequency, mse = torch.stack(sums).sum(0)
         return {"frequency": frequency, "mse": self.mse_weight * mse}
 
 
-def _details(error: torch.Tensor, masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    """Sum over levels of the masked mean magnitude of details per voxel and band, summed over samples and channels.
+def _details(error: torch.Tensor, masks: Sequence[torch.Tensor | None], sizes: Sequence[int]) -> torch.Tensor:
+    """Sum over levels of the sum of the masked magnitudes of details, divided by ``sizes``.
 
     The transform is linear, so that the difference's details are the details' difference.
     """
     total = error.new_zeros(())
-    for mask in masks:
+    for mask, size in zip(masks, sizes, strict=True):
         error, details = split(error)
         magnitude = torch.stack([d.abs() for d in details]).sum(0)
-        masked = magnitude if mask is None else magnitude * mask
-        total = total + masked.sum() / (len(details) * magnitude[0, 0].numel())
+        total = total + (magnitude if mask is None else magnitude * mask).sum() / size
     return total

@@ -38,9 +38,9 @@ def slow_cwd(student, teacher, temperature, divergence, channels):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize(("divergence", "channels"), [("kl", 4), ("mse_preset", 2)])
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
-def test_features_equal_slow_loop(monkeypatch, temperature, divergence, channels, group_elements):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
+def test_features_equal_slow_loop(monkeypatch, temperature, divergence, channels, slab_elements):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = features(SIDES, 2), features(SIDES, 4, seed=1)
     loss = CWDLoss([2], [4], temperature=temperature, divergence=divergence).double()
     value = loss([student], [teacher])
@@ -92,9 +92,9 @@ def test_absent_classes_contribute_nothing():
 
 
 @pytest.mark.parametrize("divergence", ["kl", "mse_preset"])
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
-def test_gradients(monkeypatch, divergence, group_elements):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
+def test_gradients(monkeypatch, divergence, slab_elements):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = features((2, 3, 2), 2).requires_grad_(), features((2, 3, 2), 4, seed=1)
     loss = CWDLoss([2], [4], divergence=divergence).double()
 

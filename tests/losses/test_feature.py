@@ -35,9 +35,9 @@ def slow_mse(student, teacher, weight, bias=None):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
-def test_equals_slow_loop(monkeypatch, bias, group_elements):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
+def test_equals_slow_loop(monkeypatch, bias, slab_elements):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = stages()
     loss = FitNetLoss(STUDENT, TEACHER, bias=bias).double()
     value = loss(student, teacher)
@@ -59,9 +59,9 @@ def test_equal_features_give_zero():
     assert FitNetLoss([3], [3], projection="identity")([x], [x.clone()]).item() == 0
 
 
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
-def test_gradients(monkeypatch, group_elements):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
+def test_gradients(monkeypatch, slab_elements):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = features((2, 3, 2), 2).requires_grad_(), features((2, 3, 2), 4, seed=1)
     loss = FitNetLoss([2], [4]).double()
 

@@ -57,11 +57,11 @@ def random_prompts(path, channels, levels=3, tokens=2, seed=3):
     return str(path), [p.detach() for p in tuner.prompts]
 
 
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["block by block", "whole"])
 @pytest.mark.parametrize("is_tuned", [True, False], ids=["tuned", "reduced"])
 @pytest.mark.parametrize(("sides", "levels"), [(SIDES, 2), ((8, 8, 9), 3), ((3, 2, 2), 1)])
-def test_equals_slow_loop(monkeypatch, tmp_path, group_elements, is_tuned, sides, levels):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+def test_equals_slow_loop(monkeypatch, tmp_path, slab_elements, is_tuned, sides, levels):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = features(sides, 2), features(sides, 4, seed=1)
     path, prompts = random_prompts(tmp_path / "p.pt", [4]) if is_tuned else ("none", [None])
     loss = FreeKDLoss([2], [4], path, mse_weight=5).double()
@@ -102,10 +102,10 @@ def test_a_constant_difference_is_no_detail():
     assert loss.components["mse"].item() == pytest.approx(9)
 
 
-@pytest.mark.parametrize("group_elements", [1, 1 << 24], ids=["channel by channel", "whole"])
+@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["block by block", "whole"])
 @pytest.mark.parametrize("is_tuned", [True, False])
-def test_gradients(monkeypatch, tmp_path, group_elements, is_tuned):
-    monkeypatch.setattr(_lifting, "_GROUP_ELEMENTS", group_elements)
+def test_gradients(monkeypatch, tmp_path, slab_elements, is_tuned):
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     student, teacher = features((3, 2, 4), 2).requires_grad_(), features((3, 2, 4), 4, seed=1)
     path = random_prompts(tmp_path / "p.pt", [4])[0] if is_tuned else "none"
     loss = FreeKDLoss([2], [4], path).double()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.losses import _region
+from dcd_ext.losses import _lifting
 from dcd_ext.losses.recokd import ReCoKDLoss
 from tests.losses.contract import (
     assert_gradients,
@@ -70,7 +70,7 @@ def awake(loss, seed=5):
 @pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
 @pytest.mark.parametrize("projection", ["conv", "identity"])
 def test_equals_slow_loop(monkeypatch, slab_elements, projection):
-    monkeypatch.setattr(_region, "_SLAB_ELEMENTS", slab_elements)
+    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
     c = 4 if projection == "identity" else 2
     student, teacher, label = features(SIDES, c), features(SIDES, 4, seed=1), labels(SIDES, 3)
     label[1] = label[1].clamp_max(1)
