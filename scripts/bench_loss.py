@@ -116,14 +116,15 @@ def time_variants(stages: Sequence[int], args: argparse.Namespace) -> dict[str, 
     values = {variant: step() for variant, step in steps.items()}
     if "direct" in values and abs(values["dcd"] - values["direct"]) > 1e-3 * values["direct"]:
         raise SystemExit(f"the loss {values['dcd']} differs from the direct form's {values['direct']}")
+    clock = time.process_time if args.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {variant: [] for variant in steps}
     for _ in range(args.repeats):
         for variant, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()  # Returns a number, hence waits for the device.
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times[variant].append(1e3 * (time.perf_counter() - start))
+            times[variant].append(1e3 * (clock() - start))
     return {v: {"ms": statistics.median(t), "ms_min": min(t), "ms_max": max(t)} for v, t in times.items()}
 
 
@@ -180,7 +181,8 @@ def machine(args: argparse.Namespace) -> str:
         name = models[0] if models else name
     if args.device != "cpu":
         name = f"{torch.cuda.get_device_name()}, {name}"
-    return f"{name}, {args.threads} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    clock = "processor time" if args.cpu_time else "wall time"
+    return f"{name}, {args.threads} threads, {clock}, PyTorch {torch.__version__}, Python {platform.python_version()}"
 
 
 def table(rows: list[dict[str, object]], variants: Sequence[str], markdown: bool) -> str:
@@ -215,6 +217,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine; with --threads 1")
     parser.add_argument("--no-memory", action="store_true", help="measure times only")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
@@ -242,7 +245,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             mib = float("nan") if args.no_memory else measure_memory(variant, stages, args)
             row[variant] = result | {"mib": mib}
         rows.append(row)
-        print(f"stage {row['stage']} done", file=sys.stderr)
+        done = ", ".join(f"{NAMES[v]} {row[v]['ms']:.1f} ms" for v in args.variants)  # type: ignore[index]
+        print(f"stage {row['stage']}: {done}", file=sys.stderr, flush=True)
     print(table(rows, args.variants, args.markdown))
     if args.json:
         report = {"machine": machine(args), "patch": args.patch, "repeats": args.repeats, "rows": rows}
