@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 __all__ = ["CLASS_COLOURS", "RUN_COLOURS", "image", "new_figure", "style", "svg"]
 
@@ -64,8 +65,10 @@ def svg(figure: Figure, alt: str) -> str:
 
 def image(figure: Figure, alt: str, dpi: int = 150) -> str:
     """A figure of pixels as an image with a text for those who cannot see it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    # a palette halves the file, and nobody sees it in a grey picture with a few coloured lines
+    Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return _img(buffer.getvalue(), "png", alt, figure)
 
 

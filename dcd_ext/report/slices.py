@@ -16,6 +16,8 @@ from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
 __all__ = ["case_section", "choose_plane", "crop_around", "most_different", "picture_sections"]
 
 _MARGIN_MM, _SMALLEST_MM = 15.0, 60.0
+# characters of HTML after which no further case is drawn: the page should fit into a mail
+_ENOUGH = 5_000_000
 
 
 def most_different(runs: Sequence[Run], number: int) -> list[str]:
@@ -33,7 +35,7 @@ def picture_sections(runs: Sequence[Run], number: int, dataset_dir: str | None =
 
     Args:
         runs: the compared runs.
-        number: how many cases.
+        number: how many cases, fewer if the page would become too large.
         dataset_dir: where the data set is, if not where it was evaluated.
     """
     entries = case_files(runs, dataset_dir)
@@ -45,6 +47,8 @@ def picture_sections(runs: Sequence[Run], number: int, dataset_dir: str | None =
         volumes = load_case(entries[case], runs, modalities) if case in entries else None
         if volumes is not None:
             sections.append(case_section(case, runs, volumes))
+            if sum(map(len, sections)) > _ENOUGH:
+                break
     return sections, "" if sections else "No pictures: images, labels or saved predictions are missing."
 
 
@@ -136,7 +140,7 @@ def _draw(picture: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, sides
             )
     axes.set_xlim(-0.5, picture.shape[1] - 0.5)
     axes.set_ylim(-0.5, picture.shape[0] - 0.5)
-    return image(figure, alt, dpi=140)
+    return image(figure, alt, dpi=125)
 
 
 def _padded(mask: np.ndarray) -> np.ndarray:
