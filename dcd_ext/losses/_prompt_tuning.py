@@ -10,7 +10,7 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._lifting import seeded
-from dcd_ext.losses._options import check_number
+from dcd_ext.losses._options import check_count, check_number
 from dcd_ext.losses._prompts import masked_reconstruction, save_prompts
 from dcd_ext.taps import plain_tensor, unwrap
 from dcd_ext.teacher import FrozenTeacher
@@ -47,8 +47,8 @@ class PromptTuner(nn.Module):
         levels: int = 3,
     ) -> None:
         super().__init__()
-        check_number("tokens", tokens, 1, inclusive=True)
-        check_number("levels", levels, 1, inclusive=True)
+        check_count("tokens", tokens)
+        check_count("levels", levels)
         network = unwrap(teacher.network if isinstance(teacher, FrozenTeacher) else teacher)
         self._network = [network.eval().requires_grad_(False)]
         modules = dict(network.named_modules())
@@ -102,37 +102,33 @@ def tune_prompts(
     diversity_weight: float = 1.0,
     amp: bool = False,
 ) -> list[float]:
-    """Train the prompts alone: SGD with momentum 0.9, learning rate falling to 0 with power 0.9.
+    """Train the prompts alone by SGD (momentum 0.9, rate falling with power 0.9); the task loss of every step.
 
     Args:
         tuner: on the device to use.
-        batches: a loader of mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z), begun anew when
-            it is exhausted.
+        batches: mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); begun anew when exhausted.
         task_loss: the segmentation loss, called with the teacher's output and the label.
-        iterations: steps.
-        lr: learning rate at the start.
+        iterations: number of steps.
+        lr: learning rate of the first.
         diversity_weight: of the penalty for masks that are alike.
         amp: run the teacher in bfloat16 autocast.
 
-    Returns:
-        The task loss of every step.
-
     Raises:
-        UserError: if there is no batch, or the loss is not finite.
+        UserError: if there is no batch, an option is out of range, or the loss is not finite.
     """
-    check_number("iterations", iterations, 1, inclusive=True)
+    check_count("iterations", iterations)
+    check_number("lr", lr)
     optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
-    device = tuner.prompts[0].device
     history: list[float] = []
     for step, batch in zip(range(iterations), _forever(batches), strict=False):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9
-        image, label = (plain_tensor(batch[key]).to(device) for key in ("image", "label"))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-            task = task_loss(tuner(image), label)
-        history.append(task.item())
-        if history[-1] != history[-1] or abs(history[-1]) == float("inf"):
-            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss", history[-1], "lower lr")
         optimizer.zero_grad()
+        image, label = (plain_tensor(batch[key]).to(tuner.prompts[0].device) for key in ("image", "label"))
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=amp):
+            task = task_loss(tuner(image), label)
+        if not task.isfinite():
+            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss", task.item(), "lower lr")
+        history.append(task.item())
         (task + diversity_weight * tuner.diversity).backward()
         optimizer.step()
     return history

@@ -10,7 +10,7 @@ import torch
 from dcd_ext.losses._contract import FeatureLoss, Terms
 from dcd_ext.losses._haar import haar_levels, split
 from dcd_ext.losses._lifting import lift, recompute, slab_size
-from dcd_ext.losses._options import check_number
+from dcd_ext.losses._options import check_count, check_number
 from dcd_ext.losses._prompt_tuning import PromptTuner, tune_prompts
 from dcd_ext.losses._prompts import load_prompts, mean_masks
 
@@ -67,7 +67,7 @@ class FreeKDLoss(FeatureLoss):
     ) -> None:
         weights = [1.0] * len(student_channels) if stage_weights is None else stage_weights
         super().__init__(student_channels, teacher_channels, weights, projection, True, train_projections)
-        check_number("levels", levels, 1, inclusive=True)
+        check_count("levels", levels)
         check_number("mse_weight", mse_weight, inclusive=True)
         self.levels, self.mse_weight = levels, mse_weight
         self.has_prompts = prompts != "none"

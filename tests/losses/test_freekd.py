@@ -285,6 +285,8 @@ def test_errors(tmp_path):
         FreeKDLoss([2], [4], str(tmp_path / "broken.pt"))
     with pytest.raises(UserError, match="option out of range – levels"):
         FreeKDLoss([2], [4], "none", levels=0)
+    with pytest.raises(UserError, match=r"option out of range – levels – expected a whole number from 1, found 2\.5"):
+        FreeKDLoss([2], [4], "none", levels=2.5)
     with pytest.raises(UserError, match="option out of range – mse_weight"):
         FreeKDLoss([2], [4], "none", mse_weight=-1)
     with pytest.raises(UserError, match="teacher feature does not fit – stage 0"):

@@ -116,6 +116,8 @@ def test_errors():
     z = features(SIDES)
     with pytest.raises(UserError, match="option out of range – temperature"):
         LogitsLoss(0)
+    with pytest.raises(UserError, match=r"option out of range – temperature – expected a finite number > 0, found '2'"):
+        LogitsLoss("2")
     with pytest.raises(UserError, match="teacher output is missing"):
         LogitsLoss()([], [], z)
     with pytest.raises(UserError, match="student output is missing"):
