@@ -131,12 +131,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--task", required=True)
-    parser.add_argument("--commands", type=Path, required=True, help="text file with the commands that were run")
+    parser.add_argument("--commands", type=Path, help="the script that ran; default: scripts/run_<task>.sh")
     parser.add_argument("--note", default="", help="a remark for the page")
     args = parser.parse_args(argv)
     try:
         runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
-        text = page(args.task, runs, args.commands.read_text("utf-8"), args.note)
+        commands = args.commands or ROOT / "scripts" / f"run_{args.task}.sh"
+        text = page(args.task, runs, commands.read_text("utf-8"), args.note)
         target = ROOT / "docs" / "results" / f"{args.task}.md"
         write_text(text, target)
         update_readme(args.task, markdown(result_rows(runs)))
