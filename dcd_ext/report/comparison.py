@@ -133,10 +133,9 @@ def _difference(one: Sequence[float | None], other: Sequence[float | None], seed
 
 
 def _gap(result: dict[str, Any], name: str, base: str, top: str, higher: bool) -> float | None:
-    """Share of the way from baseline to teacher; None if the teacher is not the better of the two."""
-    means = [result[n]["mean"] for n in (name, base, top)]
-    if any(m is None for m in means):
+    """Share of the way from baseline to teacher; None if the teacher is not clearly better: noise has no shares."""
+    interval = result[top]["difference"]["ci95"]
+    if interval is None or not (interval[0] > 0 if higher else interval[1] < 0):
         return None
-    here, start, end = means
-    gap = end - start
-    return (here - start) / gap if (gap > 0) == higher and gap != 0 else None
+    here, start, end = (result[n]["mean"] for n in (name, base, top))
+    return (here - start) / (end - start)

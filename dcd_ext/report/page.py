@@ -74,7 +74,7 @@ def findings(comparison: dict[str, Any]) -> list[tuple[str, str, str]]:
             continue
         interval, text = d["ci95"], f"Difference to {comparison['baseline']}."
         if interval is not None:
-            clear = interval[0] > 0 or interval[1] < 0
+            clear = (interval[0] > 0 or interval[1] < 0) and (d["wilcoxon_p_holm"] or 0) < 0.05
             better = (d["mean"] > 0) == HIGHER_IS_BETTER[metric]
             words = ("Better than" if better else "Worse than") if clear else "No clear difference to"
             numbers = (
@@ -150,7 +150,9 @@ def _methods(comparison: dict[str, Any]) -> str:
         "“Mean of classes” averages the classes of a case first, then the cases.",
         "Intervals: 95 %, bootstrap over cases (BCa, 9999 resamples, seed "
         f"{comparison['seed']}). Tests: paired t-test and Wilcoxon signed-rank test (SciPy).",
-        "Gap recovered: (run – baseline) / (teacher – baseline), of the means; empty where the teacher is not better.",
+        "Gap recovered: (run – baseline) / (teacher – baseline), of the means; given only where the interval of the "
+        "teacher's difference shows it to be better.",
+        "“Better” and “worse” in the summary: the interval excludes 0 and the Wilcoxon p is below 0.05.",
         "The cases are one validation fold of one training per run: intervals say how the cases vary, not how "
         "trainings with other seeds would.",
     ]

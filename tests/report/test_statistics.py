@@ -94,8 +94,16 @@ def test_comparison_pairs_cases_and_corrects_over_runs(tmp_path):
     gap = (means["student_dcd"] - means["student"]).mean() / (means["teacher"] - means["student"]).mean()
     assert result["student_dcd"]["gap_recovered"] == pytest.approx(gap)
     assert "gap_recovered" not in result["teacher"] and "difference" not in result["student"]
-    # these HD95 are higher for the teacher, that is worse: no gap to recover
+    # the HD95 made up here are higher for the teacher, that is worse: no gap to recover
     assert got["results"]["hd95_mm"]["mean"]["student_dcd"]["gap_recovered"] is None
+
+
+def test_no_share_of_a_gap_that_may_not_be_there(tmp_path):
+    rng = np.random.default_rng(7)
+    values = {name: rng.uniform(0.5, 0.9, (12, 2)).tolist() for name in ("teacher", "student", "student_dcd")}
+    result = compare(runs_of(tmp_path, values))["results"]["dice"]["mean"]
+    low, high = result["teacher"]["difference"]["ci95"]
+    assert low < 0 < high and result["student_dcd"]["gap_recovered"] is None
 
 
 def test_excluded_masks_have_no_pair_and_are_counted(tmp_path):
