@@ -44,8 +44,7 @@ class Runner:
         self.commands.append(shown)
         print(f"[{len(self.commands)}] {step}\n    {shown}", flush=True)
         log, start = self.logs / f"{step.replace(' ', '_')}.log", time.perf_counter()
-        # every core for the arithmetic, but no spinning: two thread pools that spin slow each other down many times
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with open(log, "w", encoding="utf-8") as file:
             result = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment)
         self.seconds[step] = time.perf_counter() - start

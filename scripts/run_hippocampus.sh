@@ -5,8 +5,6 @@ SOURCE="$(realpath "${1:?usage: $0 Task04_Hippocampus [OUTPUT]}")"
 cd "$(dirname "$0")/.."
 OUTPUT="${2:-runs}"
 PYTHON="${PYTHON:-.venv/bin/python}"
-# several thread pools that spin while they wait slow each other down many times
-export OMP_WAIT_POLICY=passive
 "$PYTHON" scripts/prepare_data.py msd --source "$SOURCE" --output "$OUTPUT/prepared/hippocampus"
 "$PYTHON" scripts/check_data.py "$OUTPUT/prepared/hippocampus/datalist.json"
 for role in teacher student student_dcd; do

@@ -154,7 +154,7 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
     run = subprocess.Popen(
         [*command, "--workers", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len(_markers(out)) < 8:
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
