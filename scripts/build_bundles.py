@@ -1,9 +1,9 @@
 """Generate the bundles in ``bundles/`` from the fragments in ``bundle_src/``; ``--check`` only compares.
 
 Each bundle is complete and works when copied away alone, so what bundles share is written once, in ``bundle_src``:
-``base`` (workflows), ``tasks`` (one small file per data set) and ``roles`` (teacher, student, student_dcd). The
-fragments are merged by the rules of MONAI's ``ConfigParser`` (``#`` addresses an entry, ``+`` extends one) and every
-``%`` macro is replaced by what it names.
+``base`` (workflows), ``tasks`` (one small file per data set), ``roles`` (teacher, student, student_dcd) and ``methods``
+(other distillation losses, overlays of the DCD student). The fragments are merged by the rules of MONAI's
+``ConfigParser`` (``#`` addresses an entry, ``+`` extends one) and every ``%`` macro is replaced by what it names.
 """
 
 from __future__ import annotations
@@ -174,6 +174,8 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
     }
     for overlay in sorted((source / "tasks").glob(f"{task_name}.*.json")):
         configs[overlay.name.split(".")[1]] = load(overlay)
+    if "kd_loss" in train:
+        configs.update({f"methods/{p.stem}": load(p) for p in sorted((source / "methods").glob("*.json"))})
     files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
     files["configs/logging.conf"] = (source / "base" / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = build_readme(source, name, task, role, train)

@@ -40,7 +40,7 @@ class Runner:
             UserError: if it fails; the end of its log is printed.
         """
         command = [sys.executable, *map(str, arguments)]
-        shown = shlex.join(["python", *(os.path.relpath(a, ROOT) if _inside(a) else str(a) for a in arguments)])
+        shown = " ".join(["python", *(_shown(a) for a in arguments)])
         self.commands.append(shown)
         print(f"[{len(self.commands)}] {step}\n    {shown}", flush=True)
         log, start = self.logs / f"{step.replace(' ', '_')}.log", time.perf_counter()
@@ -54,8 +54,12 @@ class Runner:
             raise UserError(f"step '{step}' failed", log, "exit code 0", result.returncode, "read the log")
 
 
-def _inside(argument: str | Path) -> bool:
-    return isinstance(argument, Path) and argument.is_absolute() and argument.is_relative_to(ROOT)
+def _shown(argument: str | Path) -> str:
+    """As a user would type it: relative to the project's root, a list of files in double quotes."""
+    if isinstance(argument, Path) and argument.is_absolute() and argument.is_relative_to(ROOT):
+        argument = argument.relative_to(ROOT)
+    text = str(argument)
+    return f'"{text}"' if "'" in text else shlex.quote(text)
 
 
 def bundle_command(role: str, run_id: str, *configs: str) -> list[str | Path]:

@@ -28,13 +28,14 @@ class DistillationHandler:
     weight is 0 neither the teacher nor the loss runs, so that such an epoch equals one without distillation.
 
     The unweighted parts are left in ``engine.state.output`` for loggers: ``seg_loss``, ``kd_loss``, ``kd_weight`` and
-    ``kd_stage_<i>``.
+    ``kd_stage_<i>`` and the loss's named components.
 
     Args:
         network: the student, possibly wrapped for DDP.
         teacher: the frozen teacher.
-        kd_loss: called with two lists of features (B, C_i, X_i, Y_i, Z_i), returns a scalar; ``stage_losses`` are
-            logged if it has them. Its parameters belong in the trainer's optimizer.
+        kd_loss: called with the two lists of features (B, C_i, X_i, Y_i, Z_i), both networks' outputs and the label;
+            returns a scalar. The teacher runs to its end only if the loss ``needs_teacher_output``. What it has of
+            ``stage_losses`` and ``components`` is logged. Its parameters belong in the trainer's optimizer.
         weight: schedule, called with the epoch (from 0) and the number of epochs; or a number.
         taps: dotted paths of the student's tapped modules.
         teacher_taps: those of the teacher; default: the same.
@@ -82,7 +83,8 @@ class DistillationHandler:
         """Set the taps and make sure that what is to be trained is trained."""
         self._remove_taps()
         self._student = FeatureTaps(self.network, self.taps)
-        self._teacher = self.teacher.tap(self.teacher_taps)
+        whole = getattr(self.kd_loss, "needs_teacher_output", False)
+        self._teacher = self.teacher.tap(self.teacher_taps, stop_after_last=not whole)
         trained = {id(p) for group in engine.optimizer.param_groups for p in group["params"]}
         missing = [n for n, p in self.kd_loss.named_parameters() if p.requires_grad and id(p) not in trained]
         if missing:
@@ -115,12 +117,15 @@ class DistillationHandler:
             return
         assert self._student is not None and self._teacher is not None
         self._student.enabled = False
-        self.teacher(output[CommonKeys.IMAGE])
-        kd_loss = self.kd_loss(self._student.pop(), self._teacher.pop())
+        teacher_output = self.teacher(output[CommonKeys.IMAGE])
+        features = self._student.pop(), self._teacher.pop()
+        kd_loss = self.kd_loss(*features, output[CommonKeys.PRED], teacher_output, output[CommonKeys.LABEL])
         output["seg_loss"] = output[CommonKeys.LOSS].detach()
         output["kd_loss"] = kd_loss.detach()
         for i, stage_loss in enumerate(getattr(self.kd_loss, "stage_losses", ())):
             output[f"kd_stage_{i}"] = stage_loss
+        for name, part in getattr(self.kd_loss, "components", {}).items():
+            output[f"kd_{name}"] = part
         output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self._epoch_weight * kd_loss
 
     def average_gradients(self, _engine: Engine) -> None:

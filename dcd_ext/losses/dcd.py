@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,6 +59,11 @@ class DCDLoss(nn.Module):
         (torch.Size([]), 2)
     """
 
+    # what DistillationHandler asks every loss
+    needs_features = True
+    needs_teacher_output = False
+    needs_label = False
+
     def __init__(
         self,
         student_channels: Sequence[int],
@@ -88,13 +94,21 @@ class DCDLoss(nn.Module):
         self.stage_levels: list[int] = []
 
     def forward(
-        self, student_features: Sequence[torch.Tensor], teacher_features: Sequence[torch.Tensor]
+        self,
+        student_features: Sequence[torch.Tensor],
+        teacher_features: Sequence[torch.Tensor],
+        student_output: Any = None,
+        teacher_output: Any = None,
+        label: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss, a scalar.
 
         Args:
             student_features: one tensor (B, C_i^S, D_i, H_i, W_i) per stage.
             teacher_features: one tensor (B, C_i^T, D_i, H_i, W_i) per stage; no gradient flows to them.
+            student_output: not looked at; here, as the next two, because all losses are called alike.
+            teacher_output: not looked at.
+            label: not looked at.
 
         Raises:
             UserError: if the number of stages, a stage's channels, batch or grid do not fit.
