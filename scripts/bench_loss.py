@@ -6,24 +6,21 @@ teacher stages at the 112×160×128 patch, batch 1. float32 on CPU, AMP on CUDA.
 student features, projection weight and bias, and agree with each other where they should.
 
 Usage:
-    python scripts/bench_loss.py [--small] [--repeats 5] [--threads 2] [--markdown] [--json FILE]
+    python scripts/bench_loss.py [--small] [--repeats 5] [--threads 2] [--only time|memory] [--markdown] [--json FILE]
 
-Variants take turns, so that a busy machine disturbs them alike; each peak comes from a process of its own.
+Variants take turns, so that a busy machine disturbs them alike; each peak comes from a process of its own. The direct
+form takes minutes at the full patch: it is run once after its warm-up, stage by stage, and not for all stages at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import importlib.util
-import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,16 +28,17 @@ import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dcd_ext.io import write_json
 from dcd_ext.losses import DCDLoss
 from dcd_ext.losses._projections import make_projection
+from dcd_ext.versions import environment
 from dcd_ext.wavelets.axis_maps import max_levels
+from scripts.peak_memory import Step, peak_extra
 
 TEACHER, STUDENT = (32, 64, 128, 256, 320, 320), (8, 16, 32, 64, 80, 80)
 STRIDES = ((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8), (16, 16, 16), (16, 32, 32))
 PATCH, SMALL_PATCH = (112, 160, 128), (56, 80, 64)
 NAMES = {"dcd": "DCD loss", "direct": "direct ptwt", "mse": "feature MSE"}
-
-Step = Callable[[], float]
 
 
 def stage_shapes(patch: Sequence[int]) -> list[tuple[int, ...]]:
@@ -109,59 +107,25 @@ def make_step(variant: str, stages: Sequence[int], patch: Sequence[int], device:
     return step
 
 
-def time_variants(stages: Sequence[int], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median, minimum and maximum milliseconds per variant, taken in turns."""
+def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds of every repeat per variant, taken in turns."""
     device = torch.device(args.device)
-    steps = {variant: make_step(variant, stages, args.patch, device) for variant in args.variants}
+    steps = {variant: make_step(variant, stages, args.patch, device) for variant in variants}
     values = {variant: step() for variant, step in steps.items()}
     if "direct" in values and abs(values["dcd"] - values["direct"]) > 1e-3 * values["direct"]:
         raise SystemExit(f"the loss {values['dcd']} differs from the direct form's {values['direct']}")
     clock = time.process_time if args.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {variant: [] for variant in steps}
-    for _ in range(args.repeats):
+    for repeat in range(args.repeats):
         for variant, step in steps.items():
+            if variant == "direct" and repeat > 0:
+                continue
             start = clock()
             step()  # Returns a number, hence waits for the device.
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times[variant].append(1e3 * (clock() - start))
-    return {v: {"ms": statistics.median(t), "ms_min": min(t), "ms_max": max(t)} for v, t in times.items()}
-
-
-def peak_extra(step: Step, device: torch.device) -> float:
-    """MiB that one step needs beyond what is there before it (features, parameters; not their gradients)."""
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if not Path("/proc/self/clear_refs").exists():
-        return float("nan")
-    return _peak_extra_of_process(step)
-
-
-def _peak_extra_of_process(step: Step) -> float:
-    frees = step.__closure__ or ()
-    for cell in frees:
-        # Gradients of the warm-up belong to what the step has to allocate.
-        contents = cell.cell_contents
-        tensors = contents if isinstance(contents, list) else getattr(contents, "parameters", list)()
-        for tensor in tensors:
-            tensor.grad = None
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    # Linux resets the peak (VmHWM) to the present size (VmRSS).
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    step()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return times
 
 
 def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
@@ -172,36 +136,42 @@ def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def machine(args: argparse.Namespace) -> str:
-    """One line: processor or GPU, threads, versions."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    if args.device != "cpu":
-        name = f"{torch.cuda.get_device_name()}, {name}"
-    clock = "processor time" if args.cpu_time else "wall time"
-    return f"{name}, {args.threads} threads, {clock}, PyTorch {torch.__version__}, Python {platform.python_version()}"
+def measure(args: argparse.Namespace) -> list[dict[str, object]]:
+    """One row per stage, their sum, and all stages in one call; columns are what was measured of each variant."""
+    rows: list[dict[str, object]] = []
+    for name, stages in [*((str(i), [i]) for i in range(6)), ("in one call", list(range(6)))]:
+        variants = [v for v in args.variants if v != "direct" or len(stages) == 1]
+        row: dict[str, object] = {"stage": name}
+        if args.only != "memory":
+            times = time_variants(stages, variants, args)
+            row |= {f"{NAMES[v]} ms": statistics.median(t) for v, t in times.items()}
+            row |= {f"{NAMES[v]} ms, all repeats": t for v, t in times.items()}
+        if args.only != "time":
+            row |= {f"{NAMES[v]} MiB": measure_memory(v, stages, args) for v in variants}
+        print({k: round(x, 1) if isinstance(x, float) else x for k, x in row.items()}, file=sys.stderr, flush=True)
+        rows.append(row)
+    if args.only == "memory":
+        return rows
+    columns = [f"{NAMES[v]} ms" for v in args.variants]
+    rows.insert(-1, {"stage": "sum"} | {c: sum(float(str(row[c])) for row in rows[:-1]) for c in columns})
+    return rows
 
 
 def table(rows: list[dict[str, object]], variants: Sequence[str], markdown: bool) -> str:
-    """The results, one line per stage and one for all."""
-    others = [v for v in variants if v != "dcd"]
-    head = ["stage", *(f"{NAMES[v]} ms" for v in variants), *(f"time / {NAMES[v]}" for v in others)]
-    head += [*(f"{NAMES[v]} MiB" for v in variants), *(f"memory / {NAMES[v]}" for v in others)]
-    body = []
+    """The results: times, memory, and both relative to the DCD loss."""
+    keys = [f"{NAMES[v]} {unit}" for unit in ("ms", "MiB") for v in variants if f"{NAMES[v]} {unit}" in rows[0]]
+    lines = [["stage", *keys, *(f"DCD / {key}" for key in keys if not key.startswith("DCD"))]]
     for row in rows:
-        ms, mib = ([row[v][key] for v in variants] for key in ("ms", "mib"))  # type: ignore[index]
-        ratios = [[values[0] / x if x else float("nan") for x in values[1:]] for values in (ms, mib)]
-        numbers = [*(f"{x:.1f}" for x in ms), *(_ratio(x) for x in ratios[0])]
-        numbers += [*(f"{x:.0f}" for x in mib), *(_ratio(x) for x in ratios[1])]
-        body.append([str(row["stage"]), *numbers])
+        cells = [f"{row[key]:.1f}" if key in row else "" for key in keys]
+        for key in keys:
+            own = row.get("DCD loss " + key.split()[-1])
+            if not key.startswith("DCD"):
+                cells.append(_ratio(float(str(own)) / float(str(row[key]))) if key in row else "")
+        lines.append([str(row["stage"]), *cells])
     if markdown:
-        lines = [head, ["---"] * len(head), *body]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in [head, *body])
+        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
 
 
 def _ratio(x: float) -> str:
@@ -218,12 +188,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine; with --threads 1")
-    parser.add_argument("--no-memory", action="store_true", help="measure times only")
+    parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
+    parser.add_argument("--only", choices=("time", "memory"), help="default: both")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.patch = SMALL_PATCH if args.small else PATCH
-    args.variants = [v for v in NAMES if v != "direct" or importlib.util.find_spec("ptwt")]
+    args.variants = [v for v in args.variants if v != "direct" or importlib.util.find_spec("ptwt")]
     return args
 
 
@@ -235,22 +206,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = torch.device(args.device)
         print(peak_extra(make_step(args.peak_of, args.stages, args.patch, device), device))
         return
-    print(machine(args))
-    if "direct" not in args.variants:
-        print("ptwt is not installed: without the direct form")
-    rows: list[dict[str, object]] = []
-    for stages in [[i] for i in range(6)] + [list(range(6))]:
-        row: dict[str, object] = {"stage": "all" if len(stages) > 1 else f"{stages[0]}"}
-        for variant, result in time_variants(stages, args).items():
-            mib = float("nan") if args.no_memory else measure_memory(variant, stages, args)
-            row[variant] = result | {"mib": mib}
-        rows.append(row)
-        done = ", ".join(f"{NAMES[v]} {row[v]['ms']:.1f} ms" for v in args.variants)  # type: ignore[index]
-        print(f"stage {row['stage']}: {done}", file=sys.stderr, flush=True)
+    machine = environment(args.device) | {"threads": args.threads, "clock": "processor" if args.cpu_time else "wall"}
+    print(", ".join(str(machine[k]) for k in ("device", "threads")), "threads, PyTorch", machine["torch"])
+    rows = measure(args)
     print(table(rows, args.variants, args.markdown))
     if args.json:
-        report = {"machine": machine(args), "patch": args.patch, "repeats": args.repeats, "rows": rows}
-        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json({"environment": machine, "patch": args.patch, "repeats": args.repeats, "rows": rows}, args.json)
 
 
 if __name__ == "__main__":
