@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
 TASKS = ("brats24", "hippocampus", "isles22")
 ROLES = ("teacher", "student", "student_dcd")
+# a little larger than a patch: few windows, and still more than one
+PHANTOMS = {
+    "brats24": ["--shape", "40", "40", "36"],
+    "isles22": ["--shape", "26", "26", "26", "--flair-spacing", "1.5", "1.5", "6"],
+    "hippocampus": ["--shape", "24", "30", "24"],
+}
 LAYOUTS = {"brats24": "brats24", "hippocampus": "msd", "isles22": "isles22"}
 
 # every network small enough for a test, the rest as shipped
@@ -29,7 +35,7 @@ SMALL = {
 }
 # 32 voxels allow four halvings before an instance norm has a single voxel left
 SMALL["isles22"]["strides"] = [[1, 1, 1]] + [[2, 2, 2]] * 4
-SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0, "cache_rate": 1.0}
+SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +55,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if task not in made:
             root = tmp_path_factory.mktemp(task)
             source, output = root / "source data", root / "prepared"
-            shape = ["--shape", "40", "40", "36"] if task == "brats24" else []
             arguments = ["--output", str(source), "--cases", "6", "--test-cases", "1", "--layout", LAYOUTS[task]]
-            assert make_phantoms.main([*arguments, *shape, "--workers", "1"]) == 0
+            assert make_phantoms.main([*arguments, *PHANTOMS[task], "--workers", "1"]) == 0
             name = "msd" if task == "hippocampus" else task
             assert prepare_data.main([name, "--source", str(source), "--output", str(output)]) == 0
             made[task] = output

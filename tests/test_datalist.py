@@ -36,6 +36,23 @@ def test_unknown_fold(dataset):
         load_cases(dataset, "validation", 7)
 
 
+def test_fold_all_holds_nothing_out_and_says_so(dataset, caplog):
+    for section in ("training", "validation"):
+        assert [c["case"] for c in load_cases(dataset, section, "all")] == list("012345")
+    (record,) = caplog.records
+    assert "validation scores are those of the training cases" in record.message
+
+
+@pytest.mark.parametrize(("section", "fold"), [("training", 0), ("validation", 1)])
+def test_a_single_fold_leaves_one_side_empty(section, fold, tmp_path):
+    case = {"image": "i.nii.gz", "label": "l.nii.gz", "case": "a", "fold": 0}
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": [case]}))
+    with pytest.raises(
+        UserError, match=f"no {section} case – .* expected cases in two folds, found all in fold 0 – --fold all"
+    ):
+        load_cases(str(tmp_path), section, fold)
+
+
 def test_no_datalist(tmp_path):
     with pytest.raises(UserError, match=r"no data list – .*datalist.json – expected a file written by scripts/prepare"):
         load_cases(str(tmp_path), "training")

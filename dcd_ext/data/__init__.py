@@ -1,5 +1,21 @@
 """Data preparation: phantoms, case discovery, folds, data lists and checks. Imports nothing heavy by itself."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dcd_ext.data.verdict import require_checked
 
-__all__ = ["require_checked"]
+if TYPE_CHECKING:
+    from dcd_ext.data.cache import choose_cache_rate
+
+__all__ = ["choose_cache_rate", "require_checked"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch on first use: preparing and checking data start without it."""
+    if name == "choose_cache_rate":
+        from dcd_ext.data.cache import choose_cache_rate
+
+        return choose_cache_rate
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -10,6 +10,7 @@ from typing import Any
 from dcd_ext.data.check_case import CaseScan, CaseSource
 from dcd_ext.data.check_values import OLD_BRATS
 from dcd_ext.data.findings import ERROR, WARNING
+from dcd_ext.data.memory import CACHE_SHARE
 from dcd_ext.data.tasks import Task
 
 __all__ = ["check_classes", "check_duplicates", "check_entries", "check_folds", "check_memory"]
@@ -142,8 +143,9 @@ def check_memory(needed: int, available: int, datalist: Path, report: Report) ->
         datalist: named in the finding.
         report: takes severity, check, case and the five texts of a finding.
     """
-    if needed > 0.8 * available:  # the rest is for the network, the workers and augmentation
-        rate = int(80 * available / needed) / 100
+    if needed > CACHE_SHARE * available:
+        rate = int(100 * CACHE_SHARE * available / needed) / 100
         report(WARNING, "memory", "", "a full cache does not fit the memory", datalist,
-               f"at most {0.8 * available / 2**30:.1f} GiB (80 % of what this process may use)",
-               f"{needed / 2**30:.1f} GiB", f"train with --cache_rate {rate:.2f}")  # fmt: skip
+               f"at most {CACHE_SHARE * available / 2**30:.1f} GiB (80 % of what this process may use)",
+               f"{needed / 2**30:.1f} GiB",
+               f"nothing, training caches what fits; to set it yourself: --cache_rate {rate:.2f}")  # fmt: skip

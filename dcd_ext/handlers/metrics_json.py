@@ -35,7 +35,7 @@ class MetricsJson:
         class_names: names of the classes 1..K.
         nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
         network: its parameters and floating-point operations are counted.
-        fold: the evaluated fold, recorded.
+        fold: the evaluated fold (``all`` for every case), recorded.
         dataset_dir: folder of ``datalist.json``, whose task and modalities are recorded.
         ckpt_path: the weights, whose SHA-256 is recorded.
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
@@ -52,7 +52,7 @@ class MetricsJson:
         class_names: Sequence[str],
         nsd_tolerance_mm: float,
         network: nn.Module,
-        fold: int,
+        fold: int | str,
         dataset_dir: str | None = None,
         ckpt_path: str | None = None,
         patch: Sequence[int] | None = None,

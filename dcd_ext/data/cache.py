@@ -1,0 +1,123 @@
+"""Choose how much of a data set MONAI's ``CacheDataset`` may keep: measured cases against free memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+from dcd_ext.data.memory import CACHE_SHARE, available_memory
+from dcd_ext.data.nifti import open_image
+from dcd_ext.data.verdict import CHECK_FILE, DATALIST_FILE, datalist_sha256
+from dcd_ext.errors import UserError
+
+__all__ = ["cached_bytes", "choose_cache_rate"]
+
+logger = logging.getLogger(__name__)
+_SAMPLE = 3
+_GIB = 2**30
+
+Case = Mapping[str, Any]
+
+
+def choose_cache_rate(
+    cases: Sequence[Case],
+    transform: Callable[[dict[str, Any]], Any],
+    dataset_dir: str | Path = ".",
+    share: float = CACHE_SHARE,
+) -> float:
+    """The ``cache_rate`` with which the cache fits the memory this process may use; logs what was chosen and why.
+
+    Three cases, spread over the list, are loaded and transformed, because resampling and cropping change a case's
+    size several times over. Where ``check_data.py`` has counted the voxels of the whole set, the sample only says how
+    much larger or smaller a case becomes, so that an unusually large case in it does no harm. In a distributed run
+    every process holds a cache of its own, and all take the same rate.
+
+    Args:
+        cases: all entries that will be cached, training and validation.
+        transform: the deterministic transforms, whose result is cached.
+        dataset_dir: folder of ``datalist.json`` and ``check.json``; neither has to exist.
+        share: part of the available memory that the caches may take; the rest is for the network and the workers.
+
+    Returns:
+        1.0 where everything fits, otherwise less, in steps of 0.01.
+    """
+    if not cases:
+        return 0.0
+    needed, how = _estimate(cases, transform, Path(dataset_dir))
+    available, processes = _memory_of_all()
+    allowed = share * available / processes
+    rate = 1.0 if needed <= allowed else math.floor(100 * allowed / needed) / 100
+    logger.info(
+        "cache_rate %.2f: a full cache of %d cases needs %.2f GiB%s (%s); %g %% of the %.2f GiB available may be used",
+        rate,
+        len(cases),
+        needed / _GIB,
+        f" in each of {processes} processes" if processes > 1 else "",
+        how,
+        100 * share,
+        available / _GIB,
+    )
+    return rate
+
+
+def cached_bytes(item: Mapping[str, Any]) -> int:
+    """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them.
+
+    Args:
+        item: what the transforms returned.
+    """
+    sizes = [v.nelement() * v.element_size() for v in item.values() if isinstance(v, torch.Tensor)]
+    return sum(sizes) + sum(v.nbytes for v in item.values() if isinstance(v, np.ndarray))
+
+
+def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple[float, str]:
+    """Bytes of a full cache, and how they were found."""
+    last = len(cases) - 1
+    numbers = sorted({round(i * last / (_SAMPLE - 1)) for i in range(_SAMPLE)})
+    sample = [cases[number] for number in numbers]
+    measured = sum(cached_bytes(transform(dict(case))) for case in sample)
+    stored_mean = _checked_mean(folder)
+    if stored_mean is None:
+        return measured / len(sample) * len(cases), f"measured on {len(sample)}"
+    factor = measured / sum(_stored_bytes(case) for case in sample)
+    text = f"{CHECK_FILE} times {factor:.2f}, measured on {len(sample)}"
+    return factor * stored_mean * len(cases), text
+
+
+def _stored_bytes(case: Case) -> int:
+    """Bytes of a case as ``check_data.py`` counts them: every voxel of every file as float32."""
+    images = case["image"] if isinstance(case["image"], list | tuple) else [case["image"]]
+    labels = [case["label"]] if "label" in case else []
+    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*images, *labels))
+
+
+def _checked_mean(folder: Path) -> float | None:
+    """Mean bytes per training case according to ``check.json``; None where it is absent or of another data list."""
+    try:
+        verdict = json.loads((folder / CHECK_FILE).read_text(encoding="utf-8"))
+        if verdict["datalist_sha256"] != datalist_sha256(folder / DATALIST_FILE):
+            return None
+        entries = json.loads((folder / DATALIST_FILE).read_text(encoding="utf-8"))["training"]
+        return int(verdict["cache_bytes"]) / len(entries) or None
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, UserError):
+        return None
+
+
+def _memory_of_all() -> tuple[int, int]:
+    """Least available memory that a process of this run sees, and the number of processes that share it."""
+    available = available_memory()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return available, 1
+    seen: list[Any] = [None] * distributed.get_world_size()
+    # also a barrier: no process fills its cache while another still measures
+    distributed.all_gather_object(seen, available)
+    return min(seen), int(os.environ.get("LOCAL_WORLD_SIZE", len(seen)))
