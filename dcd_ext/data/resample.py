@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-import itk
 import numpy as np
 
 from dcd_ext.data.files import save_nifti
 from dcd_ext.data.geometry import Grid, grid_of
 from dcd_ext.data.nifti import open_image, voxels
+
+with warnings.catch_warnings():
+    # ITK's SWIG classes lack __module__: where that warning is an error, loading them crashes the interpreter. They are
+    # loaded on first use, so each part that is used below is named here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import itk
+
+    _PARTS = (itk.MultiThreaderBase, itk.PyBuffer, itk.ResampleImageFilter, itk.LinearInterpolateImageFunction)
 
 __all__ = ["limit_itk_to_one_thread", "resample_to_grid"]
 

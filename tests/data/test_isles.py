@@ -21,8 +21,6 @@ from dcd_ext.data.resample import resample_to_grid
 from dcd_ext.data.tasks import ISLES22
 
 ROOT = Path(__file__).parents[2]
-# ITK's SWIG classes lack __module__, which Python 3.12 complains about at import
-pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 
 
 def _turn(degrees: float) -> np.ndarray:
@@ -85,6 +83,18 @@ def test_linear_interpolation_equals_scipy_and_labels_stay_whole(tmp_path: Path)
     np.testing.assert_allclose(result[inside], expected[inside], atol=1e-4)
     mask = nib.load(tmp_path / "mask2.nii.gz")
     assert mask.get_data_dtype() == np.uint8 and set(np.unique(mask.dataobj)) == {0, 1}
+
+
+def test_itk_loads_where_warnings_are_errors(tmp_path: Path) -> None:
+    """Without care the interpreter dies of a segmentation fault, and with it every test after this one."""
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    code = (
+        "import sys; from pathlib import Path; from dcd_ext.data.resample import *; limit_itk_to_one_thread(); "
+        "a = Path(sys.argv[1]); print([resample_to_grid(a, a, a.with_name('b.nii'), flag) for flag in (True, False)])"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.nii")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "[512, 512]\n"), result.stderr
 
 
 def _prepare(script, source: Path, output: Path, *arguments: str):

@@ -10,9 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-# ITK's SWIG classes lack __module__, which Python 3.12 complains about at import
-pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
-
 
 def test_hippocampus_gives_folds_of_forty_and_a_clean_report(script, data_dir: Path, tmp_path: Path) -> None:
     assert script("prepare_data", "msd", "--source", data_dir / "Task04_Hippocampus", "--output", tmp_path).code == 0
