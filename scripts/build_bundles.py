@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
+from dcd_ext.task_file import check_task_file
 
 ROOT = Path(__file__).resolve().parents[1]
 # sections that only serve as sources of macros
@@ -31,6 +32,16 @@ _PACKAGES = ("nibabel", "pytorch-ignite", "dynamic_network_architectures")
 def load(path: Path) -> dict[str, Any]:
     """One JSON fragment."""
     return ConfigParser.load_config_file(path)
+
+
+def load_task(path: Path) -> dict[str, Any]:
+    """A task file, checked."""
+    try:
+        task = load(path)
+    except ValueError as error:
+        raise UserError("no task file", path, "JSON", error, "see docs/add_a_task.md") from error
+    check_task_file(task, path)
+    return task
 
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def load_only_network(config: dict[str, Any]) -> dict[str, Any]:
 
 def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]:
     """All text files of one bundle: relative path -> content."""
-    task, role = load(source / "tasks" / f"{task_name}.json"), load(source / "roles" / f"{role_name}.json")
+    task, role = load_task(source / "tasks" / f"{task_name}.json"), load(source / "roles" / f"{role_name}.json")
     name = f"{task_name}_segmentation_{role_name}"
     train = build_config(source, "train", task, role)
     configs = {
