@@ -9,7 +9,7 @@ import os
 import sys
 from types import TracebackType
 
-__all__ = ["UserError", "show_plainly"]
+__all__ = ["UserError", "show_plainly", "user_error"]
 
 
 class UserError(ValueError):
@@ -36,6 +36,14 @@ class UserError(ValueError):
         return type(self), self._parts
 
 
+def user_error(error: BaseException) -> UserError | None:
+    """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def show_plainly() -> None:
     """From now on, end the program with the message of a :class:`UserError`, not with a traceback.
 
@@ -45,9 +53,7 @@ def show_plainly() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
+        cause = user_error(error)
         if cause is None or os.environ.get("DCD_TRACEBACK"):
             previous(kind, error, traceback)
         else:
