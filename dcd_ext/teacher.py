@@ -12,14 +12,37 @@ from torch import nn
 from dcd_ext.errors import UserError
 from dcd_ext.taps import FeatureTaps, StopForward, plain_tensor
 
-__all__ = ["FrozenTeacher", "load_state_dict_strictly", "load_teacher"]
+__all__ = ["FrozenTeacher", "load_state_dict_strictly", "load_teacher", "read_checkpoint"]
 
 # what DDP, torch.compile and Lightning put in front of every key
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
 
 
+def read_checkpoint(path: str, next_step: str) -> dict[str, Any]:
+    """Content of a file written by ``torch.save``, read with ``weights_only=True``.
+
+    Args:
+        path: the file.
+        next_step: what the user does when it cannot be read.
+
+    Raises:
+        UserError: if the file is missing or unreadable.
+    """
+    if not os.path.isfile(path):
+        raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise UserError(
+            "weights cannot be read", path, "tensors only (weights_only=True)", f"{type(e).__name__}", next_step
+        ) from e
+    return state
+
+
 def load_state_dict_strictly(network: nn.Module, path: str, next_step: str) -> None:
-    """Load ``path`` (a state dict, plain or under the key ``model``) into ``network``; every key has to fit.
+    """Load ``path`` into ``network``; every key has to fit.
+
+    The file is a state dict, plain or under the key ``model`` or ``network`` (as in ``checkpoint_last.pt``).
 
     Args:
         network: receives the weights.
@@ -29,16 +52,10 @@ def load_state_dict_strictly(network: nn.Module, path: str, next_step: str) -> N
     Raises:
         UserError: if the file is missing or unreadable, or any key or shape differs.
     """
-    if not os.path.isfile(path):
-        raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise UserError(
-            "weights cannot be read", path, "tensors only (weights_only=True)", f"{type(e).__name__}", next_step
-        ) from e
-    if isinstance(state.get("model"), dict):
-        state = state["model"]
+    state = read_checkpoint(path, next_step)
+    for key in ("model", "network"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
     for prefix in _WRAPPER_PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}

@@ -1,0 +1,197 @@
+"""How strongly a distillation loss pulls at the student next to the segmentation loss, and what would even it out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data.utils import set_rnd
+from torch import nn
+
+from dcd_ext.bundle_tools import open_bundle
+from dcd_ext.errors import UserError
+from dcd_ext.taps import FeatureTaps, plain_tensor, unwrap
+from dcd_ext.teacher import FrozenTeacher, load_state_dict_strictly, read_checkpoint
+
+__all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
+
+SCOPES = ("encoder", "all")
+
+
+class Norms(NamedTuple):
+    """L2 norms of the two unweighted losses' gradients."""
+
+    seg: float
+    kd: float
+
+
+class GradientMeter:
+    """Gradient norms of segmentation and distillation loss over the student's parameters, batch by batch.
+
+    Nothing is trained. The gradients are float32, without mixed precision and without clipping.
+
+    Args:
+        network: the student, in training mode.
+        teacher: the frozen teacher.
+        loss: segmentation loss, called with the student's output and the label.
+        kd_loss: distillation loss, called as :class:`dcd_ext.handlers.DistillationHandler` does.
+        taps: dotted paths of the tapped modules of both networks.
+
+    Raises:
+        UserError: if a tap is not found, or the network has no ``encoder``.
+    """
+
+    def __init__(
+        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: nn.Module, taps: Sequence[str]
+    ) -> None:
+        self.network, self.teacher, self.loss, self.kd_loss = network.train(), teacher, loss, kd_loss
+        whole = getattr(kd_loss, "needs_teacher_output", False)
+        self._student = FeatureTaps(network, taps)
+        self._teacher = teacher.tap(taps, stop_after_last=not whole)
+        named = [(name, p) for name, p in unwrap(network).named_parameters() if p.requires_grad]
+        self._parameters = [p for _, p in named]
+        self._in_encoder = [name.startswith("encoder.") for name, _ in named]
+        if not any(self._in_encoder):
+            found = ", ".join(name for name, _ in unwrap(network).named_children())
+            raise UserError("student has no encoder", type(network).__name__, "a module 'encoder'", found, "add one")
+
+    def __call__(self, image: torch.Tensor, label: torch.Tensor) -> dict[str, Norms]:
+        """Norms by scope for ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z).
+
+        Raises:
+            UserError: if one of the gradients is not finite.
+        """
+        self._student.enabled = True
+        output = self.network(image)
+        self._student.enabled = False
+        teacher_output = self.teacher(image)
+        features = self._student.pop(), self._teacher.pop()
+        seg_loss = self.loss(output, label)
+        kd_loss = self.kd_loss(*features, output, teacher_output, label)
+        seg = self._norms(seg_loss, keep=True)
+        kd = self._norms(kd_loss, keep=False)
+        return {scope: Norms(seg[scope], kd[scope]) for scope in SCOPES}
+
+    def _norms(self, loss: torch.Tensor, keep: bool) -> dict[str, float]:
+        gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
+        squares = [0.0 if g is None else g.double().square().sum().item() for g in gradients]
+        if not all(torch.tensor(squares).isfinite()):
+            raise UserError(
+                "gradient is not finite", "kd_loss or loss", "numbers", "inf or nan", "check the checkpoint"
+            )
+        chosen = [s for s, is_inside in zip(squares, self._in_encoder, strict=True) if is_inside]
+        return {"encoder": sum(chosen) ** 0.5, "all": sum(squares) ** 0.5}
+
+    def close(self) -> None:
+        """Leave no hook behind."""
+        self._student.remove()
+        self._teacher.remove()
+
+
+def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
+    """Medians over batches, and the weight whose median ``weight · |grad KD| / |grad seg|`` is ``target_ratio``.
+
+    Args:
+        norms: one entry per batch.
+        target_ratio: wanted ratio.
+        weight: the weight configured now.
+
+    Raises:
+        UserError: if a gradient vanishes, so that no weight reaches the ratio.
+    """
+    if any(n.kd == 0 or n.seg == 0 for n in norms):
+        found = f"{min(n.kd for n in norms):g} (kd_loss), {min(n.seg for n in norms):g} (loss)"
+        raise UserError("a gradient vanishes", "calibration", "norms above 0", found, "use other weights or batches")
+    ratios = [n.kd / n.seg for n in norms]
+    ratio = statistics.median(ratios)
+    return {
+        "seg": statistics.median(n.seg for n in norms),
+        "kd": statistics.median(n.kd for n in norms),
+        "ratio": ratio,
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "weighted_ratio": weight * ratio,
+        "proposed_weight": target_ratio / ratio,
+    }
+
+
+def calibrate(
+    bundle_root: str,
+    files: Sequence[str],
+    checkpoint: str | None = None,
+    batches: int = 8,
+    target_ratio: float = 0.2,
+    **override: Any,
+) -> dict[str, Any]:
+    """Measure one method as a bundle's config files describe it.
+
+    Args:
+        bundle_root: folder of a ``student_dcd`` bundle.
+        files: its ``train.json`` and overlays.
+        checkpoint: student weights from the middle of a run: ``checkpoint_last.pt``, whose trained projections are
+            taken over if they are this method's, or ``model.pt``; None: the initial weights.
+        batches: how many augmented training batches to look at; they are the same for every method.
+        target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
+        override: further config entries.
+
+    Returns:
+        ``kd_weight``, ``projections`` ("initial", "from the checkpoint" or "none"), and under each scope the
+        medians of :func:`summarise_norms` with the norms of every batch.
+
+    Raises:
+        UserError: for a config without distillation, unusable numbers, or weights that do not fit.
+    """
+    if batches < 1 or target_ratio <= 0:
+        found = f"{batches}, {target_ratio}"
+        raise UserError("option out of range", "--batches, --target_ratio", "from 1, above 0", found, "correct them")
+    # a few batches do not repay filling the cache
+    parser = open_bundle(bundle_root, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
+    if "kd_loss" not in parser:
+        raise UserError("no distillation in the config", bundle_root, "'kd_loss'", "none", "use a student_dcd bundle")
+    network, kd_loss = parser.get_parsed_content("network"), parser.get_parsed_content("kd_loss")
+    projections = _load(network, kd_loss, checkpoint)
+    teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
+    meter = GradientMeter(network, teacher, loss, kd_loss, parser.get_parsed_content("taps"))
+    device = parser.get_parsed_content("device")
+    norms = [meter(*batch) for batch in islice(_batches(parser, device), batches)]
+    meter.close()
+    weight = float(parser.get_parsed_content("kd_weight"))
+    scopes = {s: [batch[s] for batch in norms] for s in SCOPES}
+    return {
+        "kd_weight": weight,
+        "projections": projections,
+        **{
+            scope: {**summarise_norms(values, target_ratio, weight), "batches": [n._asdict() for n in values]}
+            for scope, values in scopes.items()
+        },
+    }
+
+
+def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str:
+    """Load what the checkpoint has; where the loss's own parameters come from."""
+    own = kd_loss.state_dict()
+    source = "initial" if any(p.requires_grad for p in kd_loss.parameters()) else "none"
+    if checkpoint is None:
+        return source
+    next_step = "pass --checkpoint with weights of this bundle's student"
+    load_state_dict_strictly(unwrap(network), checkpoint, next_step)
+    saved = read_checkpoint(checkpoint, next_step).get("kd_loss")
+    fits = isinstance(saved, Mapping) and {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in own.items()}
+    if not own or not fits:
+        return source
+    kd_loss.load_state_dict(saved)
+    return "from the checkpoint"
+
+
+def _batches(parser: ConfigParser, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    seed = parser.get_parsed_content("seed")
+    torch.manual_seed(seed)
+    set_rnd(parser.get_parsed_content("train::dataset"), seed)
+    loader: Iterable[Mapping[str, Any]] = parser.get_parsed_content("train::dataloader")
+    while True:
+        for batch in loader:
+            yield plain_tensor(batch["image"]).to(device), plain_tensor(batch["label"]).to(device)
