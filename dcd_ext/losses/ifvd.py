@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
-from dcd_ext.losses._options import check_classes
-from dcd_ext.losses._outputs import nearest, one_hot, read_label
+from dcd_ext.losses._contract import Terms
+from dcd_ext.losses._labelled import LabelledFeatureLoss
+from dcd_ext.losses._outputs import nearest, one_hot
 
 __all__ = ["IFVDLoss"]
 
 _EPS = 1e-8
 
 
-class IFVDLoss(FeatureLoss):
+class IFVDLoss(LabelledFeatureLoss):
     """``mean over voxels of (m^S - m^T)²``, ``m`` = cosine of a voxel's feature and its class's mean feature.
 
     The mean is per sample, background is a class, and the gradient flows through both a feature and the mean it is
@@ -45,8 +45,6 @@ class IFVDLoss(FeatureLoss):
         0
     """
 
-    needs_label = True
-
     def __init__(
         self,
         student_channels: Sequence[int],
@@ -57,13 +55,8 @@ class IFVDLoss(FeatureLoss):
         *,
         stage_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(student_channels, teacher_channels, stage_weights, projection="none")
-        check_classes(num_classes)
-        self.num_classes, self.ignore_label, self.balance_classes = num_classes, ignore_label, balance_classes
-
-    def label_of(self, batch: Batch) -> torch.Tensor:
-        """(B, X, Y, Z), -1 where ignored."""
-        return read_label(batch.label, len(batch.student_features[0]), self.num_classes, self.ignore_label)
+        super().__init__(student_channels, teacher_channels, num_classes, ignore_label, stage_weights, "none")
+        self.balance_classes = balance_classes
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""

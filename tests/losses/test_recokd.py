@@ -4,13 +4,10 @@ import pytest
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.losses import _lifting
 from dcd_ext.losses.recokd import ReCoKDLoss
 from tests.losses.contract import (
     assert_gradients,
-    assert_leaves_random_state,
     assert_parts_add_up,
-    assert_survives_background_in_bf16,
     features,
     labels,
 )
@@ -67,10 +64,9 @@ def awake(loss, seed=5):
     return loss
 
 
-@pytest.mark.parametrize("slab_elements", [1, 1 << 22], ids=["voxel by voxel", "whole"])
+@pytest.mark.usefixtures("slabs")
 @pytest.mark.parametrize("projection", ["conv", "identity"])
-def test_equals_slow_loop(monkeypatch, slab_elements, projection):
-    monkeypatch.setattr(_lifting, "_SLAB_ELEMENTS", slab_elements)
+def test_equals_slow_loop(projection):
     c = 4 if projection == "identity" else 2
     student, teacher, label = features(SIDES, c), features(SIDES, 4, seed=1), labels(SIDES, 3)
     label[1] = label[1].clamp_max(1)
@@ -175,22 +171,12 @@ def test_everything_is_trained():
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
-def test_background_patch_in_bf16():
-    assert_survives_background_in_bf16(ReCoKDLoss([4, 8], [8, 16], 3))
-
-
 def test_without_gradients():
     student, teacher, label = features(SIDES, 2).float(), features(SIDES, 4, seed=1).float(), labels(SIDES, 3)
     loss = ReCoKDLoss([2], [4], 3)
     with torch.inference_mode():
         inferred = loss([student], [teacher], label=label)
     torch.testing.assert_close(loss([student], [teacher], label=label).detach(), inferred)
-
-
-def test_contract():
-    assert_leaves_random_state(lambda: ReCoKDLoss([2], [4], 2))
-    loss = ReCoKDLoss([2], [4], 2)
-    assert (loss.needs_features, loss.needs_teacher_output, loss.needs_label) == (True, False, True)
 
 
 def test_errors():
