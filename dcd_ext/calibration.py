@@ -180,11 +180,14 @@ def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str
     next_step = "pass --checkpoint with weights of this bundle's student"
     load_state_dict_strictly(unwrap(network), checkpoint, next_step)
     saved = read_checkpoint(checkpoint, next_step).get("kd_loss")
-    fits = isinstance(saved, Mapping) and {k: v.shape for k, v in saved.items()} == {k: v.shape for k, v in own.items()}
-    if not own or not fits:
+    if not own or not isinstance(saved, Mapping) or _shapes(saved) != _shapes(own):
         return source
     kd_loss.load_state_dict(saved)
     return "from the checkpoint"
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 def _batches(parser: ConfigParser, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._lifting import seeded
@@ -16,6 +19,8 @@ from dcd_ext.taps import plain_tensor, unwrap
 from dcd_ext.teacher import FrozenTeacher
 
 __all__ = ["PromptTuner", "tune_prompts"]
+
+_log = logging.getLogger(__name__)
 
 
 class PromptTuner(nn.Module):
@@ -101,6 +106,7 @@ def tune_prompts(
     lr: float = 0.1,
     diversity_weight: float = 1.0,
     amp: bool = False,
+    save_as: str | None = None,
 ) -> list[float]:
     """Train the prompts alone by SGD (momentum 0.9, rate falling with power 0.9); the task loss of every step.
 
@@ -112,6 +118,7 @@ def tune_prompts(
         lr: learning rate of the first.
         diversity_weight: of the penalty for masks that are alike.
         amp: run the teacher in bfloat16 autocast.
+        save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
 
     Raises:
         UserError: if there is no batch, an option is out of range, or the loss is not finite.
@@ -120,17 +127,26 @@ def tune_prompts(
     check_number("lr", lr)
     optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
     history: list[float] = []
-    for step, batch in zip(range(iterations), _forever(batches), strict=False):
+    # no bar where nobody watches, as in a log file
+    steps = tqdm(range(iterations), desc="tune prompts", disable=None)
+    for step, batch in zip(steps, _forever(batches), strict=False):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9
         optimizer.zero_grad()
         image, label = (plain_tensor(batch[key]).to(tuner.prompts[0].device) for key in ("image", "label"))
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=amp):
             task = task_loss(tuner(image), label)
-        if not task.isfinite():
-            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss", task.item(), "lower lr")
-        history.append(task.item())
         (task + diversity_weight * tuner.diversity).backward()
+        if not all(x.isfinite().all() for x in (task, *(p.grad for p in tuner.prompts if p.grad is not None))):
+            found = f"a loss of {task.item()}, or its gradient"
+            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss and gradient", found, "lower lr")
+        history.append(task.item())
         optimizer.step()
+    tenth = max(iterations // 10, 1)
+    first, last = statistics.fmean(history[:tenth]), statistics.fmean(history[-tenth:])
+    _log.info(f"{iterations} steps, segmentation loss of the masked teacher from {first:.4f} to {last:.4f}")
+    if save_as is not None:
+        tuner.save(save_as)
+        _log.info(f"Tuned prompts: {save_as}")
     return history
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from dcd_ext.errors import UserError
+from dcd_ext.io import save_checkpoint
 from dcd_ext.losses._haar import haar_levels, join, split
 
 __all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
@@ -68,17 +69,15 @@ def _overlap(masks: torch.Tensor) -> torch.Tensor:
     flat = masks.flatten(2)
     products = torch.bmm(flat, flat.mT)
     squares = products.diagonal(dim1=1, dim2=2)
-    dice = 2 * products / (squares[:, :, None] + squares[:, None, :])
+    # two masks that are zero everywhere are not alike
+    dice = 2 * products / (squares[:, :, None] + squares[:, None, :]).clamp_min(1e-8)
     pairs = dice.shape[1] * (dice.shape[1] - 1)
     return (dice.sum((1, 2)) - dice.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(pairs, 1)
 
 
 def save_prompts(path: str, prompts: Sequence[torch.Tensor]) -> None:
     """Write the prompts (J + 1, T, C_i) of all stages; read them with :func:`load_prompts`."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    partial = f"{path}.part"
-    torch.save({"format": _FORMAT, "prompts": [p.detach().cpu().clone() for p in prompts]}, partial)
-    os.replace(partial, path)
+    save_checkpoint({"format": _FORMAT, "prompts": [p.detach().cpu().clone() for p in prompts]}, path)
 
 
 def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.Tensor]:
@@ -87,7 +86,7 @@ def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.
     Raises:
         UserError: if the file is missing, is something else, or was tuned for other stages.
     """
-    next_step = "tune the prompts for this teacher and these taps first (dcd_ext.losses.tune_prompts)"
+    next_step = "tune the prompts for this teacher and these taps first: the same command with 'run tune_prompts'"
     if not os.path.isfile(path):
         raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
     try:

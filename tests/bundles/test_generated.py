@@ -18,6 +18,7 @@ DISTILLATION = {
     "teacher_reduction_factor",
     "teacher_def",
     "teacher",
+    "kd_stages",
     "taps",
     "kd_loss_def",
     "kd_loss",

@@ -1,15 +1,12 @@
 """Every shipped config end to end on small data: train, evaluate, infer."""
 
-import logging
-
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
 from monai.bundle import ConfigParser
-from monai.engines.utils import IterationEvents
 
+from tests.bundles.exact import assert_same_files, losses_of, run_until
 from tests.conftest import ROLES, SHORT, SMALL, TASKS, make_workflow, read_json
 
 pytestmark = [
@@ -116,16 +113,6 @@ def test_evaluation_scores_the_untouched_label_file(trained, prepared, tmp_path)
         assert metrics["cases"][entry["case"]]["classes"][name]["dice"] == pytest.approx(expected, abs=1e-6)
 
 
-def losses_of(workflow):
-    """Loss of every step, to the last bit."""
-    trainer = workflow.parser.get_parsed_content("train::trainer")
-    values = []
-    trainer.add_event_handler(
-        IterationEvents.BACKWARD_COMPLETED, lambda e: values.append(float(e.state.output["loss"].detach()))
-    )
-    return values
-
-
 def hippocampus(role, prepared, folder, **override):
     settings = {**SMALL["hippocampus"], **SHORT, **override}
     return make_workflow(
@@ -151,10 +138,6 @@ def test_weight_zero_gives_the_plain_students_losses_bit_for_bit(trained, prepar
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-class Interrupted(Exception):
-    """Stands for a killed process."""
-
-
 def test_an_interrupted_run_resumes_exactly(trained, prepared, tmp_path):
     override = {
         "teacher_ckpt": str(trained("hippocampus", "teacher") / "models" / "model.pt"),
@@ -167,38 +150,12 @@ def test_an_interrupted_run_resumes_exactly(trained, prepared, tmp_path):
 
     first = hippocampus("student_dcd", prepared, tmp_path / "parts", **override)
     first_losses = losses_of(first)
-
-    def interrupt():
-        raise Interrupted
-
-    trainer = first.parser.get_parsed_content("train::trainer")
-    trainer.add_event_handler(Events.EPOCH_STARTED(once=3), interrupt)
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)
-    with pytest.raises(RuntimeError) as error:
-        first.run()
-    assert isinstance(error.value.__cause__, Interrupted)
+    run_until(first, epoch=3)
     second = hippocampus("student_dcd", prepared, tmp_path / "parts", resume=True, **override)
     second_losses = losses_of(second)
     second.run()
     assert first_losses + second_losses == whole_losses and len(whole_losses) == 8
-    for file in ("models/model.pt", "checkpoint_last.pt"):
-        one, two = (torch.load(tmp_path / f / file, weights_only=True) for f in ("whole", "parts"))
-        assert_equal(one, two, file)
-
-
-def assert_equal(one, two, where):
-    """Nested containers of tensors and numbers, equal to the last bit."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_equal(one[key], two[key], f"{where}/{key}")
-    elif isinstance(one, (list, tuple)):
-        for i, (a, b) in enumerate(zip(one, two, strict=True)):
-            assert_equal(a, b, f"{where}/{i}")
-    else:
-        assert one == two, where
+    assert_same_files(tmp_path / "whole", tmp_path / "parts", "models/model.pt", "checkpoint_last.pt")
 
 
 def test_projections_are_trained_saved_and_absent_from_the_model(trained):

@@ -224,6 +224,17 @@ def test_diversity_is_the_mean_soft_dice_of_different_tokens():
     assert tuner.diversity.item() == pytest.approx(np.mean(expected))
 
 
+def test_masks_that_vanish_are_not_alike():
+    tuner = awake_tuner(tokens=3, levels=1).float()
+    x = features((4, 4, 2), 4, dtype=torch.float32).abs() + 1
+    tuner.prompts[0].data = torch.full_like(tuner.prompts[0], -1e3)
+    tuner(x)
+    # of the details some are positive and some negative, of the approximation all are positive
+    assert 0 < tuner.diversity < 0.5 + 1e-6
+    tuner.diversity.backward()
+    assert tuner.prompts[0].grad.isfinite().all()
+
+
 def test_tuning_changes_the_prompts_alone_and_helps(tmp_path):
     teacher = FrozenTeacher(make_toy())
     weights = {k: v.clone() for k, v in teacher.state_dict().items()}
