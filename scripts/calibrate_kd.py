@@ -14,8 +14,9 @@ from typing import Any
 
 from dcd_ext.bundle_tools import config_files, read_options
 from dcd_ext.calibration import SCOPES, calibrate
-from dcd_ext.errors import UserError, user_error
+from dcd_ext.errors import user_error
 from dcd_ext.io import write_json
+from dcd_ext.method_runs import method_files
 from dcd_ext.report.tables import Table, to_text
 
 
@@ -42,16 +43,10 @@ def methods(options: argparse.Namespace) -> dict[str, list[str]]:
         UserError: for a missing file or an unknown method.
     """
     files = config_files(options.config_file, options.bundle_root)
-    folder = Path(options.bundle_root) / "configs" / "methods"
-    if not options.methods:
-        last = Path(files[-1])
-        return {last.stem if last.parent.name == "methods" else "dcd": files}
-    known = ["dcd", *sorted(p.stem for p in folder.glob("*.json"))]
-    names = known if options.methods == ["all"] else options.methods
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError("unknown method", "--methods", ", ".join(known), unknown[0], "correct the spelling")
-    return {name: files if name == "dcd" else [*files, str(folder / f"{name}.json")] for name in names}
+    if options.methods:
+        return method_files(options.bundle_root, options.methods, files)
+    last = Path(files[-1])
+    return {last.stem if last.parent.name == "methods" else "dcd": files}
 
 
 def table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
@@ -96,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = {k: getattr(options, k) for k in ("bundle_root", "dataset_dir", "checkpoint", "target_ratio", "scope")}
     write_json({"format": "dcd-calibration-1", **chosen, "options": rest, "methods": results}, options.output)
     print(to_text(table(results, options)))
-    print(f"{options.output}; train with e.g. --kd_weight {results[name][options.scope]['proposed_weight']:.3g}")
+    weight = results[name][options.scope]["proposed_weight"]
+    print(f"{options.output}; train {name} with --kd_weight {weight:.3g}")
     return 0
 
 
