@@ -3,6 +3,7 @@
 #   ./runtests.sh            everything
 #   ./runtests.sh --quick    without the tests marked slow
 #   ./runtests.sh --setup    only install
+#   ./runtests.sh --integration   install MONAI Label and MONAI Deploy, too, and run the tests that need them, alone
 # Further arguments go to pytest, e.g. ./runtests.sh --quick -k wavelets
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -14,6 +15,13 @@ marker=()
 case "${1:-}" in
 --setup) exit 0 ;;
 --quick) shift; marker=(-m "not slow") ;;
+--integration)
+    shift
+    scripts/monai_label.sh --setup
+    scripts/monai_deploy.sh --setup
+    export DCD_INTEGRATION=1 # from now on a missing environment is a failure
+    exec "$PYTHON" -m pytest -m integration --durations 10 "$@"
+    ;;
 esac
 step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
 step "$PYTHON" -m ruff check .

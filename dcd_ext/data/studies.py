@@ -1,0 +1,113 @@
+"""A folder of images as MONAI Label wants it: one file per case, labels beside them in ``labels/final``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcd_ext.data.files import atomic_path, make_folder, save_nifti
+from dcd_ext.data.geometry import grid_difference, grid_of
+from dcd_ext.data.nifti import open_image, voxels
+from dcd_ext.errors import UserError
+
+__all__ = ["stack_channels", "write_studies"]
+
+_TOLERANCE_MM = 0.1
+
+
+def stack_channels(images: list[Path], output: Path) -> None:
+    """Write the files of one case as one 4-D NIfTI, channels last, which MONAI reads like the list of files.
+
+    Args:
+        images: files in the order of the bundle's ``channel_def``, all on one grid.
+        output: a ``.nii.gz`` file.
+
+    Raises:
+        UserError: if the grids differ by more than 0.1 mm anywhere, or the file cannot be written.
+    """
+    reference = open_image(images[0])
+    for path in images[1:]:
+        for check, expected, found in grid_difference(grid_of(reference), grid_of(open_image(path)), _TOLERANCE_MM):
+            raise UserError(
+                f"channels do not fit on each other ({check})",
+                f"{path}, compared with {images[0].name}",
+                expected,
+                found,
+                "register and resample the case first",
+            )
+    data = np.stack([voxels(path) for path in images], axis=-1)
+    # 8-byte numbers would only double the file: MONAI computes in float32
+    save_nifti(output, data.astype(np.float32) if data.dtype.itemsize > 4 else data, reference.affine)
+
+
+def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
+    """Fill a studies folder from a prepared data set.
+
+    A case with one channel becomes a link to its file, one with several channels a stacked copy. Labels are copied to
+    ``labels/final``, where MONAI Label looks for what to train with and saves what its users draw; a label that is
+    already there is kept.
+
+    Args:
+        datalist: ``datalist.json`` of ``scripts/prepare_data.py``.
+        output: the studies folder, made if needed; images of the same name are replaced.
+
+    Returns:
+        Number of images and of labels.
+
+    Raises:
+        UserError: if the list cannot be read, channels do not fit on each other, or the folder cannot be written.
+    """
+    cases = _cases(datalist)
+    final = make_folder(output / "labels" / "final")
+    for case in cases:
+        images = [datalist.parent / name for name in np.atleast_1d(case["image"])]
+        if len(images) > 1:
+            stack_channels(images, output / f"{case['case']}.nii.gz")
+        else:
+            _link(images[0], output / f"{case['case']}{_extension(images[0])}")
+        if "label" in case:
+            label = datalist.parent / case["label"]
+            _copy_once(label, final / f"{case['case']}{_extension(label)}")
+    return len(cases), sum("label" in case for case in cases)
+
+
+def _cases(datalist: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(datalist.read_text("utf-8"))
+        return [*content["training"], *content.get("test", [])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            "no data list",
+            datalist,
+            "a file written by scripts/prepare_data.py",
+            f"{type(error).__name__}: {error}",
+            "run: python scripts/prepare_data.py <task> --source <data> --output <folder>",
+        ) from error
+
+
+def _extension(path: Path) -> str:
+    return ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError("image not found", file, "a file", "none", "run scripts/check_data.py on the data list")
+    return file.resolve()
+
+
+def _copy_once(file: Path, copy: Path) -> None:
+    # a link would let MONAI Label write into the data set
+    if not copy.exists():
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(_existing(file), temporary)
+
+
+def _link(file: Path, link: Path) -> None:
+    temporary = link.with_name(f".tmp-{os.getpid()}-{link.name}")
+    temporary.symlink_to(_existing(file))
+    os.replace(temporary, link)

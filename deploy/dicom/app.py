@@ -1,0 +1,103 @@
+"""The application: load DICOM, choose and stack series, run a bundle, write a DICOM segmentation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import AppContext, Application, Image, IOType
+from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
+from monai.deploy.operators.dicom_seg_writer_operator import DICOMSegmentationWriterOperator
+from monai.deploy.operators.dicom_utils import ModelInfo
+from monai.deploy.operators.monai_bundle_inference_operator import (
+    BundleConfigNames,
+    IOMapping,
+    MonaiBundleInferenceOperator,
+)
+
+from dcd_ext.errors import UserError
+from deploy.dicom.bundle import read_labels
+from deploy.dicom.operators import ChannelSelector, ChannelStack
+from deploy.dicom.segments import describe_segments
+
+__all__ = ["SegmentationApp", "run"]
+
+
+class SegmentationApp(Application):
+    """DICOM in, DICOM SEG out.
+
+    Args:
+        bundle: folder with ``configs`` and ``models/model.ts`` or ``models/model.pt``.
+        patterns: regular expression of the series description per channel, in channel order.
+        source: folder with one study as DICOM files, at any depth.
+        output: receives the segmentation.
+    """
+
+    def __init__(self, bundle: Path, patterns: Mapping[str, str], source: Path, output: Path) -> None:
+        self.bundle = bundle
+        self.patterns = dict(patterns)
+        self.source = source
+        self.output = output
+        self.labels = read_labels(bundle)
+        super().__init__([sys.executable, "app"])
+
+    def compose(self) -> None:
+        """Connect the operators."""
+        metadata = json.loads((self.bundle / "configs" / "metadata.json").read_text("utf-8"))
+        load = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=self.source, name="load")
+        choose = ChannelSelector(self, patterns=self.patterns, name="choose")
+        stack = ChannelStack(self, name="stack")
+        infer = MonaiBundleInferenceOperator(
+            self,
+            input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
+            output_mapping=[IOMapping("pred", Image, IOType.IN_MEMORY)],
+            # without a model of its own the context would pick up any folder "models" of the working directory
+            app_context=AppContext({"model": str(self.bundle / "models" / "none")}),
+            bundle_path=self.bundle,
+            bundle_config_names=BundleConfigNames(config_names=["inference"]),
+            name="infer",
+        )
+        write = DICOMSegmentationWriterOperator(
+            self,
+            segment_descriptions=describe_segments(self.labels, self.bundle.name, metadata["version"]),
+            model_info=ModelInfo(metadata["authors"], self.bundle.name, metadata["version"], ""),
+            custom_tags={"SeriesDescription": f"{self.bundle.name} (AI, not for diagnosis)"[:64]},
+            output_folder=self.output,
+            name="write",
+        )
+        self.add_flow(load, choose, {("dicom_study_list", "dicom_study_list")})
+        self.add_flow(choose, stack, {("study_selected_series_list", "study_selected_series_list")})
+        self.add_flow(stack, infer, {("image", "image")})
+        self.add_flow(choose, write, {("study_selected_series_list", "study_selected_series_list")})
+        self.add_flow(infer, write, {("pred", "seg_image")})
+
+
+def run(bundle: Path, patterns: Mapping[str, str], source: Path, output: Path) -> Path:
+    """Segment one study.
+
+    Args:
+        bundle: the bundle's folder.
+        patterns: regular expression of the series description per channel.
+        source: folder with one study as DICOM files.
+        output: folder for the segmentation, made if needed.
+
+    Returns:
+        The DICOM segmentation.
+
+    Raises:
+        UserError: if the weights are missing, or the study does not fit the bundle.
+    """
+    if not any((bundle / "models" / name).is_file() for name in ("model.ts", "model.pt")):
+        found = "neither model.pt nor model.ts"
+        raise UserError("no weights", bundle / "models", "model.pt", found, "train the bundle or download its weights")
+    if not source.is_dir():
+        raise UserError("no input", source, "a folder of DICOM files", "no such folder", "pass --input <folder>")
+    before = set(output.glob("*.dcm"))
+    SegmentationApp(bundle, patterns, source, output).run()
+    written = sorted(set(output.glob("*.dcm")) - before)
+    if len(written) != 1:
+        raise UserError("no segmentation", output, "one new file", len(written), "read the log above")
+    return written[0]

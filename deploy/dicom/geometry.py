@@ -1,0 +1,99 @@
+"""Where the voxels of a DICOM series lie, and its voxels.
+
+The App SDK's own conversion is not used: it takes the row spacing for the column spacing, does not notice a missing
+slice, and gives the whole volume the number type of the first slice, which cuts off the fractions of rescaled values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dcd_ext.data.geometry import Grid
+from dcd_ext.errors import UserError
+
+__all__ = ["series_grid", "series_voxels", "sort_slices"]
+
+_GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def sort_slices(slices: Sequence[Any], name: str) -> list[Any]:
+    """Slices ordered along their common normal.
+
+    Args:
+        slices: pydicom datasets of one series.
+        name: what the series is called in an error.
+
+    Raises:
+        UserError: if there are fewer than two slices, one has no geometry, or they are not parallel.
+    """
+    if len(slices) < 2:
+        raise _error("no volume", name, "two or more slices", len(slices), "choose another series")
+    for dataset in slices:
+        missing = [key for key in _GEOMETRY if key not in dataset]
+        if missing:
+            raise _error("slice without geometry", name, missing[0], "none", "choose a series of plain slices")
+    first = np.array(slices[0].ImageOrientationPatient, float)
+    for dataset in slices:
+        if not np.allclose(np.array(dataset.ImageOrientationPatient, float), first, atol=1e-4):
+            found = list(dataset.ImageOrientationPatient)
+            raise _error("slices are not parallel", name, first.tolist(), found, "choose another series")
+    normal = np.cross(first[:3], first[3:])
+    return sorted(slices, key=lambda dataset: float(np.dot(normal, np.array(dataset.ImagePositionPatient, float))))
+
+
+def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> Grid:
+    """Grid of a series, voxels along x (columns), y (rows), z (slices), world RAS+ as in NIfTI.
+
+    Args:
+        slices: what :func:`sort_slices` returned.
+        name: what the series is called in an error.
+        tolerance_mm: how far a slice may lie from an even spacing.
+
+    Raises:
+        UserError: if slices differ in size or spacing, or are not evenly spaced, as when one is missing.
+    """
+    first = slices[0]
+    for dataset in slices:
+        expected = (first.Columns, first.Rows, *map(float, first.PixelSpacing))
+        found = (dataset.Columns, dataset.Rows, *map(float, dataset.PixelSpacing))
+        if not np.allclose(expected, found, rtol=1e-5):
+            raise _error("slices differ in size or pixel spacing", name, expected, found, "choose another series")
+    positions = np.array([dataset.ImagePositionPatient for dataset in slices], float)
+    step = (positions[-1] - positions[0]) / (len(slices) - 1)
+    offset = np.linalg.norm(positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1)
+    if offset.max() > tolerance_mm:
+        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+        raise _error(
+            "slices are not evenly spaced",
+            f"{name}, between slices {gaps.argmax() + 1} and {gaps.argmax() + 2} of {len(slices)}",
+            f"{np.median(gaps):.3f} mm",
+            f"{gaps.max():.3f} mm",
+            "look for a missing file of the series",
+        )
+    orientation = np.array(first.ImageOrientationPatient, float)
+    between_rows, between_columns = map(float, first.PixelSpacing)
+    lps = np.eye(4)
+    # the first triplet points along a row, from column to column
+    lps[:3, 0], lps[:3, 1] = orientation[:3] * between_columns, orientation[3:] * between_rows
+    lps[:3, 2], lps[:3, 3] = step, positions[0]
+    return Grid((int(first.Columns), int(first.Rows), len(slices)), _LPS_TO_RAS @ lps)
+
+
+def series_voxels(slices: Sequence[Any]) -> np.ndarray:
+    """Voxels (X, Y, Z), float32, with the modality's rescale slope and intercept applied.
+
+    Args:
+        slices: what :func:`sort_slices` returned.
+    """
+    from pydicom.pixels import apply_rescale
+
+    planes = [np.asarray(apply_rescale(dataset.pixel_array, dataset), np.float32) for dataset in slices]
+    return np.stack(planes).transpose(2, 1, 0)
+
+
+def _error(what: str, name: str, expected: object, found: object, next_step: str) -> UserError:
+    return UserError(what, f"series {name}", expected, found, next_step)

@@ -1,0 +1,104 @@
+"""Two operators between the App SDK's DICOM loader and its bundle inference: choose the series, stack their voxels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from monai.deploy.core import Fragment, Image, Operator, OperatorSpec
+from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
+
+from dcd_ext.data.geometry import grid_difference
+from dcd_ext.errors import UserError
+from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
+from deploy.dicom.series import choose_series
+
+__all__ = ["ChannelSelector", "ChannelStack"]
+
+logger = logging.getLogger(__name__)
+
+
+class ChannelSelector(Operator):
+    """Chooses one series per channel by its description. The App SDK's selector takes the first of several in silence.
+
+    Named input: ``dicom_study_list``. Named output: ``study_selected_series_list``, series in channel order.
+
+    Args:
+        fragment: the application.
+        patterns: regular expression per channel, in channel order.
+    """
+
+    def __init__(self, fragment: Fragment, *args: Any, patterns: Mapping[str, str], **kwargs: Any) -> None:
+        self.patterns = dict(patterns)
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("dicom_study_list")
+        spec.output("study_selected_series_list")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Choose.
+
+        Raises:
+            UserError: if there is not exactly one study, or not exactly one series for a channel.
+        """
+        studies = op_input.receive("dicom_study_list")
+        if len(studies) != 1:
+            raise UserError("no single study", "input folder", "one study", len(studies), "pass one study at a time")
+        mr = [series for series in studies[0].get_all_series() if series.Modality == "MR"]
+        selection = StudySelectedSeries(studies[0])
+        for channel, series in choose_series(self.patterns, mr).items():
+            logger.info("channel %s: series %r", channel, series.SeriesDescription)
+            selection.add_selected_series(SelectedSeries(channel, series))
+        op_output.emit([selection], "study_selected_series_list")
+
+
+class ChannelStack(Operator):
+    """Stacks the chosen series into one image (X, Y, Z, C), after checking that they share a grid.
+
+    Named input: ``study_selected_series_list``. Named output: ``image``, with the metadata MONAI's transforms read.
+
+    Args:
+        fragment: the application.
+        tolerance_mm: how far the grids of two series may lie apart at the farthest corner.
+    """
+
+    def __init__(self, fragment: Fragment, *args: Any, tolerance_mm: float = 0.1, **kwargs: Any) -> None:
+        self.tolerance_mm = tolerance_mm
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("study_selected_series_list")
+        spec.output("image")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Stack.
+
+        Raises:
+            UserError: if a series is no volume, or its grid differs from that of the first channel.
+        """
+        op_output.emit(self.stack(op_input.receive("study_selected_series_list")[0]), "image")
+
+    def stack(self, selection: StudySelectedSeries) -> Image:
+        """The image of one study; its series are sorted on the way, as the writer of the segmentation needs them."""
+        volumes, grids = [], []
+        for chosen in selection.selected_series:
+            series, name = chosen.series, f"{chosen.selection_name} ({chosen.series.SeriesDescription})"
+            slices = sort_slices([s.get_native_sop_instance() for s in series.get_sop_instances()], name)
+            rank = {id(dataset): position for position, dataset in enumerate(slices)}
+            series.get_sop_instances().sort(key=lambda s, rank=rank: rank[id(s.get_native_sop_instance())])
+            grids.append(series_grid(slices, name))
+            for check, expected, found in grid_difference(grids[0], grids[-1], self.tolerance_mm):
+                where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
+                step = "register and resample the series first"
+                raise UserError(f"series do not fit on each other ({check})", where, expected, found, step)
+            volumes.append(series_voxels(slices))
+        affine = grids[0].affine
+        metadata = {"affine": affine, "original_affine": affine.copy(), "space": "RAS", "original_channel_dim": -1}
+        # the inference operator leaves an image alone that has a spacing and an original affine
+        metadata |= {"spacing": grids[0].spacing, "spatial_shape": np.array(grids[0].shape)}
+        return Image(np.stack(volumes, axis=-1), metadata)

@@ -1,0 +1,42 @@
+"""How a DICOM segmentation describes the labels of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai.deploy.operators.dicom_seg_writer_operator import SegmentDescription
+from pydicom.sr.codedict import codes
+
+__all__ = ["describe_segments"]
+
+# property category and type (DICOM PS3.16, CID 7150 and 7151) by label name; a name that is not here is a "Lesion",
+# because a code that says more than the label would be wrong in an archive for good
+_CODES = {
+    "anterior": (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus),
+    "posterior": (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus),
+    "netc": (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm),
+    "et": (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm),
+}
+_LESION = (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion)
+
+
+def describe_segments(labels: Sequence[str], algorithm: str, version: str) -> list[SegmentDescription]:
+    """One description per label, in label order.
+
+    Args:
+        labels: names of the labels 1, 2, …; they become the segment labels.
+        algorithm: the bundle's name.
+        version: the bundle's version.
+    """
+    return [
+        SegmentDescription(
+            segment_label=label,
+            segmented_property_category=category,
+            segmented_property_type=kind,
+            algorithm_name=algorithm,
+            algorithm_family=codes.DCM.ArtificialIntelligence,
+            algorithm_version=version,
+        )
+        for label in labels
+        for category, kind in [_CODES.get(label.lower(), _LESION)]
+    ]

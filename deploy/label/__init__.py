@@ -1,0 +1,1 @@
+"""The MONAI Label app and the script that starts it."""

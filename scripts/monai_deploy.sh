@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Install the MONAI Deploy App SDK into .venv-deploy (once) and segment a DICOM study with a bundle, on the CPU.
+#   scripts/monai_deploy.sh single_series --bundle BUNDLE --input DICOM_FOLDER --output FOLDER [--series REGEX]
+#   scripts/monai_deploy.sh multi_series  --bundle BUNDLE --input DICOM_FOLDER --output FOLDER [--series CHANNEL=REGEX ...]
+#   scripts/monai_deploy.sh --setup      only install
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$root/scripts/setup_tool_venv.sh"
+
+after_install() {
+    # the SDK pins the CUDA 13 build of holoscan; the CUDA 12 build runs without a driver, too
+    install --no-deps monai-deploy-app-sdk==4.0.0
+}
+
+setup_tool_venv "${DCD_DEPLOY_VENV:-$root/.venv-deploy}" "$root/deploy/dicom"
+case "${1:-}" in
+--setup) exit 0 ;;
+single_series | multi_series) app="$1"; shift ;;
+*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+esac
+# holoscan loads the CUDA runtime even where there is no GPU, and asks for a large stack
+packages="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+export LD_LIBRARY_PATH="$packages/nvidia/cuda_runtime/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+ulimit -s 32768 2>/dev/null || true
+exec "$PYTHON" -m "deploy.dicom.$app" "$@"

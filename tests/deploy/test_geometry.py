@@ -1,0 +1,87 @@
+"""Series geometry against DICOM's equation C.7.6.2.1-1, written as a loop over voxels."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dcd_ext.errors import UserError
+from deploy.dicom.geometry import series_grid, sort_slices
+
+ROWS, COLUMNS, SLICES = 5, 7, 4
+SPACING = (0.9, 0.4)  # between rows, between columns
+THICKNESS = 3.0
+
+
+class Slice(dict):
+    """The few attributes of a pydicom dataset that are read."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.fixture
+def slices():
+    """An oblique series, files in random order."""
+    axes = Rotation.from_euler("xyz", [12, -20, 33], degrees=True).as_matrix()
+    origin = np.array([-40.0, 25.0, 110.0])
+    made = [
+        Slice(
+            ImageOrientationPatient=[*axes[:, 0], *axes[:, 1]],
+            ImagePositionPatient=list(origin + k * THICKNESS * axes[:, 2]),
+            PixelSpacing=list(SPACING),
+            Rows=ROWS,
+            Columns=COLUMNS,
+            InstanceNumber=k,
+        )
+        for k in range(SLICES)
+    ]
+    return [made[i] for i in (2, 0, 3, 1)]
+
+
+def patient_position(dataset, row, column):
+    """C.7.6.2.1-1: position of a voxel in LPS millimetres."""
+    orientation, between_rows, between_columns = dataset.ImageOrientationPatient, *dataset.PixelSpacing
+    return [
+        dataset.ImagePositionPatient[i]
+        + orientation[i] * between_columns * column
+        + orientation[3 + i] * between_rows * row
+        for i in range(3)
+    ]
+
+
+def test_every_voxel_lies_where_dicom_says(slices):
+    ordered = sort_slices(slices, "x")
+    assert [dataset.InstanceNumber for dataset in ordered] == [0, 1, 2, 3]
+    grid = series_grid(ordered, "x")
+    assert grid.shape == (COLUMNS, ROWS, SLICES)
+    np.testing.assert_allclose(grid.spacing, [SPACING[1], SPACING[0], THICKNESS])
+    for k, dataset in enumerate(ordered):
+        for row, column in [(0, 0), (ROWS - 1, 2), (3, COLUMNS - 1)]:
+            left, posterior, superior = patient_position(dataset, row, column)
+            world = grid.affine @ [column, row, k, 1]
+            np.testing.assert_allclose(world[:3], [-left, -posterior, superior], atol=1e-9)
+
+
+def test_a_missing_slice_is_noticed(slices):
+    kept = [dataset for dataset in slices if dataset.InstanceNumber != 1]
+    with pytest.raises(UserError, match=r"not evenly spaced – series T1, between slices 1 and 2 of 3 .*found 6.000 mm"):
+        series_grid(sort_slices(kept, "T1"), "T1")
+
+
+def test_slices_of_two_directions_are_refused(slices):
+    slices[1]["ImageOrientationPatient"] = [1.0, 0, 0, 0, 1, 0]
+    with pytest.raises(UserError, match="slices are not parallel – series scout – expected"):
+        sort_slices(slices, "scout")
+
+
+def test_one_slice_or_no_position_is_no_volume(slices):
+    with pytest.raises(UserError, match="no volume – series x – expected two or more slices, found 1"):
+        sort_slices(slices[:1], "x")
+    del slices[0]["ImagePositionPatient"]
+    with pytest.raises(UserError, match="slice without geometry – series x – expected ImagePosit"):
+        sort_slices(slices, "x")
+
+
+def test_slices_of_two_sizes_are_refused(slices):
+    slices[2]["PixelSpacing"] = [0.9, 0.5]
+    with pytest.raises(UserError, match="slices differ in size or pixel spacing – series x"):
+        series_grid(sort_slices(slices, "x"), "x")

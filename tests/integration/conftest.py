@@ -1,0 +1,85 @@
+"""Real servers and apps in environments of their own: ``./runtests.sh --integration`` installs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from tests.conftest import BUNDLES, ROOT, SMALL
+
+REQUIRED = os.environ.get("DCD_INTEGRATION") == "1"
+# what the server and the app read lies in files, so a toy network has to be written there
+SHORT = {"iterations_per_epoch": 2, "num_workers": 0}
+
+
+def tool_environment(name: str) -> Path:
+    """Folder of an installed environment (``label``, ``deploy``); skips the test where there is none."""
+    folder = Path(os.environ.get(f"DCD_{name.upper()}_VENV", ROOT / f".venv-{name}"))
+    if not (folder / ".installed").is_file():
+        reason = f"{folder.name} is not installed: ./runtests.sh --integration, or scripts/monai_{name}.sh --setup"
+        pytest.fail(reason) if REQUIRED else pytest.skip(reason)
+    return folder
+
+
+def dicom_study() -> Path:
+    """The real MR study of four series; skips the test where it is not at hand."""
+    shared = Path(os.environ.get("DCD_DATA_DIR", ROOT.parent / "shared" / "data"))
+    if not (shared / "dicom_mr_study").is_dir():
+        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {shared})")
+    return (shared / "dicom_mr_study").resolve()
+
+
+def toy_bundle(name: str, folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """A copy of a shipped bundle with a network small enough for a test and seeded random weights.
+
+    Args:
+        name: ``<task>_segmentation_<role>``.
+        folder: receives the copy.
+        seed: of the weights.
+        settings: further entries of both configs, such as ``pixdim``.
+    """
+    bundle = folder / name
+    shutil.copytree(BUNDLES / name, bundle, ignore=shutil.ignore_patterns("*.pt", "*.ts", "eval"))
+    small = {**SMALL[name.partition("_")[0]], **settings}
+    for config, extra in (("inference", {}), ("train", SHORT)):
+        path = bundle / "configs" / f"{config}.json"
+        content = {**json.loads(path.read_text("utf-8")), **small, **extra}
+        if "kd_schedule" in content:  # distil from the first step
+            content["kd_schedule"].update(start=0, ramp=0.1)
+        path.write_text(json.dumps(content, indent=4), "utf-8")
+    torch.manual_seed(seed)
+    network = ConfigParser({**content, "deep_supervision": False}).get_parsed_content("network_def")
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    return bundle
+
+
+def bundle_inference(bundle: Path, dataset_dir: Path, output: Path) -> list[Path]:
+    """Label maps of the bundle's own ``run inference``, the judge of every server.
+
+    Args:
+        bundle: the bundle.
+        dataset_dir: folder with ``datalist.json``.
+        output: receives the label maps.
+    """
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--bundle_root", str(bundle)]
+    command += ["--config_file", str(bundle / "configs" / "inference.json"), "--dataset_dir", str(dataset_dir)]
+    call([*command, "--output_dir", str(output)])
+    return sorted(output.rglob("*_seg.nii.gz"))
+
+
+def call(command: Sequence[str], code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command from another directory and check its exit code."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, env=variables, timeout=900)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result

@@ -1,0 +1,101 @@
+"""MONAI Deploy: a real MR study in, a DICOM segmentation out, judged without the App SDK."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.conftest import call, dicom_study, tool_environment, toy_bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+# a coarse grid: a whole head in a few windows
+COARSE = {"pixdim": [3.0, 3.0, 3.0], "patch_size": [64, 64, 64], "overlap": 0.25}
+CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
+
+
+@pytest.fixture(scope="module")
+def python():
+    """Python of the Deploy environment."""
+    return str(tool_environment("deploy") / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def brats(tmp_path_factory):
+    """A toy bundle of four channels."""
+    return toy_bundle("brats24_segmentation_student", tmp_path_factory.mktemp("deploy"), **COARSE)
+
+
+def segment(app, bundle, source, output, *options, code=0):
+    """Run an app as a user does."""
+    command = [str(ROOT / "scripts" / "monai_deploy.sh"), app, "--bundle", str(bundle), "--input", str(source)]
+    return call([*command, "--output", str(output), *options], code)
+
+
+def judge(python, bundle, output, folders):
+    """What the judge finds about the one segmentation in a folder."""
+    [file] = Path(output).glob("*.dcm")
+    script = str(ROOT / "tests" / "integration" / "judge_segmentation.py")
+    result = call([python, script, str(bundle), str(file), *map(str, folders)], PYTHONPATH=str(ROOT))
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_four_series_become_four_channels_and_one_segmentation(python, brats, tmp_path):
+    study = dicom_study()
+    result = segment("multi_series", brats, study, tmp_path / "out")
+    assert Path(result.stdout.splitlines()[-1]).parent == tmp_path / "out"
+    found = judge(python, brats, tmp_path / "out", [study / name for name in CHANNELS])
+    assert found["modality"] == "SEG" and found["same_study"]
+    assert found["segments"] == ["NETC", "SNFH", "ET", "RC"]
+    assert "brats24_segmentation_student" in found["description"]
+    assert found["pixel_difference"] == 0 and found["affine_difference_mm"] < 1e-3
+    assert len(found["labels"]) > 1 and found["voxels"] == 512 * 512 * 22
+    assert found["wrong_voxels"] == 0
+
+
+def test_one_series_becomes_one_segmentation(python, tmp_path):
+    study = dicom_study()
+    bundle = toy_bundle("hippocampus_segmentation_student_dcd", tmp_path, **COARSE)
+    segment("single_series", bundle, study, tmp_path / "out", "--series", "^T1post$")
+    found = judge(python, bundle, tmp_path / "out", [study / "t1c"])
+    assert found["segments"] == ["Anterior", "Posterior"] and found["types"] == ["Hippocampus"] * 2
+    assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
+
+
+def test_a_missing_series_is_named(python, brats, tmp_path):
+    study = dicom_study()
+    for name in CHANNELS[:3]:
+        shutil.copytree(study / name, tmp_path / "study" / name)
+    result = segment("multi_series", brats, tmp_path / "study", tmp_path / "out", code=1)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: series for t2f is missing – channel t2f, pattern flair|t2f – expected one series, ")
+    assert "'T1pre_reg'" in last and last.endswith("name the series with --series CHANNEL=REGEX")
+    assert not list(tmp_path.rglob("out/*.dcm"))
+
+
+def test_series_on_other_places_or_with_a_slice_missing_are_refused(python, brats, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(dicom_study(), study)
+    (study / "t2w" / "000007.dcm").unlink()
+    error = segment("multi_series", brats, study, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: slices are not evenly spaced – series t2w (T2_reg), between slices ")
+    shutil.rmtree(study / "t2w")
+    shutil.copytree(dicom_study() / "t2w", study / "t2w")
+    move = "import sys, pydicom\nfor f in sys.argv[1:]:\n d = pydicom.dcmread(f)\n d.ImagePositionPatient[0] += 5\n"
+    call([python, "-c", move + " d.save_as(f)", *map(str, (study / "t2w").iterdir())])
+    error = segment("multi_series", brats, study, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: series do not fit on each other (affine) – series t2w (T2_reg), compared with t1n")
+    assert "found 5 mm" in error
+    assert not list(tmp_path.rglob("out/*.dcm"))
+
+
+def test_a_bundle_without_weights_or_of_the_wrong_kind_is_refused(python, brats, tmp_path):
+    bundle = toy_bundle("brats24_segmentation_student", tmp_path)
+    (bundle / "models" / "model.pt").unlink()
+    error = segment("multi_series", bundle, tmp_path, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: no weights – ") and "expected model.pt" in error
+    error = segment("single_series", brats, tmp_path, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: bundle of several channels – ") and error.endswith("use multi_series")

@@ -1,0 +1,164 @@
+"""MONAI Label: a real server on loopback, real requests, and label maps compared voxel for voxel."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+import requests
+import torch
+
+from dcd_ext.data.studies import write_studies
+from tests.conftest import ROLES, ROOT
+from tests.integration.conftest import bundle_inference, tool_environment, toy_bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+HIPPOCAMPUS = [f"hippocampus_segmentation_{role}" for role in ROLES]
+BRATS = "brats24_segmentation_student"
+TRAIN = {"max_epochs": 1, "val_split": 0.4, "device": "cpu", "multi_gpu": False}
+
+
+class Server:
+    """A running server and where its files are."""
+
+    def __init__(self, folder: Path, bundles: list[Path]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.app, self.log = folder / "app", folder / "server.log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [str(ROOT / "scripts" / "monai_label.sh"), "--studies", str(folder / "studies")]
+        command += ["--app", str(self.app), "--port", str(self.port), *map(str, bundles)]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd="/", stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+            )
+
+    def wait(self, seconds: float = 300) -> None:
+        """Until it answers."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                requests.get(f"{self.url}/info/", timeout=60).raise_for_status()
+                return
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        pytest.fail(self.log.read_text())
+
+    def infer(self, model: str, image: str) -> nib.Nifti1Image:
+        """The label map of one image."""
+        reply = requests.post(f"{self.url}/infer/{model}", params={"image": image, "output": "image"}, timeout=600)
+        assert reply.status_code == 200, reply.text + self.log.read_text()
+        import gzip
+
+        return nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(reply.content)))
+
+    def train(self, model: str) -> dict:
+        """Train and wait for the end; the task as the server describes it."""
+        url = f"{self.url}/train/{model}"
+        reply = requests.post(url, params={"run_sync": "true"}, json=TRAIN, timeout=900)
+        assert reply.status_code == 200, reply.text + self.log.read_text()
+        return reply.json()
+
+    def weights(self, model: str) -> dict:
+        """State dict of the server's copy of a bundle."""
+        return torch.load(self.app / "model" / model / "models" / "model.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def served(prepared, tmp_path_factory):
+    """One server for the module: all hippocampus bundles and one of four channels, on synthetic data."""
+    tool_environment("label")
+    folder = tmp_path_factory.mktemp("label")
+    write_studies(prepared("hippocampus") / "datalist.json", folder / "studies")
+    write_studies(prepared("brats24") / "datalist.json", folder / "brats")
+    for image in (folder / "brats").glob("*.nii.gz"):
+        image.rename(folder / "studies" / image.name)  # without labels: nobody trains hippocampi with brains
+    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate([*HIPPOCAMPUS, BRATS])]
+    server = Server(folder, bundles)
+    server.bundles = {bundle.name: bundle for bundle in bundles}
+    try:
+        server.wait()
+        yield server
+    finally:
+        os.killpg(server.process.pid, signal.SIGTERM)
+        server.process.wait(60)
+
+
+def test_every_bundle_is_listed_with_its_labels_and_can_be_trained(served):
+    info = requests.get(f"{served.url}/info/", timeout=60).json()
+    assert set(info["models"]) == set(info["trainers"]) == {*HIPPOCAMPUS, BRATS}
+    for name in HIPPOCAMPUS:
+        assert info["models"][name]["labels"] == {"anterior": 1, "posterior": 2}
+        assert info["models"][name]["type"] == "segmentation" and info["models"][name]["dimension"] == 3
+    assert info["models"][BRATS]["labels"] == {"netc": 1, "snfh": 2, "et": 3, "rc": 4}
+
+
+def test_the_server_is_reachable_from_this_machine_only(served):
+    processes = [psutil.Process(served.process.pid)]
+    processes += processes[0].children(recursive=True)
+    addresses = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("name", [*HIPPOCAMPUS, BRATS])
+def test_a_label_map_equals_the_bundle_s_own_voxel_for_voxel(served, prepared, tmp_path, name):
+    data = prepared(name.partition("_")[0])
+    case = json.loads((data / "datalist.json").read_text("utf-8"))["test"][0]["case"]
+    [own] = bundle_inference(served.bundles[name], data, tmp_path)
+    expected, found = nib.load(own), served.infer(name, case)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-5)
+    assert len(np.unique(np.asarray(expected.dataobj))) > 1  # a constant map would agree by accident
+
+
+def test_training_changes_the_server_s_copy_and_nothing_else(served, prepared):
+    name = "hippocampus_segmentation_student"
+    case = json.loads((prepared("hippocampus") / "datalist.json").read_text("utf-8"))["test"][0]["case"]
+    before, original = served.weights(name), (served.bundles[name] / "models" / "model.pt").read_bytes()
+    assert served.train(name)["status"] == "DONE", served.log.read_text()
+    after = served.weights(name)
+    assert before.keys() == after.keys()
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(changed) > len(before) / 2
+    # it went on from the weights that were there: two steps do not lead far
+    far = max((before[key] - after[key]).abs().max() for key in before)
+    assert far < 0.2
+    assert (served.bundles[name] / "models" / "model.pt").read_bytes() == original
+    assert np.asarray(served.infer(name, case).dataobj).ndim == 3  # the new weights are loaded
+
+
+def test_the_distilled_student_finds_its_teacher_beside_it(served):
+    name = "hippocampus_segmentation_student_dcd"
+    assert served.train(name)["status"] == "DONE", served.log.read_text()
+    assert "kd_loss" in served.log.read_text()
+    teacher = served.app / "model" / "hippocampus_segmentation_teacher" / "models" / "model.pt"
+    teacher.rename(teacher.with_suffix(".away"))
+    try:
+        task = served.train(name)
+    finally:
+        teacher.with_suffix(".away").rename(teacher)
+    assert task["status"] == "ERROR"
+    last = "\n".join(task["details"])
+    assert "weights not found" in last and "train the teacher bundle first, or pass --teacher_ckpt" in last
+
+
+def test_batch_inference_and_the_next_image(served):
+    reply = requests.post(f"{served.url}/activelearning/random", timeout=60)
+    assert reply.status_code == 200 and reply.json()["id"]
+    url = f"{served.url}/batch/infer/{HIPPOCAMPUS[1]}"
+    settings = {"device": "cpu", "multi_gpu": False, "max_workers": 1, "max_batch_size": 1}
+    reply = requests.post(url, params={"images": "labeled", "run_sync": "true"}, json=settings, timeout=600)
+    assert reply.status_code == 200, reply.text
