@@ -13,7 +13,7 @@ after_install() {
     # operators beside a CPU torch and refuse to be imported; without this file they do not try.
     "$PYTHON" -c "import torchvision" 2>/dev/null ||
         : >"$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision/_meta_registrations.py"
-    "$PYTHON" -c "import torchvision, monailabel"
+    "$PYTHON" -c "import monailabel.interfaces.app, monailabel.transform.post, dcd_ext.handlers"
 }
 
 setup_tool_venv "${DCD_LABEL_VENV:-$root/.venv-label}" "$root/deploy/label"

@@ -63,6 +63,10 @@ class BundleTrain(BundleTrainTask):
         overrides["val_interval"] = min(self.bundle_config.get("val_interval", 1), epochs)
         return overrides
 
+    def run_single_gpu(self, request: dict[str, Any], overrides: dict[str, Any]) -> None:
+        """A viewer sends the option ``run_id`` back as it was offered, empty."""
+        super().run_single_gpu({**request, "run_id": request.get("run_id") or "run"}, overrides)
+
 
 class BundleApp(MONAILabelApp):
     """Serves the bundles in ``<app>/model`` that ``--conf models a,b`` names; asks no model zoo.

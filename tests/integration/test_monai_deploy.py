@@ -39,7 +39,10 @@ def judge(python, bundle, output, folders):
     """What the judge finds about the one segmentation in a folder."""
     [file] = Path(output).glob("*.dcm")
     script = str(ROOT / "tests" / "integration" / "judge_segmentation.py")
-    result = call([python, script, str(bundle), str(file), *map(str, folders)], PYTHONPATH=str(ROOT))
+    # importing monai imports the App SDK there, which wants the CUDA runtime
+    [runtime] = Path(python).parents[1].glob("lib/python*/site-packages/nvidia/cuda_runtime/lib")
+    environment = {"PYTHONPATH": str(ROOT), "LD_LIBRARY_PATH": str(runtime)}
+    result = call([python, script, str(bundle), str(file), *map(str, folders)], **environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 
