@@ -38,7 +38,8 @@ class WithoutText:
         """Apply the transform to the other entries and put the text back."""
         prefixes = tuple(f"{key}_" for key in self.transform.keys)
         aside = {k: v for k, v in data.items() if k.startswith(prefixes) and not isinstance(v, dict)}
-        return {**self.transform({k: v for k, v in data.items() if k not in aside}), **aside}
+        transformed: Any = self.transform({k: v for k, v in data.items() if k not in aside})
+        return {**transformed, **aside}
 
 
 class BundleInfer(BundleInferTask):

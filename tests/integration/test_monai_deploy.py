@@ -59,12 +59,30 @@ def test_four_series_become_four_channels_and_one_segmentation(python, brats, tm
     assert found["wrong_voxels"] == 0
 
 
-def test_one_series_becomes_one_segmentation(python, tmp_path):
-    study = dicom_study()
+# an empty first slice, fractions and oblong pixels: all that the App SDK's own conversion gets wrong
+DIFFICULT = """
+import sys, pydicom
+for file in sys.argv[1:]:
+    dataset = pydicom.dcmread(file)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 0.37, 0
+    dataset.PixelSpacing = [0.6, 0.45]
+    if dataset.InstanceNumber in (1, 22):
+        dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(file)
+"""
+
+
+@pytest.mark.parametrize("difficult", [False, True])
+def test_one_series_becomes_one_segmentation(python, tmp_path, difficult):
+    study = tmp_path / "study"
+    shutil.copytree(dicom_study(), study)
+    if difficult:
+        call([python, "-c", DIFFICULT, *map(str, (study / "t1c").iterdir())])
     bundle = toy_bundle("hippocampus_segmentation_student_dcd", tmp_path, **COARSE)
     segment("single_series", bundle, study, tmp_path / "out", "--series", "^T1post$")
     found = judge(python, bundle, tmp_path / "out", [study / "t1c"])
     assert found["segments"] == ["Anterior", "Posterior"] and found["types"] == ["Hippocampus"] * 2
+    assert found["pixel_difference"] < 1e-3 and found["affine_difference_mm"] < 1e-3
     assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
 
 
