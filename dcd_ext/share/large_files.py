@@ -1,0 +1,51 @@
+"""Weights that travel beside the zip, as in the model zoo: ``large_files.yml`` says where they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
+from dcd_ext.share.sums import file_sha256
+
+__all__ = ["listed_files", "move_out"]
+
+LARGE_FILES = "large_files.yml"
+
+
+def move_out(root: Path, target: Path, url: str) -> None:
+    """Move the weights of a bundle out of its folder and list them.
+
+    Args:
+        root: the bundle's folder; its ``models`` are moved and ``large_files.yml`` is written.
+        target: folder to upload below ``url``; the files keep their path inside the bundle.
+        url: where they will be downloaded from.
+
+    Raises:
+        UserError: if the URL is neither https nor this machine's.
+    """
+    if not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
+        raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
+    entries = []
+    for file in sorted((root / "models").glob("model.*")):
+        path = file.relative_to(root).as_posix()
+        entries.append(
+            {
+                "path": path,
+                "url": f"{url.rstrip('/')}/{path}",
+                "hash_val": file_sha256(file),
+                "hash_type": "sha256",
+            }
+        )
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target / path)
+    write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False), root / LARGE_FILES)
+
+
+def listed_files(content: bytes) -> frozenset[str]:
+    """Paths that a ``large_files.yml`` lists."""
+    entries = (yaml.safe_load(content) or {}).get("large_files") or []
+    return frozenset(str(entry.get("path")) for entry in entries)

@@ -1,0 +1,83 @@
+"""Export to ONNX with a dynamic batch and dynamic spatial axes, and run it with ONNX Runtime."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcd_ext.errors import UserError
+from dcd_ext.share.folder import BundleFolder
+from dcd_ext.share.torchscript import run_monai
+
+__all__ = ["ONNX_TOLERANCE", "export_onnx", "run_onnx", "session"]
+
+# float32 sums in another order; logits are of the order of 1 to 10
+ONNX_TOLERANCE = 1e-4
+_AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}
+_OPSET = 17
+
+
+def export_onnx(bundle: BundleFolder, path: Path | None = None) -> Path:
+    """Write ``models/model.onnx`` with MONAI's ``onnx_export``.
+
+    The exporter that torch calls legacy is asked for: it keeps spatial axes dynamic in one pass over the trace.
+
+    Args:
+        bundle: a bundle with weights.
+        path: the file; default ``models/model.onnx``.
+
+    Raises:
+        UserError: if ``onnx`` is missing or the export fails.
+    """
+    _require("onnx")
+    path = path or bundle.root / "models" / "model.onnx"
+    converter = {
+        "input_names": ["image"],
+        "output_names": ["pred"],
+        "dynamic_axes": {"image": _AXES, "pred": _AXES},
+        "dynamo": False,
+        "opset_version": _OPSET,
+    }
+    shape = "[" + ",".join(map(str, bundle.smallest_input())) + "]"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, path.name)
+        run_monai(
+            *("onnx_export", "--net_id", "network_def", "--filepath", str(made), "--ckpt_file", str(bundle.weights)),
+            *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
+            *("--use_trace", "True", "--input_shape", shape, "--converter_kwargs", str(converter)),
+            cwd=bundle.root,
+        )
+        shutil.move(made, path)
+    return path
+
+
+def _require(package: str) -> Any:
+    try:
+        return __import__(package)
+    except ImportError as e:
+        raise UserError(
+            f"{package} is not installed", "ONNX", package, "nothing", "pip install -r requirements-dev.txt"
+        ) from e
+
+
+def session(path: Path, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU.
+
+    Args:
+        path: the ONNX file.
+        threads: of one operator; default: torch's.
+    """
+    runtime = _require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """Output of an ONNX file for ``image`` (B, M, X, Y, Z), on the CPU."""
+    return torch.from_numpy(session(path).run(None, {"image": image.numpy()})[0])

@@ -1,0 +1,93 @@
+"""SHA-256 of every file of a bundle, in the format of ``sha256sum``, and a zip that is the same whenever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+from dcd_ext.errors import UserError
+from dcd_ext.share.contents import Contents
+
+__all__ = ["SUMS", "check_sums", "file_sha256", "write_sums", "write_zip"]
+
+SUMS = "SHA256SUMS"
+# a zip stores local time; the model zoo uses this moment, too
+_MOMENT = (2022, 5, 30, 0, 0, 0)
+_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bundle_files(root: Path) -> list[Path]:
+    """All files of a folder, in an order that no system or locale changes."""
+    return sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix())
+
+
+def write_sums(root: Path) -> None:
+    """Write ``SHA256SUMS`` into a bundle's folder; ``sha256sum -c SHA256SUMS`` in there checks it."""
+    files = [p for p in bundle_files(root) if p.name != SUMS]
+    lines = [f"{file_sha256(p)}  {p.relative_to(root).as_posix()}\n" for p in files]
+    (root / SUMS).write_text("".join(lines), "utf-8", newline="\n")
+
+
+def write_zip(root: Path, path: Path) -> None:
+    """Zip a folder below its own name: same content, same bytes.
+
+    Nothing is compressed: weights hardly shrink, and another zlib would write other bytes.
+
+    Args:
+        root: folder; its name becomes the top folder of the zip.
+        path: the zip.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in bundle_files(root):
+            entry = zipfile.ZipInfo(f"{root.name}/{file.relative_to(root).as_posix()}", _MOMENT)
+            entry.create_system = 3  # Unix, also when made elsewhere
+            entry.external_attr = 0o100644 << 16
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=False) as target:
+                while block := source.read(2**20):
+                    target.write(block)
+
+
+def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:
+    """Compare every file with ``SHA256SUMS``.
+
+    Args:
+        contents: the bundle, folder or zip.
+        elsewhere: files that are listed but still have to be downloaded.
+
+    Returns:
+        Number of files compared.
+
+    Raises:
+        UserError: with the file's name, if one differs, is missing, or is not listed.
+    """
+    again = "download the bundle again"
+    if SUMS not in contents.files:
+        raise UserError("no checksums", SUMS, "a packed bundle", "none", "pack it: python scripts/pack_bundle.py")
+    listed: dict[str, str] = {}
+    for line in contents.read(SUMS).decode("utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise UserError("damaged file", SUMS, "<sha256>  <file> in each line", repr(line[:80]), again)
+        listed[match[2]] = match[1]
+    for file in sorted(contents.files.keys() - {SUMS} - listed.keys()):
+        raise UserError("file without a checksum", file, f"only files of {SUMS}", "one more", again)
+    for file, expected in listed.items():
+        if file not in contents.files:
+            if file in elsewhere:
+                continue
+            raise UserError("missing file", file, expected, "no such file", again)
+        found = hashlib.sha256(contents.read(file)).hexdigest()
+        if found != expected:
+            raise UserError("file differs from what was packed", file, expected, found, again)
+    return len(listed.keys() & contents.files.keys())

@@ -1,0 +1,48 @@
+"""Verify a bundle, folder or zip: the model zoo's checks and ours."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dcd_ext.errors import UserError
+from dcd_ext.share.checks import Result, Subject, run_checks
+from dcd_ext.share.contents import Contents, open_contents
+from dcd_ext.share.folder import BundleFolder
+from dcd_ext.share.verify_network import NETWORK_CHECKS
+from dcd_ext.share.verify_text import TEXT_CHECKS
+
+__all__ = ["verify"]
+
+
+def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
+    """Check a bundle.
+
+    Args:
+        path: folder or zip; a zip is unpacked into a temporary folder.
+        dataset_dir: prepared data of its task; if given, the README's commands are run.
+
+    Returns:
+        One result per check.
+
+    Raises:
+        UserError: if it is no bundle, or a file of a zip is damaged.
+    """
+    contents = open_contents(path)
+    if contents.findings:
+        raise UserError("unsafe paths", path, "files below the bundle", contents.findings[0], "do not unpack it")
+    if path.is_dir():
+        return run_checks(Subject(BundleFolder(path), contents, path, dataset_dir), [*TEXT_CHECKS, *NETWORK_CHECKS])
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, contents.name)
+        _unpack(contents, root)
+        subject = Subject(BundleFolder(root), contents, path, dataset_dir)
+        return run_checks(subject, [*TEXT_CHECKS, *NETWORK_CHECKS])
+
+
+def _unpack(contents: Contents, root: Path) -> None:
+    """Write the files; each is read to its end, which compares its CRC-32."""
+    for file in contents.files:
+        target = root / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(contents.read(file))
