@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.errors import UserError
@@ -34,7 +34,8 @@ def check_keys(bundle_root: str, extra_keys: tuple[str, ...] | list[str] = ()) -
         UserError: on the first unknown key, with the nearest known one.
     """
     folder = Path(bundle_root) / "configs"
-    files = sorted(folder.rglob("*.json"))
+    # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
+    files = sorted(folder.rglob("*.json")) or sorted(_running_folder().rglob("*.json"))
     if not files:
         raise UserError(
             "no bundle", bundle_root, "a folder with configs/metadata.json", "none", "pass --bundle_root <bundle>"
@@ -92,10 +93,21 @@ def _running_parser() -> ConfigParser:
     MONAI gives expressions no access to the merged config, and ``python -m monai.bundle run`` allows no workflow
     class of ours, so the call stack is the only place left to find it.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner: Any = frame.f_locals.get("self")
+    for owner in _callers():
         if isinstance(owner, ConfigParser):
             return owner
-        frame = frame.f_back
     raise RuntimeError("check_keys has to be called from a '$' expression of a bundle config")
+
+
+def _running_folder() -> Path:
+    """Folder of the config file that is being evaluated; one that does not exist outside of a workflow."""
+    workflows = (owner for owner in _callers() if isinstance(owner, ConfigWorkflow))
+    return next((Path(w.config_root_path) for w in workflows), Path("no config"))
+
+
+def _callers() -> Iterator[Any]:
+    """Every ``self`` on the call stack, innermost first."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame.f_locals.get("self")
+        frame = frame.f_back

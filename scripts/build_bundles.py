@@ -181,6 +181,7 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
         "train": train,
         "inference": build_config(source, "inference", task, role),
         "evaluate": load(source / "base" / "evaluate.json"),
+        "fast_cpu": load(source / "base" / "fast_cpu.json"),
         "multi_gpu_train": load(source / "base" / "multi_gpu_train.json"),
     }
     for overlay in sorted((source / "tasks").glob(f"{task_name}.*.json")):
@@ -190,6 +191,10 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
     files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
     files["configs/logging.conf"] = (source / "base" / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = build_readme(source, name, task, role, train)
+    files["docs/data_license.txt"] = (
+        "The bundle's code and configuration: Apache License 2.0, see LICENSE. No data are part of it.\n"
+        f"Data its weights are trained on: {task['readme']['data_license']}\n"
+    )
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return {f"{name}/{path}": text for path, text in files.items()}

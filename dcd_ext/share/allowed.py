@@ -24,7 +24,7 @@ def _names(prefix: str, names: str) -> frozenset[str]:
 # modules that may be imported; what may be used of them is decided name by name
 MODULES = words(
     "collections copy datetime dcd_ext dynamic_network_architectures functools glob ignite itertools json logging math "
-    "monai numpy os pathlib random re scripts sys time torch typing warnings"
+    "monai numpy openvino os pathlib random re scripts sys time torch typing warnings"
 )
 
 # classes defined in these packages may be built by "_target_"
@@ -68,7 +68,8 @@ FUNCTIONS = frozenset().union(
     _names("torch", "softmax sigmoid clamp sum mean max min exp log sqrt abs any all unique round float32 float16"),
     _names("torch", "bfloat16 float64 uint8 int16 int32 int64 long half float bool channels_last channels_last_3d"),
     _names("torch", "contiguous_format preserve_format no_grad inference_mode manual_seed set_num_threads compile"),
-    _names("torch", "get_num_threads Size isnan isfinite"),
+    _names("torch", "get_num_threads Size isnan isfinite from_numpy"),
+    _names("openvino", "Core convert_model"),
     _names("torch.jit", "load freeze optimize_for_inference"),
     _names("torch.cuda", "is_available set_device device_count current_device get_device_name empty_cache"),
     _names("torch.backends", "cudnn.benchmark cudnn.deterministic cudnn.is_available mkldnn.is_available"),
@@ -98,7 +99,7 @@ METHODS = words(
     "int item long max mean min modules named_modules named_parameters numel numpy parameters permute prod "
     "requires_grad_ reshape size squeeze state_dict stride sum to tolist train transpose type unsqueeze view "
     "buffers load_state_dict "
-    "attach run set_epoch setLevel isoformat strftime"
+    "attach compile_model run set_epoch setLevel isoformat strftime"
 )
 
 # of a pathlib.Path, and only written directly after it: Path(...).replace() moves a file, str.replace() does not

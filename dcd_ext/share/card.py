@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -99,8 +100,10 @@ def _teacher(name: str) -> str:
 
 
 def _split(commands: str) -> tuple[str, str]:
-    """Paragraph pairs (sentence, code block) for inference, and the others."""
-    pairs = re.findall(r"([^\n`][^`]*?)\n\n(```\n.*?\n```)", commands, re.DOTALL)
-    texts = [f"{sentence.strip()}\n\n{block}\n" for sentence, block in pairs]
-    inference = [t for t in texts if "run inference" in t]
-    return "\n".join(inference), "\n".join(t for t in texts if t not in inference) + "\n"
+    """Sentences with their code blocks: those for inference, and the others."""
+    inference, training = [], []
+    paragraphs = re.split(r"\n{2,}", commands.strip())
+    for sentence, block in itertools.pairwise(paragraphs):
+        if block.startswith("```"):
+            (inference if "run inference" in block else training).append(f"{sentence}\n\n{block}\n")
+    return "\n".join(inference), "\n".join(training) + "\n"

@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.share.folder import BundleFolder
 
-__all__ = ["export_torchscript", "run_monai", "strip_debug_records"]
+__all__ = ["export_torchscript", "load_torchscript", "run_monai", "strip_debug_records"]
 
 
 def run_monai(*arguments: str, cwd: Path) -> str:
@@ -72,6 +74,13 @@ def export_torchscript(bundle: BundleFolder, path: Path | None = None) -> Path:
 
 def _literal(shape: Sequence[int]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
+
+
+def load_torchscript(path: Path) -> Any:
+    """A TorchScript module on the CPU, in evaluation mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 announces the end of TorchScript
+        return torch.jit.load(str(path), map_location="cpu").eval()
 
 
 def strip_debug_records(source: Path, target: Path) -> None:

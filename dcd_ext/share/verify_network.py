@@ -13,15 +13,13 @@ from monai.data import load_net_with_metadata
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
 from dcd_ext.share.checks import NotApplicable, Subject
+from dcd_ext.share.export import TS_TOLERANCE, largest_difference
 from dcd_ext.share.onnx_export import ONNX_TOLERANCE, run_onnx
 from dcd_ext.share.readme import run_commands
 
 __all__ = ["NETWORK_CHECKS"]
 
 _TRAIN = "train it, or take a packed bundle"
-_TOLERANCE = 1e-5
-# further inputs than the traced one: (side of the deepest feature map, batch)
-_INPUTS = ((3, 1), (2, 2))
 
 
 def check_weights(subject: Subject) -> str:
@@ -59,7 +57,7 @@ def check_network(subject: Subject) -> str:
 def check_torchscript(subject: Subject) -> str:
     """``model.ts`` loads, holds the bundle's own configs, and computes what ``model.pt`` does, on other shapes, too."""
     path = subject.need("models/model.ts", "export it: python scripts/export_bundle.py")
-    eager = subject.bundle.network(subject.need("models/model.pt", _TRAIN))
+    subject.need("models/model.pt", _TRAIN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 announces the end of TorchScript
         exported, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
@@ -67,28 +65,20 @@ def check_torchscript(subject: Subject) -> str:
         "configs/inference.json"
     ):
         raise UserError("other configs inside", "models/model.ts", "those of the bundle", "others", "export it again")
-    worst = 0.0
-    for times, batch in _INPUTS:
-        image = subject.bundle.random_input(times, batch)
-        with torch.no_grad():
-            worst = max(worst, float((exported(image) - eager(image)).abs().max()))
-    if not worst < _TOLERANCE:
-        raise UserError("export differs", "models/model.ts", f"within {_TOLERANCE}", worst, "export it again")
-    return f"largest difference {worst:.1e} on {len(_INPUTS)} further shapes"
+    worst = largest_difference(path, lambda _, image: exported(image), subject.bundle)
+    if not worst < TS_TOLERANCE:
+        raise UserError("export differs", "models/model.ts", f"within {TS_TOLERANCE}", worst, "export it again")
+    return f"largest difference {worst:.1e} on further shapes and batches"
 
 
 def check_onnx(subject: Subject) -> str:
     """``model.onnx`` computes what ``model.pt`` does, on other shapes and batches, too."""
     path = subject.need("models/model.onnx", "optional")
-    eager = subject.bundle.network(subject.need("models/model.pt", _TRAIN))
-    worst = 0.0
-    for times, batch in _INPUTS:
-        image = subject.bundle.random_input(times, batch)
-        with torch.no_grad():
-            worst = max(worst, float((run_onnx(path, image) - eager(image)).abs().max()))
+    subject.need("models/model.pt", _TRAIN)
+    worst = largest_difference(path, run_onnx, subject.bundle)
     if not worst < ONNX_TOLERANCE:
         raise UserError("export differs", "models/model.onnx", f"within {ONNX_TOLERANCE}", worst, "export it again")
-    return f"largest difference {worst:.1e} on {len(_INPUTS)} further shapes"
+    return f"largest difference {worst:.1e} on further shapes and batches"
 
 
 def check_properties(subject: Subject) -> str:

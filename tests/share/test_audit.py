@@ -150,7 +150,7 @@ def test_our_bundles_pass(name):
         "  $os.system('x')",
         "$\tos.system('x')",
         "$[os for os in [1]]",
-        "$" + "(" * 150 + "1" + ")" * 150,
+        "$" + "(" * 240 + "1" + ")" * 240,
     ],
 )
 def test_expression_is_refused(expression, bundle):

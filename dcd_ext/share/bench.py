@@ -1,0 +1,159 @@
+"""Measure inference: seconds per volume, peak memory and Dice of a network in one way of running it.
+
+Each combination lives in a process of its own, so that its peak memory is its own; the processes take turns, so that a
+busy machine disturbs them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from monai.inferers import Inferer
+from monai.metrics import compute_dice
+
+from dcd_ext.errors import UserError
+from dcd_ext.share.backends import build
+from dcd_ext.share.folder import BundleFolder
+
+__all__ = ["Contender", "Volumes", "load_volumes"]
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Preprocessed images (1, M, X, Y, Z) and, where known, their label maps (1, 1, X, Y, Z)."""
+
+    images: list[torch.Tensor]
+    labels: list[torch.Tensor]
+
+
+def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, shape: tuple[int, ...] | None) -> Volumes:
+    """Volumes as the bundle's own preprocessing makes them, or noise of a given shape.
+
+    Args:
+        bundle: whose preprocessing is used.
+        dataset_dir: prepared data; the first ``count`` cases of fold 0. None: noise.
+        count: number of volumes.
+        shape: (X, Y, Z) of the noise; default: the bundle's patch.
+    """
+    spec = next(iter(bundle.metadata["network_data_format"]["inputs"].values()))
+    if dataset_dir is None:
+        generator = torch.Generator().manual_seed(0)
+        size = (1, spec["num_channels"], *(shape or spec["spatial_shape"]))
+        return Volumes([torch.randn(size, generator=generator) for _ in range(count)], [])
+    try:
+        cases = json.loads((dataset_dir / "datalist.json").read_text("utf-8"))["training"]
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError("no data list", dataset_dir, "datalist.json", e, "run scripts/prepare_data.py") from e
+    parser = bundle.parser()
+    parser.update({"transform_keys": ["image", "label"], "interpolation": ["bilinear", "nearest"]})
+    preprocessing = parser.get_parsed_content("preprocessing")
+    loaded = []
+    for case in [c for c in cases if c["fold"] == 0][:count]:
+        files = case["image"] if isinstance(case["image"], list) else [case["image"]]
+        paths = [str(dataset_dir / f) for f in files]
+        loaded.append(preprocessing({"image": paths, "label": str(dataset_dir / case["label"])}))
+    plain = [{k: item[k].as_tensor().contiguous()[None] for k in ("image", "label")} for item in loaded]
+    return Volumes([item["image"] for item in plain], [item["label"] for item in plain])
+
+
+class Contender:
+    """One network in one way of running it, in a process of its own.
+
+    Args:
+        root: the bundle.
+        backend: key of ``BACKENDS``.
+        volumes: what it infers.
+        threads: torch's and the backend's.
+    """
+
+    def __init__(self, root: Path, backend: str, volumes: Volumes, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = f"{root.name} {backend}"
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, root, backend, threads), daemon=True)
+        self._process.start()
+        other.close()
+        self._pipe.send(volumes)
+        self.start_seconds = float(self._answer())
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError as e:
+            raise UserError("a process ended early", self.name, "a result", "none", "is there enough memory?") from e
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def run(self) -> float:
+        """Seconds per volume of one pass over all volumes."""
+        self._pipe.send("run")
+        return float(self._answer())
+
+    def finish(self) -> dict[str, Any]:
+        """Peak memory in bytes above the idle process, and mean Dice per class; ends the process."""
+        self._pipe.send("finish")
+        answer = self._answer()
+        self._process.join()
+        return answer
+
+
+def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
+    """Build the network, then infer whenever asked."""
+    torch.set_num_threads(threads)
+    volumes: Volumes = pipe.recv()
+    idle = psutil.Process().memory_info().rss
+    try:
+        start = time.perf_counter()
+        bundle = BundleFolder(root)
+        network = build(bundle, backend)
+        inferer: Inferer = bundle.parser().get_parsed_content("inferer")
+        with torch.inference_mode():
+            inferer(volumes.images[0], network)  # compiles, and allocates what later passes use again
+        pipe.send(time.perf_counter() - start)
+    except UserError as e:
+        pipe.send(e)
+        return
+    while pipe.recv() == "run":
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for image in volumes.images:
+                inferer(image, network)
+        pipe.send((time.perf_counter() - start) / len(volumes.images))
+    peak = _peak_bytes() - idle
+    pipe.send({"peak_bytes": peak, "dice": _dice(network, inferer, volumes)})
+
+
+def _peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return int(info.peak_wset)
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _dice(network: Any, inferer: Inferer, volumes: Volumes) -> list[float] | None:
+    """Mean Dice per foreground class against the labels."""
+    scores = []
+    with torch.inference_mode():
+        for image, label in zip(volumes.images, volumes.labels, strict=False):
+            logits = inferer(image, network)
+            assert isinstance(logits, torch.Tensor)
+            one_hot = [
+                torch.nn.functional.one_hot(t.long(), logits.shape[1]).movedim(-1, 1)
+                for t in (logits.argmax(1), label[0])
+            ]
+            scores.append(compute_dice(*one_hot, include_background=False))
+    return torch.cat(scores).nanmean(0).tolist() if scores else None

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Seconds per volume, peak memory and Dice of teacher and student, eager and exported, with the same sliding window.
+
+Usage:
+    python scripts/bench_inference.py --teacher bundles/hippocampus_segmentation_teacher \\
+        --student bundles/hippocampus_segmentation_student_dcd [--dataset_dir prepared/hippocampus] [--markdown]
+
+A bundle without models/model.pt gets random weights in a temporary copy: they cost the same time, but have no Dice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_json
+from dcd_ext.share.backends import BACKENDS
+from dcd_ext.share.bench import Contender, load_volumes
+from dcd_ext.share.export import FORMATS
+from dcd_ext.share.folder import BundleFolder
+from dcd_ext.versions import environment
+
+
+def stage(root: Path, folder: Path, role: str, backends: list[str]) -> Path:
+    """A copy of the bundle with weights and the exports that the backends need."""
+    target = folder / role
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns("*.ts", "*.onnx", "eval"))
+    bundle = BundleFolder(target)
+    if not bundle.weights.is_file():
+        torch.manual_seed(0)
+        torch.save(bundle.parser().get_parsed_content("network_def").state_dict(), bundle.weights)
+    if any(b.startswith(("torchscript", "openvino")) for b in backends):
+        FORMATS["torchscript"][0](bundle)
+    if "onnxruntime" in backends:
+        FORMATS["onnx"][0](bundle)
+    return target
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All contenders in turns; medians and extremes in seconds per volume."""
+    torch.set_num_threads(args.threads)
+    volumes = load_volumes(BundleFolder(args.student), args.dataset_dir, args.volumes, args.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {"teacher": args.teacher, "student": args.student}
+        staged = {role: stage(root, Path(folder), role, args.backends) for role, root in roots.items()}
+        pairs = [("teacher", b) for b in args.backends if b in args.teacher_backends]
+        pairs += [("student", b) for b in args.backends]
+        contenders = {(r, b): Contender(staged[r], b, volumes, args.threads) for r, b in pairs}
+        times: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
+        for _ in range(args.repeats):
+            for pair, contender in contenders.items():
+                times[pair].append(contender.run())
+        rows = []
+        for pair, contender in contenders.items():
+            seconds = times[pair]
+            rows.append(
+                {
+                    **{"role": pair[0], "backend": pair[1], "seconds": statistics.median(seconds)},
+                    **{"min": min(seconds), "max": max(seconds), "start_seconds": contender.start_seconds},
+                    **contender.finish(),
+                }
+            )
+    reference = next((r["seconds"] for r in rows if (r["role"], r["backend"]) == ("teacher", "eager")), None)
+    for row in rows:
+        row["lower_percent"] = None if reference is None else 100 * (1 - row["seconds"] / reference)
+    return {
+        **{"teacher": args.teacher.name, "student": args.student.name, "volumes": len(volumes.images)},
+        **{"shape": list(volumes.images[0].shape[2:]), "repeats": args.repeats, "rows": rows},
+        "environment": {**environment(), "threads": args.threads},
+    }
+
+
+def table(result: dict[str, Any], markdown: bool) -> str:
+    """The result for people."""
+    rows = [["network", "run by", "s/volume", "min", "max", "lower by", "peak MiB", "start s", "mean Dice"]]
+    for r in result["rows"]:
+        lower = "–" if r["lower_percent"] is None else f"{r['lower_percent']:.1f} %"
+        dice = "–" if r["dice"] is None else f"{statistics.mean(r['dice']):.4f}"
+        numbers = [f"{r[k]:.4f}" for k in ("seconds", "min", "max")]
+        rows.append(
+            [
+                r["role"],
+                r["backend"],
+                *numbers,
+                lower,
+                f"{r['peak_bytes'] / 2**20:.0f}",
+                f"{r['start_seconds']:.1f}",
+                dice,
+            ]
+        )
+    if markdown:
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: command line without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        0, or 1 for an error of the user's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's bundle")
+    parser.add_argument("--student", type=Path, required=True, help="the student's bundle")
+    parser.add_argument("--dataset_dir", type=Path, help="prepared data (default: noise)")
+    parser.add_argument("--volumes", type=int, default=4, help="number of volumes in a pass (default 4)")
+    parser.add_argument("--shape", type=int, nargs=3, help="X Y Z of the noise (default: one patch)")
+    parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
+    parser.add_argument("--teacher_backends", nargs="+", choices=list(BACKENDS), default=["eager", "openvino bf16"])
+    parser.add_argument("--repeats", type=int, default=7, help="passes whose median counts (default 7)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
+    args = parser.parse_args(arguments)
+    try:
+        result = measure(args)
+        if args.json:
+            write_json(result, args.json)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(result, args.markdown))
+    shape = " × ".join(map(str, result["shape"]))
+    print(f"\n{result['volumes']} volumes ({shape}), median of {result['repeats']} passes, {args.threads} thread(s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

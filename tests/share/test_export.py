@@ -1,0 +1,119 @@
+"""Exports compute what the network does, for inputs of other shapes and batches, and say nothing of this machine."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import load_net_with_metadata
+
+from dcd_ext.share.folder import BundleFolder
+from dcd_ext.share.torchscript import load_torchscript
+from scripts import bench_inference, export_bundle
+from tests.conftest import read_json
+from tests.share.conftest import NAME
+
+pytestmark = pytest.mark.slow
+SHAPES = [(1, 1, 16, 24, 16), (2, 1, 24, 16, 32), (3, 1, 40, 56, 40)]
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    """The small bundle with TorchScript, and ONNX where its packages are."""
+    root = tmp_path_factory.mktemp("exported") / NAME
+    shutil.copytree(small, root)
+    assert export_bundle.main([str(root), "--formats", "torchscript"]) == 0
+    return root
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torchscript_is_exact_on_other_shapes(shape, exported):
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = BundleFolder(exported).network()(image)
+        assert (load_torchscript(exported / "models" / "model.ts")(image) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_torchscript_carries_configs_and_nothing_of_this_machine(exported):
+    path = exported / "models" / "model.ts"
+    _, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
+    assert metadata == read_json(exported / "configs" / "metadata.json") and b"network_def" in extra["inference.json"]
+    with zipfile.ZipFile(path) as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {"model"}
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"site-packages" not in content and str(exported.parent).encode() not in content
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_onnx_with_dynamic_batch_and_space(shape, exported):
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    path = exported / "models" / "model.onnx"
+    if not path.exists():
+        assert export_bundle.main([str(exported), "--formats", "onnx"]) == 0
+    onnx.checker.check_model(onnx.load(path))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (spec,) = session.get_inputs()
+    assert spec.name == "image" and spec.shape == ["batch", 1, "x", "y", "z"]
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = BundleFolder(exported).network()(image).numpy()
+    assert np.abs(session.run(["pred"], {"image": image.numpy()})[0] - expected).max() < 1e-4
+
+
+def infer(root, configs, data, output, *more):
+    files = [str(root / "configs" / f"{name}.json") for name in configs]
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--bundle_root", str(root)]
+    command += ["--config_file", str(files), "--dataset_dir", str(data), "--output_dir", str(output), *more]
+    result = subprocess.run(command, cwd=output.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (file,) = output.rglob("*_seg.nii.gz")
+    return nib.load(file)
+
+
+def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
+    """In float32: random weights leave ties that bfloat16 breaks otherwise. bench_inference compares the Dice."""
+    pytest.importorskip("openvino")
+    data = prepared("hippocampus")
+    plain = infer(exported, ["inference"], data, tmp_path / "plain")
+    precise = ("--openvino_config#INFERENCE_PRECISION_HINT", "f32")
+    fast = infer(exported, ["inference", "fast_cpu"], data, tmp_path / "fast", *precise)
+    assert np.array_equal(plain.affine, fast.affine) and plain.shape == fast.shape
+    assert (np.asarray(plain.dataobj) == np.asarray(fast.dataobj)).mean() > 0.9999
+    infer(exported, ["inference", "fast_cpu"], data, tmp_path / "bf16")
+
+
+def test_scripting_is_refused_with_one_line(exported, tmp_path):
+    """Why exports are traced: these networks choose their skip connection by a lambda."""
+    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def"]
+    command += ["--filepath", str(tmp_path / "model.ts"), "--config_file", "configs/inference.json"]
+    command += ["--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json"]
+    result = subprocess.run(command, cwd=exported, capture_output=True, text=True)
+    assert result.returncode != 0 and "torch.jit" in result.stderr
+
+
+def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
+    shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
+    assert export_bundle.main([str(tmp_path / NAME)]) == 1
+    assert "weights not found – " in capsys.readouterr().err
+
+
+def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path):
+    arguments = ["--teacher", str(exported), "--student", str(exported), "--volumes", "1", "--repeats", "1"]
+    arguments += ["--backends", "eager", "torchscript", "--teacher_backends", "eager", "--threads", "1"]
+    arguments += ["--dataset_dir", str(prepared("hippocampus")), "--json", str(tmp_path / "bench.json")]
+    assert bench_inference.main(arguments) == 0
+    rows = read_json(tmp_path / "bench.json")["rows"]
+    assert [(r["role"], r["backend"]) for r in rows] == [
+        ("teacher", "eager"),
+        ("student", "eager"),
+        ("student", "torchscript"),
+    ]
+    assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
+    assert rows[1]["dice"] == rows[2]["dice"] and len(rows[0]["dice"]) == 2
+    assert "torchscript" in capsys.readouterr().out

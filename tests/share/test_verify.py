@@ -1,0 +1,97 @@
+"""Verify: our bundles pass, and each check can fail."""
+
+import json
+import zipfile
+
+import pytest
+import torch
+
+from dcd_ext.share.checks import FAILED, OK, SKIPPED
+from dcd_ext.share.export import TS_TOLERANCE
+from dcd_ext.share.sums import write_sums
+from dcd_ext.share.verify import verify
+from dcd_ext.share.verify_text import TEXT_CHECKS
+from scripts import verify_bundle
+from tests.conftest import BUNDLES, read_json
+from tests.share.conftest import NAME
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(p.name for p in BUNDLES.iterdir()))
+def test_our_bundles(name):
+    """All nine, as they are committed: what needs weights does not apply."""
+    status = {r.check: r.status for r in verify(BUNDLES / name) if r.check not in ("weights", "torchscript", "onnx")}
+    assert status.pop("sha256") == status.pop("commands") == SKIPPED
+    assert set(status.values()) == {OK} and len(status) == len(TEXT_CHECKS) - 1 + 2, status
+
+
+@pytest.fixture
+def unpacked(packed, tmp_path):
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / NAME
+
+
+def test_a_packed_bundle(packed, unpacked, capsys):
+    assert verify_bundle.main([str(packed), str(unpacked)]) == 0
+    assert capsys.readouterr().out.count(" ok       torchscript  largest difference") == 2
+
+
+def edit(root, file, change):
+    path = root / file
+    path.write_text(change(path.read_text("utf-8")), "utf-8")
+
+
+def in_json(**values):
+    return lambda text: json.dumps({**json.loads(text), **values})
+
+
+def other_weights(root):
+    state = torch.load(root / "models" / "model.pt", weights_only=True)
+    torch.save({k: v + 100 * TS_TOLERANCE for k, v in state.items()}, root / "models" / "model.pt")
+
+
+DEFECTS = {
+    "files": lambda r: (r / "LICENSE").unlink(),
+    "version": lambda r: edit(r, "configs/metadata.json", in_json(version="9.9.9")),
+    "metadata": lambda r: edit(r, "configs/metadata.json", lambda t: t.replace('"task"', '"tasks"')),
+    "paths": lambda r: edit(r, "configs/train.json", in_json(dataset_dir="/home/me/data")),
+    "audit": lambda r: edit(r, "configs/train.json", in_json(output_dir="$os.system('x')")),
+    "readme": lambda r: edit(r, "docs/README.md", lambda t: t.replace("--dataset_dir", "--datset_dir")),
+    "weights": lambda r: edit(r, "docs/README.md", lambda t: t.replace(" parameters", "0 parameters")),
+    "network": lambda r: edit(
+        r, "configs/metadata.json", lambda t: t.replace('"num_channels": 3', '"num_channels": 2')
+    ),
+    "torchscript": other_weights,
+    "properties": lambda r: edit(r, "configs/inference.json", lambda t: t.replace('"inferer":', '"infere":')),
+}
+
+
+@pytest.mark.parametrize("check", DEFECTS)
+def test_each_check_fails_where_it_should(check, unpacked):
+    DEFECTS[check](unpacked)
+    write_sums(unpacked)
+    results = {r.check: r for r in verify(unpacked)}
+    assert results[check].status == FAILED, results[check]
+    assert results["sha256"].status == OK
+
+
+def test_a_large_file_belongs_elsewhere(unpacked):
+    (unpacked / "docs" / "atlas.bin").write_bytes(bytes(26_000_000))
+    (result,) = [r for r in verify(unpacked) if r.check == "sizes"]
+    assert result.status == FAILED and "docs/atlas.bin" in result.detail
+
+
+def test_debug_records_with_paths_are_found(unpacked):
+    """What ``ckpt_export`` alone would have left in the archive."""
+    path = unpacked / "models" / "model.ts"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model/code/__torch__/net.py.debug_pkl", b"\x80\x02X\x10\x00\x00\x00/home/me/net.py q")
+    (result,) = [r for r in verify(unpacked) if r.check == "paths"]
+    assert result.status == FAILED and "models/model.ts" in result.detail
+
+
+def test_network_definitions_are_equal_in_train_and_inference():
+    """What distillation changes is no part of the network: plain and distilled student infer with the same config."""
+    plain, distilled = (read_json(BUNDLES / f"{NAME}{s}" / "configs" / "inference.json") for s in ("", "_dcd"))
+    assert plain == distilled
