@@ -50,8 +50,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     volumes = load_volumes(BundleFolder(args.student), args.dataset_dir, args.volumes, args.shape)
     with tempfile.TemporaryDirectory() as folder:
         roots = {"teacher": args.teacher, "student": args.student}
-        staged = {role: stage(root, Path(folder), role, args.backends) for role, root in roots.items()}
-        pairs = [("teacher", b) for b in args.backends if b in args.teacher_backends]
+        backends = {"teacher": args.teacher_backends, "student": args.backends}
+        staged = {role: stage(root, Path(folder), role, backends[role]) for role, root in roots.items()}
+        pairs = [("teacher", b) for b in args.teacher_backends]
         pairs += [("student", b) for b in args.backends]
         contenders = {(r, b): Contender(staged[r], b, volumes, args.threads) for r, b in pairs}
         times: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}

@@ -11,7 +11,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
 from dcd_ext.share.sums import file_sha256
 
-__all__ = ["listed_files", "move_out"]
+__all__ = ["check_address", "listed_files", "move_out"]
 
 LARGE_FILES = "large_files.yml"
 
@@ -23,12 +23,7 @@ def move_out(root: Path, target: Path, url: str) -> None:
         root: the bundle's folder; its ``models`` are moved and ``large_files.yml`` is written.
         target: folder to upload below ``url``; the files keep their path inside the bundle.
         url: where they will be downloaded from.
-
-    Raises:
-        UserError: if the URL is neither https nor this machine's.
     """
-    if not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
-        raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
     entries = []
     for file in sorted((root / "models").glob("model.*")):
         path = file.relative_to(root).as_posix()
@@ -43,6 +38,16 @@ def move_out(root: Path, target: Path, url: str) -> None:
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         file.replace(target / path)
     write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False), root / LARGE_FILES)
+
+
+def check_address(url: str) -> None:
+    """Refuse an address that is neither https nor this machine's.
+
+    Raises:
+        UserError: then.
+    """
+    if not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
+        raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
 
 
 def listed_files(content: bytes) -> frozenset[str]:

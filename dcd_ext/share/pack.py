@@ -17,7 +17,7 @@ from dcd_ext.io import write_json, write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.share.card import front_matter, packed_readme
 from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.large_files import move_out
+from dcd_ext.share.large_files import check_address, move_out
 from dcd_ext.share.sums import file_sha256, write_sums, write_zip
 from dcd_ext.share.torchscript import export_torchscript
 
@@ -52,6 +52,8 @@ def pack(
     Raises:
         UserError: if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
     """
+    if large_files_url is not None:
+        check_address(large_files_url)
     source = BundleFolder(bundle)
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{source.name}_v{source.version}.zip"

@@ -85,7 +85,6 @@ def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
     fast = infer(exported, ["inference", "fast_cpu"], data, tmp_path / "fast", *precise)
     assert np.array_equal(plain.affine, fast.affine) and plain.shape == fast.shape
     assert (np.asarray(plain.dataobj) == np.asarray(fast.dataobj)).mean() > 0.9999
-    infer(exported, ["inference", "fast_cpu"], data, tmp_path / "bf16")
 
 
 def test_scripting_is_refused_with_one_line(exported, tmp_path):
@@ -105,15 +104,11 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
 
 def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path):
     arguments = ["--teacher", str(exported), "--student", str(exported), "--volumes", "1", "--repeats", "1"]
-    arguments += ["--backends", "eager", "torchscript", "--teacher_backends", "eager", "--threads", "1"]
+    arguments += ["--backends", "torchscript", "--teacher_backends", "eager", "--threads", "1"]
     arguments += ["--dataset_dir", str(prepared("hippocampus")), "--json", str(tmp_path / "bench.json")]
     assert bench_inference.main(arguments) == 0
     rows = read_json(tmp_path / "bench.json")["rows"]
-    assert [(r["role"], r["backend"]) for r in rows] == [
-        ("teacher", "eager"),
-        ("student", "eager"),
-        ("student", "torchscript"),
-    ]
+    assert [(r["role"], r["backend"]) for r in rows] == [("teacher", "eager"), ("student", "torchscript")]
     assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
-    assert rows[1]["dice"] == rows[2]["dice"] and len(rows[0]["dice"]) == 2
+    assert rows[0]["dice"] == rows[1]["dice"] and len(rows[0]["dice"]) == 2
     assert "torchscript" in capsys.readouterr().out

@@ -24,7 +24,8 @@ def monai(*arguments, cwd, **environment):
     blocker = cwd / "blocker"
     blocker.mkdir(exist_ok=True)
     (blocker / "dcd_ext.py").write_text("raise ImportError('dcd_ext is not installed here')")
-    environment = {**os.environ, "PYTHONPATH": str(blocker), "OMP_NUM_THREADS": "1", **environment}
+    path = os.pathsep.join([str(blocker), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=300)
 

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from dcd_ext.share.card import packed_readme, readme_commands
 from dcd_ext.share.contents import open_contents
 from dcd_ext.share.pack import pack
-from dcd_ext.share.sums import check_sums, write_sums, write_zip
+from dcd_ext.share.sums import check_sums, file_sha256, write_sums, write_zip
 from dcd_ext.share.verify_text import _SCHEMA
 from scripts import pack_bundle
 from tests.conftest import BUNDLES, read_json
@@ -172,7 +172,8 @@ def test_monais_own_checks_of_the_packed_bundle(packed, tmp_path):
         archive.extractall(tmp_path)
     configs = tmp_path / NAME / "configs"
     meta = str(configs / "metadata.json")
-    monai.bundle.verify_metadata(meta_file=meta, filepath=str(_SCHEMA))
+    schema = {"filepath": str(_SCHEMA), "hash_val": file_sha256(_SCHEMA), "hash_type": "sha256"}
+    monai.bundle.verify_metadata(meta_file=meta, **schema)
     monai.bundle.verify_net_in_out(
         net_id="network_def", meta_file=meta, config_file=str(configs / "inference.json"), device="cpu"
     )
@@ -180,4 +181,4 @@ def test_monais_own_checks_of_the_packed_bundle(packed, tmp_path):
     del metadata["task"]
     (configs / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="'task' is a required property"):
-        monai.bundle.verify_metadata(meta_file=meta, filepath=str(_SCHEMA))
+        monai.bundle.verify_metadata(meta_file=meta, **schema)
