@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[task]
 
     return prepare
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Real cases in the published layouts: $DCD_DATA_DIR, or shared/data beside the project."""
+    folder = Path(os.environ.get("DCD_DATA_DIR", ROOT / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {folder})")
+    return folder
 
 
 def bundle_config(name: str, *configs: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -39,15 +38,6 @@ def script(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, out, err)
 
     return run
-
-
-@pytest.fixture
-def data_dir() -> Path:
-    """Real cases in the published layouts: $DCD_DATA_DIR, or shared/data beside the project."""
-    folder = Path(os.environ.get("DCD_DATA_DIR", Path(__file__).parents[2] / ".." / "shared" / "data")).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {folder})")
-    return folder
 
 
 @pytest.fixture(scope="session")
