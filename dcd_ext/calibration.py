@@ -32,7 +32,7 @@ class Norms(NamedTuple):
 class GradientMeter:
     """Gradient norms of segmentation and distillation loss over the student's parameters, batch by batch.
 
-    Nothing is trained. The gradients are float32, without mixed precision and without clipping.
+    The student is not trained. The gradients are float32, without mixed precision and without clipping.
 
     Args:
         network: the student, in training mode.
@@ -65,16 +65,31 @@ class GradientMeter:
         Raises:
             UserError: if one of the gradients is not finite.
         """
+        arguments = self._forward(image)
+        seg = self._norms(self.loss(arguments[2], label), keep=True)
+        kd = self._norms(self.kd_loss(*arguments, label), keep=False)
+        return {scope: Norms(seg[scope], kd[scope]) for scope in SCOPES}
+
+    def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Train the distillation loss's own parameters alone, one step of Adam per batch.
+
+        Projections as they are drawn miss the teacher's features by far more than any student does later.
+        """
+        optimizer = torch.optim.Adam([p for p in self.kd_loss.parameters() if p.requires_grad], lr=1e-2)
+        for image, label in batches:
+            with torch.no_grad():
+                arguments = self._forward(image)
+            optimizer.zero_grad()
+            self.kd_loss(*arguments, label).backward()
+            optimizer.step()
+
+    def _forward(self, image: torch.Tensor) -> tuple[Any, ...]:
+        """What a distillation loss is called with, but for the label."""
         self._student.enabled = True
         output = self.network(image)
         self._student.enabled = False
         teacher_output = self.teacher(image)
-        features = self._student.pop(), self._teacher.pop()
-        seg_loss = self.loss(output, label)
-        kd_loss = self.kd_loss(*features, output, teacher_output, label)
-        seg = self._norms(seg_loss, keep=True)
-        kd = self._norms(kd_loss, keep=False)
-        return {scope: Norms(seg[scope], kd[scope]) for scope in SCOPES}
+        return self._student.pop(), self._teacher.pop(), output, teacher_output
 
     def _norms(self, loss: torch.Tensor, keep: bool) -> dict[str, float]:
         gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
@@ -125,6 +140,7 @@ def calibrate(
     checkpoint: str | None = None,
     batches: int = 8,
     target_ratio: float = 0.2,
+    fit_steps: int = 30,
     **override: Any,
 ) -> dict[str, Any]:
     """Measure one method as a bundle's config files describe it.
@@ -136,18 +152,19 @@ def calibrate(
             taken over if they are this method's, or ``model.pt``; None: the initial weights.
         batches: how many augmented training batches to look at; they are the same for every method.
         target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
+        fit_steps: steps for which projections that do not come from the checkpoint are trained first.
         override: further config entries.
 
     Returns:
-        ``kd_weight``, ``projections`` ("initial", "from the checkpoint" or "none"), and under each scope the
+        ``kd_weight``, ``projections`` ("initial", "fitted", "from the checkpoint" or "none"), and under each scope the
         medians of :func:`summarise_norms` with the norms of every batch.
 
     Raises:
         UserError: for a config without distillation, unusable numbers, or weights that do not fit.
     """
-    if batches < 1 or target_ratio <= 0:
-        found = f"{batches}, {target_ratio}"
-        raise UserError("option out of range", "--batches, --target_ratio", "from 1, above 0", found, "correct them")
+    if batches < 1 or target_ratio <= 0 or fit_steps < 0:
+        where, found = "--batches, --target_ratio, --fit_steps", f"{batches}, {target_ratio}, {fit_steps}"
+        raise UserError("option out of range", where, "from 1, above 0, from 0", found, "correct them")
     # a few batches do not repay filling the cache
     parser = open_bundle(bundle_root, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
     if "kd_loss" not in parser:
@@ -156,8 +173,10 @@ def calibrate(
     projections = _load(network, kd_loss, checkpoint)
     teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
     meter = GradientMeter(network, teacher, loss, kd_loss, parser.get_parsed_content("taps"))
-    device = parser.get_parsed_content("device")
-    norms = [meter(*batch) for batch in islice(_batches(parser, device), batches)]
+    if projections == "initial" and fit_steps:
+        meter.fit(islice(_batches(parser, seed_offset=1), fit_steps))
+        projections = "fitted"
+    norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
     meter.close()
     weight = float(parser.get_parsed_content("kd_weight"))
     scopes = {s: [batch[s] for batch in norms] for s in SCOPES}
@@ -190,8 +209,9 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 
-def _batches(parser: ConfigParser, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    seed = parser.get_parsed_content("seed")
+def _batches(parser: ConfigParser, seed_offset: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Augmented training batches without end, the same in every call with the same offset."""
+    seed, device = parser.get_parsed_content("seed") + seed_offset, parser.get_parsed_content("device")
     torch.manual_seed(seed)
     set_rnd(parser.get_parsed_content("train::dataset"), seed)
     loader: Iterable[Mapping[str, Any]] = parser.get_parsed_content("train::dataloader")

@@ -19,6 +19,8 @@ from dcd_ext.io import write_json
 from dcd_ext.method_runs import method_files
 from dcd_ext.report.tables import Table, to_text
 
+_RECORDED = ("bundle_root", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", help="checkpoint_last.pt or model.pt of a student (default: initial weights)")
     parser.add_argument("--batches", type=int, default=8, help="training batches to look at (default 8)")
     parser.add_argument("--target_ratio", type=float, default=0.2, help="wanted ratio of the gradients (default 0.2)")
+    parser.add_argument("--fit_steps", type=int, default=30, help="steps to train untrained projections (default 30)")
     parser.add_argument("--scope", choices=SCOPES, default="encoder", help="parameters to look at (default encoder)")
     parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")
     return parser
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     results: dict[str, dict[str, Any]] = {}
     try:
         override = {**read_options(rest), "dataset_dir": options.dataset_dir}
-        numbers = (options.checkpoint, options.batches, options.target_ratio)
+        numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
         for name, files in methods(options).items():
             results[name] = {"config_file": files, **calibrate(options.bundle_root, files, *numbers, **override)}
     except Exception as error:
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {cause}", file=sys.stderr)
         return 1
-    chosen = {k: getattr(options, k) for k in ("bundle_root", "dataset_dir", "checkpoint", "target_ratio", "scope")}
+    chosen = {k: getattr(options, k) for k in _RECORDED}
     write_json({"format": "dcd-calibration-1", **chosen, "options": rest, "methods": results}, options.output)
     print(to_text(table(results, options)))
     weight = results[name][options.scope]["proposed_weight"]

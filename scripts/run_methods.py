@@ -13,9 +13,9 @@ from typing import Any
 
 from dcd_ext.bundle_tools import read_options
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json
+from dcd_ext.io import write_json, write_text
 from dcd_ext.method_runs import method_files, proposed_weights, run_method, summary_table
-from dcd_ext.report.tables import to_text
+from dcd_ext.report.tables import to_markdown, to_text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(to_text(summary_table(records)))
+    table = summary_table(records)
+    write_text(to_markdown(table) + "\n", options.output / "methods.md")
+    print(to_text(table))
     if not options.no_evaluation:
         print(f"compare case by case: python scripts/compare.py {' '.join(str(options.output / n) for n in records)}")
     return 0

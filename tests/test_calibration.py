@@ -57,6 +57,21 @@ def test_norms_equal_two_separate_backward_passes(on):
     assert (norms["encoder"].kd == norms["all"].kd) == (on == "features")
 
 
+def test_fitting_trains_the_projections_alone():
+    student, teacher, image, label = toys()
+    kd_loss = FitNetLoss([2], [4])
+    before = [p.detach().clone() for p in student.parameters()]
+    meter = GradientMeter(student, teacher, cross_entropy, kd_loss, ["encoder.stages.0"])
+    meter.fit([(image, label)] * 500)
+    assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
+    # as good as linear least squares
+    with torch.no_grad():
+        s, t = (n.encoder(image)[0].transpose(0, 1).flatten(1).T for n in (student, teacher.network))
+    best = (s @ torch.linalg.lstsq(s, t).solution - t).square().mean().item()
+    fitted = (s @ kd_loss.projections[0].weight.detach()[:, :, 0, 0, 0].T - t).square().mean().item()
+    assert best <= fitted < 1.02 * best
+
+
 def test_nothing_is_left_behind():
     student, teacher, image, label = toys()
     before = [p.detach().clone() for p in student.parameters()]
@@ -115,14 +130,25 @@ def arguments(options):
 @pytest.mark.filterwarnings("ignore::FutureWarning:monai")
 def test_the_command_measures_every_method(where, tmp_path, capsys):
     output = tmp_path / "calibration.json"
-    command = ["--bundle_root", str(BUNDLE), "--methods", "all", "--batches", "2", "--output", str(output)]
+    command = [
+        "--bundle_root",
+        str(BUNDLE),
+        "--methods",
+        "all",
+        "--batches",
+        "2",
+        "--fit_steps",
+        "2",
+        "--output",
+        str(output),
+    ]
     assert calibrate_kd.main([*command, "--target_ratio", "0.25", *arguments(where)]) == 0
     table, content = capsys.readouterr().out, json.loads(output.read_text("utf-8"))
     assert list(content["methods"]) == METHODS and all(f"\n{name} " in table for name in METHODS)
     segs = {tuple(b["seg"] for b in result["encoder"]["batches"]) for result in content["methods"].values()}
     assert len(segs) == 1, "the methods have to see the same batches"
     for name, result in content["methods"].items():
-        own = {"none"} if name in ("logits", "kd_segmentator", "cwd", "ifvd") else {"initial"}
+        own = {"none"} if name in ("logits", "kd_segmentator", "cwd", "ifvd") else {"fitted"}
         assert result["projections"] in own, name
         for scope in ("encoder", "all"):
             assert len(result[scope]["batches"]) == 2
@@ -146,7 +172,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
     torch.save({"network": network.state_dict(), "kd_loss": kd_loss.state_dict(), "epoch": 1}, path)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     plain, weights, both = (
-        calibrate(str(BUNDLE), files, checkpoint, batches=1, **where)
+        calibrate(str(BUNDLE), files, checkpoint, batches=1, fit_steps=0, **where)
         for checkpoint in (None, str(tmp_path / "model.pt"), path)
     )
     assert [r["projections"] for r in (plain, weights, both)] == ["initial", "initial", "from the checkpoint"]
