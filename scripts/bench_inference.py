@@ -11,6 +11,7 @@ A bundle without models/model.pt gets random weights in a temporary copy: they c
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import statistics
 import sys
@@ -29,10 +30,15 @@ from dcd_ext.share.folder import BundleFolder
 from dcd_ext.versions import environment
 
 
-def stage(root: Path, folder: Path, role: str, backends: list[str]) -> Path:
-    """A copy of the bundle with weights and the exports that the backends need."""
+def stage(root: Path, folder: Path, role: str, backends: list[str], patch: list[int] | None) -> Path:
+    """A copy of the bundle with weights and the exports that the backends need, at another patch if there is one."""
     target = folder / role
     shutil.copytree(root, target, ignore=shutil.ignore_patterns("*.ts", "*.onnx", "eval"))
+    if patch:
+        for file in ("inference", "metadata"):
+            path = target / "configs" / f"{file}.json"
+            key = "patch_size" if file == "inference" else "spatial_shape"
+            path.write_text(re.sub(rf'("{key}": )\[[^\]]*\]', rf"\g<1>{patch}", path.read_text("utf-8")), "utf-8")
     bundle = BundleFolder(target)
     if not bundle.weights.is_file():
         torch.manual_seed(0)
@@ -47,11 +53,11 @@ def stage(root: Path, folder: Path, role: str, backends: list[str]) -> Path:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All contenders in turns; medians and extremes in seconds per volume."""
     torch.set_num_threads(args.threads)
-    volumes = load_volumes(BundleFolder(args.student), args.dataset_dir, args.volumes, args.shape)
     with tempfile.TemporaryDirectory() as folder:
         roots = {"teacher": args.teacher, "student": args.student}
         backends = {"teacher": args.teacher_backends, "student": args.backends}
-        staged = {role: stage(root, Path(folder), role, backends[role]) for role, root in roots.items()}
+        staged = {role: stage(root, Path(folder), role, backends[role], args.patch) for role, root in roots.items()}
+        volumes = load_volumes(BundleFolder(staged["student"]), args.dataset_dir, args.volumes, args.shape)
         pairs = [("teacher", b) for b in args.teacher_backends]
         pairs += [("student", b) for b in args.backends]
         contenders = {(r, b): Contender(staged[r], b, volumes, args.threads) for r, b in pairs}
@@ -119,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset_dir", type=Path, help="prepared data (default: noise)")
     parser.add_argument("--volumes", type=int, default=4, help="number of volumes in a pass (default 4)")
     parser.add_argument("--shape", type=int, nargs=3, help="X Y Z of the noise (default: one patch)")
+    parser.add_argument("--patch", type=int, nargs=3, help="X Y Z of the sliding window (default: the bundle's)")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
     parser.add_argument("--teacher_backends", nargs="+", choices=list(BACKENDS), default=["eager", "openvino bf16"])
     parser.add_argument("--repeats", type=int, default=7, help="passes whose median counts (default 7)")

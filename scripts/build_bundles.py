@@ -182,6 +182,7 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
         "inference": build_config(source, "inference", task, role),
         "evaluate": load(source / "base" / "evaluate.json"),
         "fast_cpu": load(source / "base" / "fast_cpu.json"),
+        "inference_trt": load(source / "base" / "inference_trt.json"),
         "multi_gpu_train": load(source / "base" / "multi_gpu_train.json"),
     }
     for overlay in sorted((source / "tasks").glob(f"{task_name}.*.json")):

@@ -24,7 +24,7 @@ def _names(prefix: str, names: str) -> frozenset[str]:
 # modules that may be imported; what may be used of them is decided name by name
 MODULES = words(
     "collections copy datetime dcd_ext dynamic_network_architectures functools glob ignite itertools json logging math "
-    "monai numpy openvino os pathlib random re scripts sys time torch typing warnings"
+    "monai numpy openvino os pathlib random re scripts sys time torch torch_tensorrt typing warnings"
 )
 
 # classes defined in these packages may be built by "_target_"
@@ -81,7 +81,11 @@ FUNCTIONS = frozenset().union(
     _names("monai.data", "decollate_batch list_data_collate pad_list_data_collate no_collation partition_dataset"),
     _names("monai.data", "load_decathlon_datalist load_decathlon_properties worker_init_fn utils.no_collation"),
     _names("monai.engines", "utils.default_prepare_batch default_prepare_batch"),
-    _names("dcd_ext", "config.check_keys datalist.load_cases errors.show_plainly data.require_checked"),
+    _names(
+        "dcd_ext",
+        "config.check_keys datalist.load_cases errors.show_plainly data.require_checked data.choose_cache_rate",
+    ),
+    _names("dcd_ext", "losses.tune_prompts"),
     _names("dcd_ext", "networks.deep_supervision_weights networks.prepare_for_training teacher.load_teacher"),
 )
 

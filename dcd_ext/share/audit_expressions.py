@@ -137,12 +137,11 @@ class _Judge(ast.NodeVisitor):
             for argument in root.args:  # type: ignore[attr-defined]
                 self.visit(argument)
             return
-        meaning = self.aliases.get(root.id) if isinstance(root, ast.Name) and root.id not in self.bound else None
-        if meaning is None:
+        if not self._is_module(root):
             self._judge_attributes(attributes)
             self.visit(root)
             return
-        names = [meaning, *attributes]
+        names = [self.aliases[root.id], *attributes]  # type: ignore[attr-defined]
         for end in range(len(names), 0, -1):
             if self._known(".".join(names[:end])):
                 self._judge_attributes(names[end:])
@@ -153,9 +152,11 @@ class _Judge(ast.NodeVisitor):
         """Methods have a list of their own; arguments may not switch a protection off."""
         if isinstance(node.func, ast.Attribute):
             root, attributes = _chain(node.func)
-            module = isinstance(root, ast.Name) and root.id not in self.bound and root.id in self.aliases
-            known = module and self._known(".".join([self.aliases[root.id], *attributes]))  # type: ignore[attr-defined]
-            if not known and attributes[-1] not in METHODS and not self._is_path(root):
+            names = [self.aliases[root.id], *attributes] if self._is_module(root) else []  # type: ignore[attr-defined]
+            known = [self._known(".".join(names[:end])) for end in range(1, len(names) + 1)]
+            # a chain of module names of which none is known is reported where it is visited
+            method = not names or (any(known) and not known[-1])
+            if method and attributes[-1] not in METHODS and not self._is_path(root):
                 self.problems.append(f"call of {attributes[-1]!r}, which is not on the allow-list")
         for keyword in node.keywords:
             refused = UNSAFE_ARGUMENTS.get(keyword.arg or "")
@@ -170,6 +171,10 @@ class _Judge(ast.NodeVisitor):
             if not (isinstance(power, ast.Constant) and isinstance(power.value, int | float) and abs(power.value) < 64):
                 self.problems.append("a power that is not a small number")
         self.generic_visit(node)
+
+    def _is_module(self, node: ast.expr) -> bool:
+        """Whether it is a name that an import binds."""
+        return isinstance(node, ast.Name) and node.id not in self.bound and node.id in self.aliases
 
     def _is_path(self, node: ast.expr) -> bool:
         """Whether it is ``pathlib.Path(...)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +27,11 @@ def _torchscript(bundle: BundleFolder) -> Network:
     return load_torchscript(bundle.root / "models" / "model.ts")
 
 
-def _frozen(bundle: BundleFolder) -> Network:
-    return torch.jit.freeze(load_torchscript(bundle.root / "models" / "model.ts"))
+def _optimized(bundle: BundleFolder) -> Network:
+    """oneDNN for every convolution: at batch 1 and few channels torch would take a slow one of its own."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.optimize_for_inference(load_torchscript(bundle.root / "models" / "model.ts"))
 
 
 def _onnx(bundle: BundleFolder) -> Network:
@@ -53,7 +57,7 @@ def _openvino(precision: str) -> Callable[[BundleFolder], Network]:
 BACKENDS: dict[str, Callable[[BundleFolder], Network]] = {
     "eager": _eager,
     "torchscript": _torchscript,
-    "torchscript frozen": _frozen,
+    "torchscript optimized": _optimized,
     "onnxruntime": _onnx,
     "openvino f32": _openvino("f32"),
     "openvino bf16": _openvino("bf16"),

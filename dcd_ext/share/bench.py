@@ -18,6 +18,7 @@ import psutil
 import torch
 from monai.inferers import Inferer
 from monai.metrics import compute_dice
+from torch.nn.functional import one_hot
 
 from dcd_ext.errors import UserError
 from dcd_ext.share.backends import build
@@ -151,9 +152,6 @@ def _dice(network: Any, inferer: Inferer, volumes: Volumes) -> list[float] | Non
         for image, label in zip(volumes.images, volumes.labels, strict=False):
             logits = inferer(image, network)
             assert isinstance(logits, torch.Tensor)
-            one_hot = [
-                torch.nn.functional.one_hot(t.long(), logits.shape[1]).movedim(-1, 1)
-                for t in (logits.argmax(1), label[0])
-            ]
-            scores.append(compute_dice(*one_hot, include_background=False))
+            found, truth = (one_hot(m.long(), logits.shape[1]).movedim(-1, 1) for m in (logits.argmax(1), label[0]))
+            scores.append(compute_dice(found, truth, include_background=False))
     return torch.cat(scores).nanmean(0).tolist() if scores else None

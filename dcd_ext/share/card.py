@@ -101,7 +101,8 @@ def _teacher(name: str) -> str:
 
 def _split(commands: str) -> tuple[str, str]:
     """Sentences with their code blocks: those for inference, and the others."""
-    inference, training = [], []
+    inference: list[str] = []
+    training: list[str] = []
     paragraphs = re.split(r"\n{2,}", commands.strip())
     for sentence, block in itertools.pairwise(paragraphs):
         if block.startswith("```"):

@@ -34,11 +34,13 @@ class Contents:
         self.files: dict[str, Callable[[], IO[bytes]]] = {}
         self.sizes: dict[str, int] = {}
         self.findings: list[Finding] = []
+        self._folded: set[str] = set()
 
     def add(self, path: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
         """Register one file; names that differ only in case overwrite each other on many systems."""
-        if path.casefold() in {known.casefold() for known in self.files}:
+        if path.casefold() in self._folded:
             self.report(path, "the same name twice: which of the two is used depends on the program")
+        self._folded.add(path.casefold())
         self.files[path], self.sizes[path] = opener, size
 
     def report(self, path: str, what: str) -> None:
@@ -56,6 +58,10 @@ class Contents:
                 return file.read()
         except (zipfile.BadZipFile, EOFError, OSError, zlib_error()) as e:
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def zlib_error() -> type[Exception]:
@@ -95,7 +101,7 @@ def _from_folder(root: Path) -> Contents:
             if stat.S_ISLNK(kind):
                 _judge_link(contents, root, path, inside)
             elif stat.S_ISREG(kind):
-                contents.add(inside, path.stat().st_size, functools.partial(path.open, "rb"))
+                contents.add(inside, path.stat().st_size, functools.partial(_open, path))
             elif not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
                 contents.report(inside, "neither a file nor a folder")
     return contents
@@ -107,7 +113,7 @@ def _judge_link(contents: Contents, root: Path, path: Path, inside: str) -> None
     if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
         contents.report(inside, f"a link that leads out of the bundle, to {target}")
     elif path.is_file():
-        contents.add(inside, path.stat().st_size, functools.partial(path.open, "rb"))
+        contents.add(inside, path.stat().st_size, functools.partial(_open, path))
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:

@@ -16,13 +16,16 @@ __all__ = ["check_address", "listed_files", "move_out"]
 LARGE_FILES = "large_files.yml"
 
 
-def move_out(root: Path, target: Path, url: str) -> None:
+def move_out(root: Path, target: Path, url: str) -> dict[str, str]:
     """Move the weights of a bundle out of its folder and list them.
 
     Args:
         root: the bundle's folder; its ``models`` are moved and ``large_files.yml`` is written.
         target: folder to upload below ``url``; the files keep their path inside the bundle.
         url: where they will be downloaded from.
+
+    Returns:
+        Path inside the bundle -> SHA-256 of the moved files.
     """
     entries = []
     for file in sorted((root / "models").glob("model.*")):
@@ -38,6 +41,7 @@ def move_out(root: Path, target: Path, url: str) -> None:
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         file.replace(target / path)
     write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False), root / LARGE_FILES)
+    return {entry["path"]: entry["hash_val"] for entry in entries}
 
 
 def check_address(url: str) -> None:

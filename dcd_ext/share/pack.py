@@ -67,24 +67,14 @@ def pack(
         _write_weights(staged, checkpoint)
         export_torchscript(staged)
         _write_card(staged)
-        write_sums(root)
+        moved = {}
         if large_files_url is not None:
-            move_out(root, output / f"{source.name}_v{source.version}_files", large_files_url)
-            write_sums_again(root)
+            moved = move_out(root, output / f"{source.name}_v{source.version}_files", large_files_url)
+        write_sums(root, moved)
         made = Path(folder, path.name)
         write_zip(root, made)
         made.replace(path)
     return path
-
-
-def write_sums_again(root: Path) -> None:
-    """Checksums after the weights moved out: those of the moved files stay listed."""
-    old = (root / "SHA256SUMS").read_text("utf-8").splitlines(keepends=True)
-    write_sums(root)
-    new = (root / "SHA256SUMS").read_text("utf-8").splitlines(keepends=True)
-    listed = {line.split("  ", 1)[1] for line in new}
-    lines = sorted([*new, *(line for line in old if line.split("  ", 1)[1] not in listed)], key=lambda s: s[66:])
-    write_text("".join(lines), root / "SHA256SUMS")
 
 
 def _copy_parts(source: Path, root: Path) -> None:

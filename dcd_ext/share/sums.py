@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
 from dcd_ext.share.contents import Contents
 
 __all__ = ["SUMS", "check_sums", "file_sha256", "write_sums", "write_zip"]
@@ -34,11 +36,16 @@ def bundle_files(root: Path) -> list[Path]:
     return sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix())
 
 
-def write_sums(root: Path) -> None:
-    """Write ``SHA256SUMS`` into a bundle's folder; ``sha256sum -c SHA256SUMS`` in there checks it."""
-    files = [p for p in bundle_files(root) if p.name != SUMS]
-    lines = [f"{file_sha256(p)}  {p.relative_to(root).as_posix()}\n" for p in files]
-    (root / SUMS).write_text("".join(lines), "utf-8", newline="\n")
+def write_sums(root: Path, elsewhere: Mapping[str, str] | None = None) -> None:
+    """Write ``SHA256SUMS`` into a bundle's folder; ``sha256sum -c SHA256SUMS`` in there checks it.
+
+    Args:
+        root: the folder.
+        elsewhere: path -> SHA-256 of files that belong to the bundle but are downloaded later.
+    """
+    sums = {p.relative_to(root).as_posix(): file_sha256(p) for p in bundle_files(root) if p.name != SUMS}
+    sums.update(elsewhere or {})
+    write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), root / SUMS)
 
 
 def write_zip(root: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dcd_ext.errors import UserError
-from dcd_ext.share.checks import Result, Subject, run_checks
+from dcd_ext.share.checks import FAILED, SKIPPED, Result, Subject, run_checks
 from dcd_ext.share.contents import Contents, open_contents
 from dcd_ext.share.folder import BundleFolder
 from dcd_ext.share.verify_network import NETWORK_CHECKS
@@ -32,12 +32,20 @@ def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
     if contents.findings:
         raise UserError("unsafe paths", path, "files below the bundle", contents.findings[0], "do not unpack it")
     if path.is_dir():
-        return run_checks(Subject(BundleFolder(path), contents, path, dataset_dir), [*TEXT_CHECKS, *NETWORK_CHECKS])
+        return _run(Subject(BundleFolder(path), contents, path, dataset_dir))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, contents.name)
         _unpack(contents, root)
-        subject = Subject(BundleFolder(root), contents, path, dataset_dir)
-        return run_checks(subject, [*TEXT_CHECKS, *NETWORK_CHECKS])
+        return _run(Subject(BundleFolder(root), contents, path, dataset_dir))
+
+
+def _run(subject: Subject) -> list[Result]:
+    """Building a network executes its config: what the audit finds something in is not built."""
+    results = run_checks(subject, TEXT_CHECKS)
+    if any(r.check == "audit" and r.status == FAILED for r in results):
+        names = [check.__name__.removeprefix("check_") for check in NETWORK_CHECKS]
+        return results + [Result(name, SKIPPED, "nothing is executed after a finding of the audit") for name in names]
+    return results + run_checks(subject, NETWORK_CHECKS)
 
 
 def _unpack(contents: Contents, root: Path) -> None:

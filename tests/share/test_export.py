@@ -87,6 +87,17 @@ def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
     assert (np.asarray(plain.dataobj) == np.asarray(fast.dataobj)).mean() > 0.9999
 
 
+def test_tensorrt_overlay_runs_the_file_it_names(exported, prepared, tmp_path):
+    """With plain TorchScript in the place of an engine, which only a GPU can make."""
+    data = prepared("hippocampus")
+    path = ("--trt_path", str(exported / "models" / "model.ts"), "--device", "$torch.device('cpu')")
+    plain, swapped = (
+        infer(exported, ["inference", *overlay], data, tmp_path / f"out{len(overlay)}", *more)
+        for overlay, more in (([], ()), (["inference_trt"], path))
+    )
+    assert np.array_equal(np.asarray(plain.dataobj), np.asarray(swapped.dataobj))
+
+
 def test_scripting_is_refused_with_one_line(exported, tmp_path):
     """Why exports are traced: these networks choose their skip connection by a lambda."""
     command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def"]
