@@ -7,20 +7,23 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$root/scripts/setup_tool_venv.sh"
 
+# holoscan loads the CUDA runtime even where there is no GPU
+runtime() { echo "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cuda_runtime/lib"; }
+
 after_install() {
     # the SDK pins the CUDA 13 build of holoscan; the CUDA 12 build runs without a driver, too
     install --no-deps monai-deploy-app-sdk==4.0.0
+    LD_LIBRARY_PATH="$(runtime)" "$PYTHON" -c "import monai.deploy.core, highdicom, dcd_ext.data.geometry"
 }
 
-setup_tool_venv "${DCD_DEPLOY_VENV:-$root/.venv-deploy}" "$root/deploy/dicom"
 case "${1:-}" in
---setup) exit 0 ;;
-single_series | multi_series) app="$1"; shift ;;
+single_series | multi_series | --setup) app="$1"; shift ;;
 *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
 esac
-# holoscan loads the CUDA runtime even where there is no GPU, and asks for a large stack
-packages="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-export LD_LIBRARY_PATH="$packages/nvidia/cuda_runtime/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+setup_tool_venv "${DCD_DEPLOY_VENV:-$root/.venv-deploy}" "$root/deploy/dicom" "3.13"
+if [ "$app" = --setup ]; then exit 0; fi
+export LD_LIBRARY_PATH="$(runtime)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# holoscan asks for a large stack
 ulimit -s 32768 2>/dev/null || true
 exec "$PYTHON" -m "deploy.dicom.$app" "$@"

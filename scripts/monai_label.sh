@@ -16,8 +16,12 @@ after_install() {
     "$PYTHON" -c "import monailabel.interfaces.app, monailabel.transform.post, dcd_ext.handlers"
 }
 
-setup_tool_venv "${DCD_LABEL_VENV:-$root/.venv-label}" "$root/deploy/label"
-if [ "${1:-}" = --setup ]; then exit 0; fi
+case "${1:-}" in
+-h | --help | "") sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+esac
+# MONAI Label 0.8.5 imports distutils, which Python 3.12 no longer has
+setup_tool_venv "${DCD_LABEL_VENV:-$root/.venv-label}" "$root/deploy/label" "3.11"
+if [ "$1" = --setup ]; then exit 0; fi
 # training on several GPUs calls plain "torchrun"
 export PATH="$(dirname "$PYTHON"):$PATH"
 exec "$PYTHON" "$root/deploy/label/serve.py" "$@"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROLES, ROOT
 from tests.integration.conftest import call, dicom_study, tool_environment, toy_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -24,9 +26,16 @@ def python():
 
 
 @pytest.fixture(scope="module")
-def brats(tmp_path_factory):
+def bundles(tmp_path_factory):
+    """Toy bundles by name, made once."""
+    folder = tmp_path_factory.mktemp("deploy")
+    return functools.cache(lambda name: toy_bundle(name, folder, **COARSE))
+
+
+@pytest.fixture
+def brats(bundles):
     """A toy bundle of four channels."""
-    return toy_bundle("brats24_segmentation_student", tmp_path_factory.mktemp("deploy"), **COARSE)
+    return bundles("brats24_segmentation_student")
 
 
 def segment(app, bundle, source, output, *options, code=0):
@@ -46,17 +55,29 @@ def judge(python, bundle, output, folders):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_four_series_become_four_channels_and_one_segmentation(python, brats, tmp_path):
-    study = dicom_study()
-    result = segment("multi_series", brats, study, tmp_path / "out")
+@pytest.mark.parametrize("role", ROLES)
+def test_four_series_become_four_channels_and_one_segmentation(python, bundles, tmp_path, role):
+    study, bundle = dicom_study(), bundles(f"brats24_segmentation_{role}")
+    result = segment("multi_series", bundle, study, tmp_path / "out")
     assert Path(result.stdout.splitlines()[-1]).parent == tmp_path / "out"
-    found = judge(python, brats, tmp_path / "out", [study / name for name in CHANNELS])
+    found = judge(python, bundle, tmp_path / "out", [study / name for name in CHANNELS])
     assert found["modality"] == "SEG" and found["same_study"]
     assert found["segments"] == ["NETC", "SNFH", "ET", "RC"]
-    assert "brats24_segmentation_student" in found["description"]
+    assert bundle.name in found["description"]
     assert found["pixel_difference"] == 0 and found["affine_difference_mm"] < 1e-3
     assert len(found["labels"]) > 1 and found["voxels"] == 512 * 512 * 22
     assert found["wrong_voxels"] == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_other_channels_are_named_on_the_command_line(python, bundles, tmp_path, role):
+    study, bundle = dicom_study(), bundles(f"isles22_segmentation_{role}")
+    # no diffusion in this study: any series on the grid of the FLAIR shows that the right one went into each channel
+    series = ["--series", "FLAIR=^FLAIR", "--series", "DWI=^T2_", "--series", "ADC=^T1pre"]
+    segment("multi_series", bundle, study, tmp_path / "out", *series)
+    found = judge(python, bundle, tmp_path / "out", [study / "t2f", study / "t2w", study / "t1n"])
+    assert found["segments"] == ["lesion"] and found["types"] == ["Lesion"]
+    assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
 
 
 # an empty first slice, fractions and oblong pixels: all that the App SDK's own conversion gets wrong
@@ -72,17 +93,31 @@ for file in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("difficult", [False, True])
-def test_one_series_becomes_one_segmentation(python, tmp_path, difficult):
-    study = tmp_path / "study"
+@pytest.mark.parametrize("role", ROLES)
+def test_one_series_becomes_one_segmentation(python, bundles, tmp_path, role):
+    study, bundle = tmp_path / "study", bundles(f"hippocampus_segmentation_{role}")
     shutil.copytree(dicom_study(), study)
-    if difficult:
+    if role == "student":
         call([python, "-c", DIFFICULT, *map(str, (study / "t1c").iterdir())])
-    bundle = toy_bundle("hippocampus_segmentation_student_dcd", tmp_path, **COARSE)
     segment("single_series", bundle, study, tmp_path / "out", "--series", "^T1post$")
     found = judge(python, bundle, tmp_path / "out", [study / "t1c"])
     assert found["segments"] == ["Anterior", "Posterior"] and found["types"] == ["Hippocampus"] * 2
     assert found["pixel_difference"] < 1e-3 and found["affine_difference_mm"] < 1e-3
+    assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
+
+
+def test_an_exported_network_gives_the_same_segmentation(python, tmp_path):
+    study = dicom_study() / "t1c"
+    bundle = toy_bundle("hippocampus_segmentation_student", tmp_path, seed=5, **COARSE)
+    configs, models = bundle / "configs", bundle / "models"
+    export = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def", "--use_trace", "True"]
+    export += ["--filepath", str(models / "model.ts"), "--ckpt_file", str(models / "model.pt")]
+    export += ["--meta_file", str(configs / "metadata.json"), "--config_file", str(configs / "inference.json")]
+    call(export)
+    away = (models / "model.pt").rename(tmp_path / "model.pt")
+    segment("single_series", bundle, study, tmp_path / "out")
+    shutil.copyfile(away, models / "model.pt")
+    found = judge(python, bundle, tmp_path / "out", [study])
     assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
 
 

@@ -22,12 +22,17 @@ import requests
 import torch
 
 from dcd_ext.data.studies import write_studies
-from tests.conftest import ROLES, ROOT
+from tests.conftest import ROLES, ROOT, TASKS
 from tests.integration.conftest import bundle_inference, tool_environment, toy_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 HIPPOCAMPUS = [f"hippocampus_segmentation_{role}" for role in ROLES]
-BRATS = "brats24_segmentation_student"
+ALL = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
+LABELS = {
+    "brats24": {"netc": 1, "snfh": 2, "et": 3, "rc": 4},
+    "hippocampus": {"anterior": 1, "posterior": 2},
+    "isles22": {"lesion": 1},
+}
 TRAIN = {"max_epochs": 1, "val_split": 0.4, "device": "cpu", "multi_gpu": False}
 
 
@@ -85,14 +90,15 @@ class Server:
 
 @pytest.fixture(scope="module")
 def served(prepared, tmp_path_factory):
-    """One server for the module: all hippocampus bundles and one of four channels, on synthetic data."""
+    """One server for the module: all nine bundles on synthetic data; only the hippocampi have labels to train with."""
     tool_environment("label")
     folder = tmp_path_factory.mktemp("label")
     write_studies(prepared("hippocampus") / "datalist.json", folder / "studies")
-    write_studies(prepared("brats24") / "datalist.json", folder / "brats")
-    for image in (folder / "brats").glob("*.nii.gz"):
-        image.rename(folder / "studies" / image.name)  # without labels: nobody trains hippocampi with brains
-    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate([*HIPPOCAMPUS, BRATS])]
+    for task in ("brats24", "isles22"):
+        write_studies(prepared(task) / "datalist.json", folder / task)
+        for image in (folder / task).glob("*.nii.gz"):
+            image.rename(folder / "studies" / image.name)
+    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate(ALL)]
     server = Server(folder, bundles)
     server.bundles = {bundle.name: bundle for bundle in bundles}
     try:
@@ -105,11 +111,10 @@ def served(prepared, tmp_path_factory):
 
 def test_every_bundle_is_listed_with_its_labels_and_can_be_trained(served):
     info = requests.get(f"{served.url}/info/", timeout=60).json()
-    assert set(info["models"]) == set(info["trainers"]) == {*HIPPOCAMPUS, BRATS}
-    for name in HIPPOCAMPUS:
-        assert info["models"][name]["labels"] == {"anterior": 1, "posterior": 2}
+    assert set(info["models"]) == set(info["trainers"]) == set(ALL)
+    for name in ALL:
+        assert info["models"][name]["labels"] == LABELS[name.partition("_")[0]]
         assert info["models"][name]["type"] == "segmentation" and info["models"][name]["dimension"] == 3
-    assert info["models"][BRATS]["labels"] == {"netc": 1, "snfh": 2, "et": 3, "rc": 4}
 
 
 def test_the_server_is_reachable_from_this_machine_only(served):
@@ -119,7 +124,7 @@ def test_the_server_is_reachable_from_this_machine_only(served):
     assert addresses == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("name", [*HIPPOCAMPUS, BRATS])
+@pytest.mark.parametrize("name", ALL)
 def test_a_label_map_equals_the_bundle_s_own_voxel_for_voxel(served, prepared, tmp_path, name):
     data = prepared(name.partition("_")[0])
     case = json.loads((data / "datalist.json").read_text("utf-8"))["test"][0]["case"]
