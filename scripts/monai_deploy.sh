@@ -7,7 +7,9 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$root/scripts/setup_tool_venv.sh"
 
-# holoscan loads the CUDA runtime even where there is no GPU
+# holoscan asks for a large stack
+ulimit -s 32768 2>/dev/null || true
+# and loads the CUDA runtime even where there is no GPU
 runtime() { echo "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cuda_runtime/lib"; }
 
 after_install() {
@@ -24,6 +26,4 @@ setup_tool_venv "${DCD_DEPLOY_VENV:-$root/.venv-deploy}" "$root/deploy/dicom" "3
 if [ "$app" = --setup ]; then exit 0; fi
 export LD_LIBRARY_PATH="$(runtime)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-# holoscan asks for a large stack
-ulimit -s 32768 2>/dev/null || true
 exec "$PYTHON" -m "deploy.dicom.$app" "$@"
