@@ -14,7 +14,7 @@ from scripts.build_bundles import load, merge, prune
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, make_workflow, read_json
 
 BASE = ROOT / "bundle_src" / "base"
-CHAIN = ("LoadImaged", "Orientationd", "CropForegroundd", "Spacingd", "NormalizeIntensityd")
+CHAIN = ("LoadImaged", "EnsureChannelFirstd", "Orientationd", "CropForegroundd", "Spacingd", "NormalizeIntensityd")
 # what the task's data need: whole heads without skull are cropped and normalised inside the brain, small crops are not
 CROPPED = {"brats24": True, "isles22": True, "hippocampus": False}
 
@@ -37,8 +37,7 @@ def test_every_workflow_has_the_fragments_chain(task: str, role: str) -> None:
     name = f"{task}_segmentation_{role}"
     fragments = {**load(BASE / "fragments.json"), **load(ROOT / "bundle_src" / "tasks" / f"{task}.json")["fragments"]}
     expected = prune(merge({"fragments": fragments}, {"chain": "%fragments::preprocessing"})["chain"])
-    made = [t["_target_"] for t in expected if t["_target_"] != "EnsureChannelFirstd"]
-    assert made == [t for t in CHAIN if t != "CropForegroundd" or CROPPED[task]]
+    assert [t["_target_"] for t in expected] == [t for t in CHAIN if t != "CropForegroundd" or CROPPED[task]]
     assert expected[-1]["nonzero"] is CROPPED[task] and expected[-1]["channel_wise"] is True
     train, inference, evaluate = (_config(name, f) for f in ("train", "inference", "evaluate"))
     assert train["train"]["deterministic_transforms"] == expected
