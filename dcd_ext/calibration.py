@@ -212,9 +212,10 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 def _batches(parser: ConfigParser, seed_offset: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Augmented training batches without end, the same in every call with the same offset."""
     seed, device = parser.get_parsed_content("seed") + seed_offset, parser.get_parsed_content("device")
+    # made first: MONAI's data loader draws random numbers when it is
+    loader: Iterable[Mapping[str, Any]] = parser.get_parsed_content("train::dataloader")
     torch.manual_seed(seed)
     set_rnd(parser.get_parsed_content("train::dataset"), seed)
-    loader: Iterable[Mapping[str, Any]] = parser.get_parsed_content("train::dataloader")
     while True:
         for batch in loader:
             yield plain_tensor(batch["image"]).to(device), plain_tensor(batch["label"]).to(device)

@@ -63,6 +63,7 @@ def test_fitting_trains_the_projections_alone():
     before = [p.detach().clone() for p in student.parameters()]
     meter = GradientMeter(student, teacher, cross_entropy, kd_loss, ["encoder.stages.0"])
     meter.fit([(image, label)] * 500)
+    meter.close()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
     # as good as linear least squares
     with torch.no_grad():

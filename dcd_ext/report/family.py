@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
 from dcd_ext.report.tables import Table, to_markdown
@@ -21,19 +23,20 @@ def family_table(result: dict[str, Any]) -> Table:
     has_dice = any(m.get("mean_dice") is not None for m in result["members"])
     header += ["mean Dice"] if has_dice else []
     rows = []
-    for m in result["members"]:
-        relative, flops = m["relative"], m["flops_per_patch"]
-        row = [str(m["reduction_factor"]), f"{m['parameters']:,}", _percent(relative["parameters_saved"])]
-        row += ["–" if flops is None else _gflops(flops), _percent(relative["flops_per_patch_saved"])]
+    for i, m in enumerate(result["members"]):
+        # the first row is what the others are compared with
+        relative, flops = (m["relative"] if i else {}), m["flops_per_patch"]
+        row = [str(m["reduction_factor"]), f"{m['parameters']:,}", _percent(relative.get("parameters_saved"))]
+        row += ["–" if flops is None else _gflops(flops), _percent(relative.get("flops_per_patch_saved"))]
         for key in _TIMES.values():
-            row += [_seconds(m[key]), _percent(relative[f"{key}_saved"])]
+            row += [_seconds(m[key]), _percent(relative.get(f"{key}_saved"))]
         dice = m.get("mean_dice")
         rows.append([*row, *(["–" if dice is None else f"{dice:.4f}"] if has_dice else [])])
-    patch, volume = ("×".join(map(str, result[key])) for key in ("patch", "volume"))
     repeats, e = result["repeats"], result["environment"]
+    sizes = [f"{n} {'×'.join(map(str, result[n]))} ({repeats[n]} passes)" for n in _TIMES if repeats[n]]
     note = (
-        f"Batch 1, patch {patch}, volume {volume} (sliding window), float32 on {e['device']}, {e['threads']} threads, "
-        f"PyTorch {e['torch']}; medians of {repeats['patch']} and {repeats['volume']} passes after a warm-up."
+        f"Batch 1, {', '.join(sizes)}, sliding window for the volume; float32 on {e['device']}, "
+        f"threads: {e['threads']}, PyTorch {e['torch']}; medians after a warm-up."
     )
     return Table(f"{result['task']}: the same network at several widths", header, rows, note)
 
@@ -54,6 +57,7 @@ def family_plot(result: dict[str, Any]) -> Figure:
     """Latency over parameters, and Dice over latency where there are scores."""
     members = result["members"]
     scored = [m for m in members if m.get("mean_dice") is not None]
+    first = next(key for key in _TIMES.values() if members[0][key])
     with style():
         figure = new_figure(width=8.6 if scored else 4.3)
         panels = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
@@ -61,21 +65,28 @@ def family_plot(result: dict[str, Any]) -> Figure:
             points = [(m["parameters"] / 1e6, m[key]["median"]) for m in members if m[key]]
             if points:
                 panels[0].loglog(*zip(*points, strict=True), "o-", color=colour, label=f"one {name}", lw=1.6, ms=4)
-        first = next(key for key in _TIMES.values() if members[0][key])
-        for m in members:
-            place = (m["parameters"] / 1e6, m[first]["median"])
-            panels[0].annotate(f"r = {m['reduction_factor']}", place, (4, -9), textcoords="offset points", fontsize=8)
+        _name(panels[0], [(m, (m["parameters"] / 1e6, m[first]["median"])) for m in members])
         panels[0].set(xlabel="parameters, millions", ylabel="seconds on the CPU", title=f"{result['task']}: latency")
         panels[0].legend(frameon=False, fontsize=8)
         if scored:
             points = [(m[first]["median"], m["mean_dice"]) for m in scored]
-            panels[1].plot(*zip(*points, strict=True), "o-", color=RUN_COLOURS[3], lw=1.6, ms=4)
-            for m, place in zip(scored, points, strict=True):
-                label = f"r = {m['reduction_factor']}"
-                panels[1].annotate(label, place, (4, -9), textcoords="offset points", fontsize=8)
-            panels[1].set_xscale("log")
+            panels[1].semilogx(*zip(*points, strict=True), "o-", color=RUN_COLOURS[3], lw=1.6, ms=4)
+            _name(panels[1], list(zip(scored, points, strict=True)))
             panels[1].set(xlabel="seconds per patch", ylabel="mean Dice", title=f"{result['task']}: Dice")
     return figure
+
+
+def _name(axes: Axes, points: list[tuple[dict[str, Any], tuple[float, float]]]) -> None:
+    """Write the reduction factor beside each point, and plain numbers along the logarithmic axes."""
+    for member, place in points:
+        label = f"r = {member['reduction_factor']}"
+        axes.annotate(label, place, (5, -3), textcoords="offset points", fontsize=8)
+    axes.margins(x=0.15, y=0.1)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def family_alt(result: dict[str, Any]) -> str:
