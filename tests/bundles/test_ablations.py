@@ -36,12 +36,13 @@ def is_frozen(parser):
     return not any(p.requires_grad for p in loss(parser).parameters()) and groups[1]["params"] == []
 
 
-def weights(kind, start_value, end_value):
+def shares(kind, at_start, at_end):
+    """A schedule of this kind, with these shares of the weight in the first and the last epoch."""
+
     def check(parser):
-        schedule = parser.get_parsed_content("kd_schedule")
-        return isinstance(schedule, kind) and (schedule(0, 10), schedule(10, 10)) == pytest.approx(
-            (start_value, end_value)
-        )
+        schedule, weight = (parser.get_parsed_content(name) for name in ("kd_schedule", "kd_weight"))
+        found = [schedule(epoch, 10) for epoch in (0, 10)]
+        return isinstance(schedule, kind) and found == pytest.approx([at_start * weight, at_end * weight])
 
     return check
 
@@ -74,10 +75,10 @@ ABLATIONS = {
     "--kd_loss_def#train_projections False": (is_frozen, False),
     "--kd_weight 0.1": (lambda parser: parser.get_parsed_content("kd_schedule").weight == 0.1, False),
     "--kd_schedule#_target_ dcd_ext.schedules.ConstantWeight --kd_schedule#start 0": (
-        weights(ConstantWeight, 0.05, 0.05),
+        shares(ConstantWeight, 1, 1),
         False,
     ),
-    "--kd_schedule#_target_ dcd_ext.schedules.CosineWeight": (weights(CosineWeight, 0, 0), False),
+    "--kd_schedule#_target_ dcd_ext.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
     "--kd_weight 0": (lambda parser: parser.get_parsed_content("kd_schedule")(10, 10) == 0, False),
     "--reduction_factor 2": (attribute("student_channels", (16, 16, 16, 16)), True),
     "--use_ema False": (is_without_ema, False),
