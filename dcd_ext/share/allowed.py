@@ -76,7 +76,7 @@ FUNCTIONS = frozenset().union(
     _names("torch.distributed", "is_available is_initialized get_rank get_world_size init_process_group barrier"),
     _names("torch.distributed", "destroy_process_group"),
     _names("torch.nn.functional", "interpolate pad softmax sigmoid relu leaky_relu one_hot log_softmax"),
-    _names("monai.utils", "set_determinism ensure_tuple ensure_tuple_rep first"),
+    _names("monai.utils", "set_determinism ensure_tuple ensure_tuple_rep first path_to_sqlite_uri"),
     _names("monai.handlers", "from_engine utils.from_engine stopping_fn_from_metric stopping_fn_from_loss"),
     _names("monai.data", "decollate_batch list_data_collate pad_list_data_collate no_collation partition_dataset"),
     _names("monai.data", "load_decathlon_datalist load_decathlon_properties worker_init_fn utils.no_collation"),

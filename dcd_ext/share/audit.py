@@ -27,6 +27,8 @@ __all__ = ["audit"]
 _CODE = (".so", ".pyd", ".dll", ".dylib", ".pyc", ".pyo", ".pth", ".egg", ".whl", ".exe", ".bat", ".cmd", ".ps1", ".sh")
 _LOGGING = (".conf", ".ini", ".cfg")
 _EXECUTABLE = (b"\x7fELF", b"MZ", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
+# MLflow tracking keeps the config of each run; it is audited, but nobody takes it for the bundle's
+_RUN_RECORD = "eval/config_"
 # key "location" of ONNX's external data, as protobuf writes it, and the path that follows
 _ONNX_LOCATION = re.compile(rb"\x0a\x08location\x12(.)([^\x00]{1,200})", re.DOTALL)
 
@@ -120,7 +122,8 @@ def _second_configs(configs: dict[str, Any]) -> list[Finding]:
     for file, config in configs.items():
         folder, base = posixpath.split(file)
         stem = posixpath.splitext(file)[0]
-        if any(part.startswith(".") for part in file.split("/")):
+        # a hub's own records of a download lie in a hidden folder, too
+        if any(part.startswith(".") for part in file.split("/")) and _is_program(config):
             findings.append(Finding(file, "", "hidden config"))
         if stem in stems:
             findings.append(Finding(file, "", f"second config of the same name as {stems[stem]}"))

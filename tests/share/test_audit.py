@@ -192,6 +192,16 @@ def test_class_of_the_field_passes(target, bundle):
     assert audit(bundle) == []
 
 
+def test_the_config_of_a_tracked_run_and_a_hubs_records_are_no_second_configs(bundle):
+    (bundle / "eval").mkdir()
+    shutil.copy(bundle / INFERENCE, bundle / "eval" / "config_20260101_000000.json")
+    (bundle / ".cache" / "huggingface").mkdir(parents=True)
+    (bundle / ".cache" / "huggingface" / "tree.json").write_text('{"files": []}')
+    assert audit(bundle) == []
+    shutil.copy(bundle / INFERENCE, bundle / ".cache" / "huggingface" / "tree.json")
+    assert [f.file for f in audit(bundle)] == [".cache/huggingface/tree.json"] * 2
+
+
 def test_further_places(bundle):
     """Shadowing modules, switches, macros, debuggers, downloads, JSON doubles, compiled code, links in zips."""
     (bundle / "glob.py").write_text("x = 1\n")
