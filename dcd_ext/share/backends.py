@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.inferers import Inferer
 
 from dcd_ext.errors import UserError
 from dcd_ext.share.folder import BundleFolder
@@ -39,33 +40,35 @@ def _onnx(bundle: BundleFolder) -> Network:
     return lambda image: torch.from_numpy(runtime.run(None, {"image": image.numpy()})[0])
 
 
-def _openvino(precision: str) -> Callable[[BundleFolder], Network]:
-    """The network of the shipped overlay ``configs/fast_cpu.json``, in a chosen precision."""
+def _parser(bundle: BundleFolder, backend: str) -> ConfigParser:
+    """The inference config, with the shipped overlay ``fast_cpu.json`` for OpenVINO."""
+    if not backend.startswith("openvino"):
+        return bundle.parser()
+    parser = ConfigParser()
+    parser.read_config([str(bundle.root / "configs" / f"{name}.json") for name in ("inference", "fast_cpu")])
+    precision = backend.rpartition(" ")[2]
+    parser.update({"bundle_root": str(bundle.root), "openvino_config#INFERENCE_PRECISION_HINT": precision})
+    parser.parse()
+    for position in range(len(parser["imports"])):
+        parser.get_parsed_content(f"imports::{position}")
+    return parser
 
-    def make(bundle: BundleFolder) -> Network:
-        parser = ConfigParser()
-        parser.read_config([str(bundle.root / "configs" / f"{name}.json") for name in ("inference", "fast_cpu")])
-        parser.update({"bundle_root": str(bundle.root), "openvino_config#INFERENCE_PRECISION_HINT": precision})
-        parser.parse()
-        for statement in range(len(parser["imports"])):
-            parser.get_parsed_content(f"imports::{statement}")
-        return parser.get_parsed_content("network")
 
-    return make
-
-
-BACKENDS: dict[str, Callable[[BundleFolder], Network]] = {
+# those without a function are built by their config
+BACKENDS: dict[str, Callable[[BundleFolder], Network] | None] = {
     "eager": _eager,
     "torchscript": _torchscript,
     "torchscript optimized": _optimized,
     "onnxruntime": _onnx,
-    "openvino f32": _openvino("f32"),
-    "openvino bf16": _openvino("bf16"),
+    "openvino f32": None,
+    "openvino bf16": None,
 }
 
 
-def build(bundle: BundleFolder, backend: str) -> Network:
-    """The network of a bundle as one of ``BACKENDS`` runs it.
+def build(bundle: BundleFolder, backend: str) -> tuple[Network, Inferer]:
+    """The network of a bundle as one of ``BACKENDS`` runs it, and its sliding window.
+
+    Windows and weights are the same for all; the overlay keeps the map of weights instead of making it for each volume.
 
     Raises:
         UserError: if the backend is unknown or its package or export is missing.
@@ -73,7 +76,9 @@ def build(bundle: BundleFolder, backend: str) -> Network:
     if backend not in BACKENDS:
         raise UserError("unknown backend", backend, ", ".join(BACKENDS), backend, "choose one of these")
     try:
-        return BACKENDS[backend](bundle)
+        make, parser = BACKENDS[backend], _parser(bundle, backend)
+        inferer: Inferer = parser.get_parsed_content("inferer")
+        return (make(bundle) if make else parser.get_parsed_content("network")), inferer
     except UserError:
         raise
     except Exception as e:

@@ -115,8 +115,7 @@ def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
     try:
         start = time.perf_counter()
         bundle = BundleFolder(root)
-        network = build(bundle, backend)
-        inferer: Inferer = bundle.parser().get_parsed_content("inferer")
+        network, inferer = build(bundle, backend)
         with torch.inference_mode():
             inferer(volumes.images[0], network)  # compiles, and allocates what later passes use again
         pipe.send(time.perf_counter() - start)

@@ -59,15 +59,8 @@ def pack(
     path = output / f"{source.name}_v{source.version}.zip"
     with tempfile.TemporaryDirectory(dir=output) as folder:
         root = Path(folder, source.name)
-        _copy_parts(source.root, root)
-        if reduction_factor is not None:
-            _set_reduction_factor(root, reduction_factor)
-        _write_metadata(BundleFolder(root), _measured(metrics, checkpoint))
-        staged = BundleFolder(root)
-        _write_weights(staged, checkpoint)
-        export_torchscript(staged)
-        _write_card(staged)
-        moved = {}
+        _stage(source, root, checkpoint, reduction_factor, metrics)
+        moved: dict[str, str] = {}
         if large_files_url is not None:
             moved = move_out(root, output / f"{source.name}_v{source.version}_files", large_files_url)
         write_sums(root, moved)
@@ -75,6 +68,20 @@ def pack(
         write_zip(root, made)
         made.replace(path)
     return path
+
+
+def _stage(
+    source: BundleFolder, root: Path, checkpoint: Path, reduction_factor: int | None, metrics: Path | None
+) -> None:
+    """Everything of the packed bundle but its checksums."""
+    _copy_parts(source.root, root)
+    if reduction_factor is not None:
+        _set_reduction_factor(root, reduction_factor)
+    _write_metadata(BundleFolder(root), _measured(metrics, checkpoint))
+    bundle = BundleFolder(root)
+    _write_weights(bundle, checkpoint)
+    export_torchscript(bundle)
+    _write_card(bundle)
 
 
 def _copy_parts(source: Path, root: Path) -> None:
