@@ -92,17 +92,8 @@ def table(result: dict[str, Any], markdown: bool) -> str:
         lower = "–" if r["lower_percent"] is None else f"{r['lower_percent']:.1f} %"
         dice = "–" if r["dice"] is None else f"{statistics.mean(r['dice']):.4f}"
         numbers = [f"{r[k]:.4f}" for k in ("seconds", "min", "max")]
-        rows.append(
-            [
-                r["role"],
-                r["backend"],
-                *numbers,
-                lower,
-                f"{r['peak_bytes'] / 2**20:.0f}",
-                f"{r['start_seconds']:.1f}",
-                dice,
-            ]
-        )
+        peak = "–" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 2**20:.0f}"
+        rows.append([r["role"], r["backend"], *numbers, lower, peak, f"{r['start_seconds']:.1f}", dice])
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -100,7 +100,7 @@ class Contender:
         return float(self._answer())
 
     def finish(self) -> dict[str, Any]:
-        """Peak memory in bytes above the idle process, and mean Dice per class; ends the process."""
+        """End the process: peak memory in bytes above the idle one (None where unknown), and mean Dice per class."""
         self._pipe.send("finish")
         answer = self._answer()
         self._process.join()
@@ -112,6 +112,7 @@ def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
     torch.set_num_threads(threads)
     volumes: Volumes = pipe.recv()
     idle = psutil.Process().memory_info().rss
+    _reset_peak()
     try:
         start = time.perf_counter()
         bundle = BundleFolder(root)
@@ -128,20 +129,22 @@ def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
             for image in volumes.images:
                 inferer(image, network)
         pipe.send((time.perf_counter() - start) / len(volumes.images))
-    peak = _peak_bytes() - idle
-    pipe.send({"peak_bytes": peak, "dice": _dice(network, inferer, volumes)})
+    peak = _peak_bytes()
+    pipe.send({"peak_bytes": peak and peak - idle, "dice": _dice(network, inferer, volumes)})
 
 
-def _peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return int(info.peak_wset)
-    import resource
-    import sys
+def _reset_peak() -> None:
+    """Linux sets the peak to the present size; a new process inherits its parent's otherwise."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+def _peak_bytes() -> int | None:
+    """Largest resident size of this process since the reset, where the system tells it."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _dice(network: Any, inferer: Inferer, volumes: Volumes) -> list[float] | None:
