@@ -41,8 +41,11 @@ class GradientMeter:
         kd_loss: distillation loss, called as :class:`dcd_ext.handlers.DistillationHandler` does.
         taps: dotted paths of the tapped modules of both networks.
 
+    Attributes:
+        scopes: "all" parameters, before it those of the student's "encoder" if it has a module of this name.
+
     Raises:
-        UserError: if a tap is not found, or the network has no ``encoder``.
+        UserError: if a tap is not found.
     """
 
     def __init__(
@@ -55,9 +58,7 @@ class GradientMeter:
         named = [(name, p) for name, p in unwrap(network).named_parameters() if p.requires_grad]
         self._parameters = [p for _, p in named]
         self._in_encoder = [name.startswith("encoder.") for name, _ in named]
-        if not any(self._in_encoder):
-            found = ", ".join(name for name, _ in unwrap(network).named_children())
-            raise UserError("student has no encoder", type(network).__name__, "a module 'encoder'", found, "add one")
+        self.scopes = SCOPES if any(self._in_encoder) else SCOPES[1:]
 
     def __call__(self, image: torch.Tensor, label: torch.Tensor) -> dict[str, Norms]:
         """Norms by scope for ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z).
@@ -68,7 +69,7 @@ class GradientMeter:
         arguments = self._forward(image)
         seg = self._norms(self.loss(arguments[2], label), keep=True)
         kd = self._norms(self.kd_loss(*arguments, label), keep=False)
-        return {scope: Norms(seg[scope], kd[scope]) for scope in SCOPES}
+        return {scope: Norms(seg[scope], kd[scope]) for scope in self.scopes}
 
     def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Train the distillation loss's own parameters alone, one step of Adam per batch.
@@ -179,7 +180,7 @@ def calibrate(
     norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
     meter.close()
     weight = float(parser.get_parsed_content("kd_weight"))
-    scopes = {s: [batch[s] for batch in norms] for s in SCOPES}
+    scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
     return {
         "kd_weight": weight,
         "projections": projections,

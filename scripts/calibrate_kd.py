@@ -14,7 +14,7 @@ from typing import Any
 
 from dcd_ext.bundle_tools import config_files, read_options
 from dcd_ext.calibration import SCOPES, calibrate
-from dcd_ext.errors import user_error
+from dcd_ext.errors import UserError, user_error
 from dcd_ext.io import write_json
 from dcd_ext.method_runs import method_files
 from dcd_ext.report.tables import Table, to_text
@@ -86,6 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
         for name, files in methods(options).items():
             results[name] = {"config_file": files, **calibrate(options.bundle_root, files, *numbers, **override)}
+            if options.scope not in results[name]:
+                where = f"network_def of {files[0]}"
+                raise UserError("student has no encoder", where, "a module 'encoder'", "none", "pass --scope all")
     except Exception as error:
         if (cause := user_error(error)) is None:
             raise
