@@ -132,7 +132,7 @@ def _second_configs(configs: dict[str, Any]) -> list[Finding]:
             original = f"configs/{base}"
             if base == "inference.json" and configs.get(original) != config:
                 findings.append(Finding(file, "", f"second config: differs from {original}"))
-        elif folder != "configs" and not folder.startswith("configs/") and _is_program(config):
+        elif not file.startswith(("configs/", _RUN_RECORD)) and _is_program(config):
             findings.append(Finding(file, "", "second config: outside of configs"))
     return findings
 
