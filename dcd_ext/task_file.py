@@ -35,7 +35,7 @@ _KEYS = {
         "outputs",
         "references",
     ),
-    "readme": ("task_title", "task_name", "data", "prepare"),
+    "readme": ("task_title", "task_name", "data", "data_license", "prepare"),
 }
 _HELP = "see docs/add_a_task.md"
 

@@ -10,6 +10,9 @@ from dcd_ext.errors import UserError
 from dcd_ext.task_file import check_task_file
 from tests.conftest import ROOT, TASKS, read_json
 
+# set by every shipped task, but with a default in base/train.json
+OPTIONAL = {"iterations_per_epoch", "val_interval"}
+
 
 def _task(name: str = "brats24"):
     return read_json(ROOT / "bundle_src" / "tasks" / f"{name}.json")
@@ -18,6 +21,17 @@ def _task(name: str = "brats24"):
 @pytest.mark.parametrize("name", TASKS)
 def test_shipped_tasks_pass(name: str) -> None:
     check_task_file(_task(name), ROOT)
+
+
+def test_what_every_shipped_task_has_is_demanded() -> None:
+    """A key that the build begins to need is refused by name where it is missing, not by a KeyError."""
+    tasks = [_task(name) for name in TASKS]
+    for section in tasks[0]:
+        for key in set.intersection(*(set(task[section]) for task in tasks)) - OPTIONAL:
+            task = deepcopy(tasks[0])
+            del task[section][key]
+            with pytest.raises(UserError, match=f"expected '{key}' in section '{section}', found none"):
+                check_task_file(task, ROOT)
 
 
 @pytest.mark.parametrize(
