@@ -17,8 +17,10 @@ __all__ = ["find_chromium", "layout", "screenshot"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox because containers run as root; nothing but the report's own file is opened, and it fetches nothing.
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-_FLAGS += ("--disable-component-update", "--disable-sync", "--disable-quic", "--hide-scrollbars")
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-quic", "--hide-scrollbars"),
+)
 
 # Wide tables scroll inside their own box (.scroll) and the navigation inside its bar: both are no overflow.
 _PROBE = """
