@@ -63,7 +63,8 @@ DEFECTS = {
         r, "configs/metadata.json", lambda t: t.replace('"num_channels": 3', '"num_channels": 2')
     ),
     "torchscript": other_weights,
-    "properties": lambda r: edit(r, "configs/inference.json", lambda t: t.replace('"inferer":', '"infere":')),
+    # not in inference.json: model.ts carries a copy of it, and the audit would speak first
+    "properties": lambda r: edit(r, "configs/train.json", lambda t: t.replace('"max_epochs"', '"max_epoch"')),
 }
 
 
