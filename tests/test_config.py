@@ -43,8 +43,9 @@ def test_a_key_that_is_meant_can_be_declared():
     start(my_key=3, extra_keys=["my_key"])
 
 
-def test_tracking_keys_are_known():
-    make_workflow(NAME, "train", tracking="mlflow")
+def test_tracking_keys_are_known(tmp_path):
+    # Tracking keeps the executed config in output_dir.
+    make_workflow(NAME, "train", tracking="mlflow", output_dir=str(tmp_path))
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):

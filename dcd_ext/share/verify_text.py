@@ -87,6 +87,8 @@ def check_sizes(subject: Subject) -> str:
 def check_paths(subject: Subject) -> str:
     """Nothing names a folder of the machine it was made on, in TorchScript's debug records neither."""
     for file, text in subject.texts().items():
+        if file.startswith("eval/") and not subject.given.is_file():
+            continue  # results of runs lie here; they are not packed
         match = _MACHINE_PATH.search(text)
         if match:
             raise UserError("path of one machine", file, "paths below the bundle or /workspace", match[0], "edit it")

@@ -6,6 +6,7 @@ import zipfile
 import pytest
 import torch
 
+from dcd_ext.io import write_json
 from dcd_ext.share.checks import FAILED, OK, SKIPPED
 from dcd_ext.share.export import TS_TOLERANCE
 from dcd_ext.share.sums import write_sums
@@ -98,3 +99,11 @@ def test_network_definitions_are_equal_in_train_and_inference():
     """What distillation changes is no part of the network: plain and distilled student infer with the same config."""
     plain, distilled = (read_json(BUNDLES / f"{NAME}{s}" / "configs" / "inference.json") for s in ("", "_dcd"))
     assert plain == distilled
+
+
+def test_results_of_runs_are_none_of_the_bundle(unpacked):
+    """A tracked run leaves its executed config, with this machine's paths, in the folder where it ran."""
+    write_json({"output_dir": str(unpacked / "eval")}, unpacked / "eval" / "config_20260101_000000.json")
+    write_json({"output_dir": "/home/me/results"}, unpacked / "eval" / "config_20260101_000001.json")
+    (result,) = [r for r in verify(unpacked) if r.check == "paths"]
+    assert result.status == OK, result
