@@ -228,13 +228,9 @@ def main(argv: list[str] | None = None) -> int:
         files = build_all(args.source)
         wrong = differences(files, args.output)
         if args.check and wrong:
-            raise UserError(
-                f"{len(wrong)} generated file(s) differ from bundle_src",
-                wrong[0],
-                "what scripts/build_bundles.py writes",
-                "something else",
-                "run: python scripts/build_bundles.py",
-            )
+            command = "python scripts/build_bundles.py"
+            what = f"{len(wrong)} generated file(s) differ from bundle_src"
+            raise UserError(what, wrong[0], f"what {command.split()[1]} writes", "something else", f"run: {command}")
     except UserError as e:
         print(e, file=sys.stderr)
         return 1

@@ -51,8 +51,9 @@ def test_torchscript_carries_configs_and_nothing_of_this_machine(exported):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_onnx_with_dynamic_batch_and_space(shape, exported):
-    onnx = pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
+    import onnx
+    import onnxruntime as runtime
+
     path = exported / "models" / "model.onnx"
     if not path.exists():
         assert export_bundle.main([str(exported), "--formats", "onnx"]) == 0
@@ -78,7 +79,6 @@ def infer(root, configs, data, output, *more):
 
 def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
     """In float32: random weights leave ties that bfloat16 breaks otherwise. bench_inference compares the Dice."""
-    pytest.importorskip("openvino")
     data = prepared("hippocampus")
     plain = infer(exported, ["inference"], data, tmp_path / "plain")
     precise = ("--openvino_config#INFERENCE_PRECISION_HINT", "f32")

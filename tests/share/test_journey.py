@@ -95,7 +95,6 @@ def test_packed_twice_is_the_same_file(small, packed, tmp_path):
 
 
 def test_download_from_a_hugging_face_hub(packed, tmp_path):
-    pytest.importorskip("huggingface_hub")
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(tmp_path / "hub")
     with served(tmp_path / "hub", hub=True) as address:

@@ -199,6 +199,5 @@ def test_bundles_of_several_channels(name, tmp_path):
     status = {r.check: r.status for r in verify(path)}
     assert status.pop("onnx") == status.pop("sizes") == status.pop("commands") == SKIPPED
     assert set(status.values()) == {OK}, status
-    pytest.importorskip("onnxruntime")
     ((_, difference),) = export(tmp_path / "out" / name, ["onnx"])
     assert difference < ONNX_TOLERANCE
