@@ -41,6 +41,7 @@ class MetricsJson:
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
         save_predictions: also write ``predictions/<case>.nii.gz``, on the label's grid.
         workers: threads that score; default: one per core.
+        write: whether this process writes the two files; the cases of all processes are in them.
 
     Raises:
         UserError: if a prediction does not fit its label, or a case comes twice.
@@ -58,6 +59,7 @@ class MetricsJson:
         patch: Sequence[int] | None = None,
         save_predictions: bool = False,
         workers: int | None = None,
+        write: bool = True,
     ) -> None:
         self.output_dir = output_dir
         self.class_names = list(class_names)
@@ -67,6 +69,7 @@ class MetricsJson:
         self.dataset_dir, self.ckpt_path, self.patch = dataset_dir, ckpt_path, patch
         self.save_predictions = save_predictions
         self.workers = workers
+        self.write = write
         self._pool: ev.ScoringPool | None = None
         self._cases: dict[str, dict[str, Any]] = {}
         self._clock = 0.0
@@ -121,7 +124,9 @@ class MetricsJson:
         """Write the files."""
         assert self._pool is not None
         self._pool.finish()
-        cases = dict(sorted(self._cases.items()))
+        cases = ev.gather_cases(self._cases)
+        if not self.write:
+            return
         content = {
             "format": "dcd-metrics-1",
             "dcd_ext_version": __version__,

@@ -110,3 +110,16 @@ def test_pool_runs_every_job_once_in_order(in_turns, jobs):
         pool.submit(lambda i=i: i)
         assert not (in_turns and pool._running)
     assert pool.finish() == list(range(jobs))
+
+
+def test_a_case_scored_by_two_processes_is_refused(cases, tmp_path, monkeypatch):
+    """As if each of two processes had evaluated the whole list. Real processes: tests/acceptance."""
+    monkeypatch.setattr("dcd_ext.evaluation.gather.string_list_all_gather", lambda texts: texts + texts)
+    with pytest.raises(UserError, match="case twice – case0 – expected each case in one process"):
+        evaluate(cases, tmp_path)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_other_processes_write_nothing(cases, tmp_path):
+    out = evaluate(cases, tmp_path, write=False)
+    assert not (out / "metrics.json").exists() and not (out / "metrics.csv").exists()

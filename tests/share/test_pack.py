@@ -61,7 +61,7 @@ def test_the_card_of_a_distilled_student_says_how_to_train_it():
     card = packed_readme(text, name, read_json(BUNDLES / name / "configs" / "metadata.json"), 7, [1, 2])
     assert "7 parameters, encoder widths 1, 2" in card and "package `dcd_ext`" in card
     assert "../brats24_segmentation_teacher/models/model.pt" in card and "--teacher_ckpt" in card
-    assert sum("monai.bundle run" in c for c in readme_commands(card)) == 4
+    assert sum("monai.bundle run" in c for c in readme_commands(card)) == 5
 
 
 def record(checkpoint, **more):
