@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from tests.conftest import BUNDLES, ROOT, SMALL
+from tests.dicom_series import write_study
 
 REQUIRED = os.environ.get("DCD_INTEGRATION") == "1"
 # what the server and the app read lies in files, so a toy network has to be written there
@@ -31,12 +32,13 @@ def tool_environment(name: str) -> Path:
     return folder
 
 
-def dicom_study() -> Path:
-    """The real MR study of four series; skips the test where it is not at hand."""
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real MR study of four series; where it is not at hand, one written with ITK, of the same descriptions."""
     shared = Path(os.environ.get("DCD_DATA_DIR", ROOT.parent / "shared" / "data"))
-    if not (shared / "dicom_mr_study").is_dir():
-        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {shared})")
-    return (shared / "dicom_mr_study").resolve()
+    if (shared / "dicom_mr_study").is_dir():
+        return (shared / "dicom_mr_study").resolve()
+    return write_study(tmp_path_factory.mktemp("dicom") / "study")
 
 
 def toy_bundle(name: str, folder: Path, seed: int = 0, **settings: Any) -> Path:

