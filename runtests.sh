@@ -20,7 +20,8 @@ case "${1:-}" in
     scripts/monai_label.sh --setup
     scripts/monai_deploy.sh --setup
     export DCD_INTEGRATION=1 # from now on a missing environment is a failure
-    exec "$PYTHON" -m pytest -m integration --durations 10 "$@"
+    # one server in one process, the apps in the other
+    exec "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --dist loadfile -m integration --durations 10 "$@"
     ;;
 esac
 step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }

@@ -92,6 +92,8 @@ def test_inference_from_any_directory_is_on_the_image_s_grid(trained, tmp_path):
     label_map = nib.load(file)
     assert label_map.shape == image.shape and label_map.get_data_dtype() == np.uint8
     np.testing.assert_allclose(label_map.affine, image.affine, atol=1e-4)
+    classes = len(bundle.config("train")["class_names"])
+    assert set(np.unique(np.asarray(label_map.dataobj))) <= set(range(classes + 1))
 
 
 def test_folders_of_dicom_are_images_too(bundle, study, tmp_path):

@@ -50,33 +50,6 @@ def run(task, role, *configs, folder, kind="train", **override):
     return workflow
 
 
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("task", TASKS)
-def test_train_evaluate_infer(task, role, trained, prepared, tmp_path):
-    folder = trained(task, role)
-    common = {**SMALL[task], "dataset_dir": str(prepared(task)), "num_workers": 0}
-    state = torch.load(folder / "models" / "model.pt", weights_only=True)
-    config = {**read_json_config(task, role, "inference"), **SMALL[task]}
-    ConfigParser(config).get_parsed_content("network_def").load_state_dict(state, strict=True)
-
-    run(task, role, "train", "evaluate", folder=folder, **common)
-    metrics = read_json(folder / "metrics.json")
-    names = metrics["class_names"]
-    assert len(metrics["cases"]) >= 1 and set(metrics["summary"]) == {*names, "mean"}
-    for case in metrics["cases"].values():
-        assert set(case["classes"]) == set(names) and case["seconds"] > 0
-
-    weights = str(folder / "models" / "model.pt")
-    run(task, role, "inference", folder=tmp_path, kind="infer", ckpt_path=weights, **common)
-    (output,) = tmp_path.rglob("*_seg.nii.gz")
-    entry = read_json(prepared(task) / "datalist.json")["test"][0]["image"]
-    image = nib.load(prepared(task) / (entry[0] if isinstance(entry, list) else entry))
-    seg = nib.load(output)
-    assert seg.shape == image.shape and seg.get_data_dtype() == np.uint8
-    assert np.allclose(seg.affine, image.affine, atol=1e-4)
-    assert set(np.unique(np.asarray(seg.dataobj))) <= set(range(len(names) + 1))
-
-
 def read_json_config(task, role, file):
     from tests.conftest import BUNDLES
 

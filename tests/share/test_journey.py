@@ -89,26 +89,6 @@ def test_a_flipped_byte_is_refused_with_the_files_name(packed, tmp_path, capsys)
     assert "file differs from what was packed – configs/inference.json – " in capsys.readouterr().out
 
 
-def test_packed_twice_is_the_same_file(small, packed, tmp_path):
-    again = pack(small, small / "models" / "model.pt", tmp_path)
-    assert again.read_bytes() == packed.read_bytes()
-
-
-def test_download_from_a_hugging_face_hub(packed, tmp_path):
-    with zipfile.ZipFile(packed) as archive:
-        archive.extractall(tmp_path / "hub")
-    with served(tmp_path / "hub", hub=True) as address:
-        result = monai(
-            *("download", "--name", NAME, "--source", "huggingface_hub", "--repo", f"org/{NAME}"),
-            *("--version", "0.1.0", "--bundle_dir", tmp_path / "got"),
-            cwd=tmp_path,
-            HF_ENDPOINT=address,
-            HF_HOME=str(tmp_path / "home"),
-        )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert verify_bundle.main([str(tmp_path / "got" / NAME)]) == 0
-
-
 def test_weights_beside_the_zip(small, tmp_path):
     with served(tmp_path / "dist") as address:
         (tmp_path / "dist").mkdir()

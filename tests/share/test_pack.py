@@ -10,17 +10,13 @@ import torch
 from monai.bundle import ConfigParser
 
 from dcd_ext.share.card import packed_readme, readme_commands
-from dcd_ext.share.checks import OK, SKIPPED
 from dcd_ext.share.contents import open_contents
-from dcd_ext.share.export import export
-from dcd_ext.share.onnx_export import ONNX_TOLERANCE
 from dcd_ext.share.pack import pack
 from dcd_ext.share.sums import check_sums, file_sha256, write_sums, write_zip
-from dcd_ext.share.verify import verify
 from dcd_ext.share.verify_text import _SCHEMA
 from scripts import pack_bundle
 from tests.conftest import BUNDLES, read_json
-from tests.share.conftest import NAME, make_small
+from tests.share.conftest import NAME
 
 
 @pytest.fixture(scope="module")
@@ -186,18 +182,3 @@ def test_monais_own_checks_of_the_packed_bundle(packed, tmp_path):
     (configs / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="'task' is a required property"):
         monai.bundle.verify_metadata(meta_file=meta, **schema)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["brats24_segmentation_student_dcd", "isles22_segmentation_teacher"])
-def test_bundles_of_several_channels(name, tmp_path):
-    """Packed, then verified with ONNX, too."""
-    root = make_small(name, tmp_path)
-    path = pack(root, root / "models" / "model.pt", tmp_path / "dist")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(tmp_path / "out")
-    status = {r.check: r.status for r in verify(path)}
-    assert status.pop("onnx") == status.pop("sizes") == status.pop("commands") == SKIPPED
-    assert set(status.values()) == {OK}, status
-    ((_, difference),) = export(tmp_path / "out" / name, ["onnx"])
-    assert difference < ONNX_TOLERANCE

@@ -1,0 +1,114 @@
+"""Pack, verify, publish, download and load every bundle, and what MONAI's own checks say of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+
+import monai.bundle
+import pytest
+import torch
+
+from dcd_ext.networks import count_parameters
+from dcd_ext.share.checks import OK, SKIPPED
+from dcd_ext.share.export import export
+from dcd_ext.share.folder import BundleFolder
+from dcd_ext.share.onnx_export import ONNX_TOLERANCE
+from dcd_ext.share.pack import pack
+from dcd_ext.share.sums import file_sha256
+from dcd_ext.share.verify import verify
+from dcd_ext.share.verify_text import _SCHEMA
+from tests.conftest import BUNDLES, read_json
+from tests.share.hub import served
+
+pytestmark = pytest.mark.slow
+LOAD = """
+import sys, torch, monai.bundle
+name, folder = sys.argv[1:]
+for kind in ("train", "inference"):
+    assert isinstance(monai.bundle.load(name, bundle_dir=folder, workflow_type=kind), torch.nn.Module)
+_, metadata, extra = monai.bundle.load(name, bundle_dir=folder, load_ts_module=True, config_files=("inference.json",))
+assert metadata["name"] and "network_def" in extra["inference.json"].decode()
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(bundle, tmp_path_factory):
+    """Its zip."""
+    return pack(bundle.root, bundle.root / "models" / "model.pt", tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(packed, bundle, tmp_path_factory):
+    """Folder that holds the unpacked bundle."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_every_check_of_ours_passes(packed):
+    """Without ONNX, which is not packed, sizes, which concern git, and commands: tests/acceptance/test_running.py."""
+    status = {r.check: r.status for r in verify(packed)}
+    assert status.pop("onnx") == status.pop("sizes") == status.pop("commands") == SKIPPED
+    assert set(status.values()) == {OK} and len(status) > 10, status
+
+
+def test_monai_s_own_checks_of_what_is_committed(bundle, tmp_path):
+    """Metadata against the schema, and the network at its full patch; the check of the metadata can fail."""
+    configs = BUNDLES / bundle.name / "configs"
+    schema = {"filepath": str(_SCHEMA), "hash_val": file_sha256(_SCHEMA), "hash_type": "sha256"}
+    monai.bundle.verify_metadata(meta_file=str(configs / "metadata.json"), **schema)
+    monai.bundle.verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+    )
+    metadata = {k: v for k, v in read_json(configs / "metadata.json").items() if k != "task"}
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="'task' is a required property"):
+        monai.bundle.verify_metadata(meta_file=str(tmp_path / "metadata.json"), **schema)
+
+
+def test_weights_are_plain_and_as_many_as_the_card_says(unpacked, bundle):
+    root = unpacked / bundle.name
+    state = torch.load(root / "models" / "model.pt", weights_only=True)
+    assert type(state).__name__ in ("OrderedDict", "dict") and all(isinstance(v, torch.Tensor) for v in state.values())
+    stated = re.search(r"([\d,]+) parameters", (root / "README.md").read_text("utf-8"))
+    assert stated and int(stated[1].replace(",", "")) == count_parameters(BundleFolder(root).network())
+
+
+def test_onnx_agrees_on_other_shapes_and_batches(unpacked, bundle):
+    ((_, difference),) = export(unpacked / bundle.name, ["onnx"])
+    assert difference < ONNX_TOLERANCE
+
+
+def test_packed_twice_is_the_same_file(packed, bundle, tmp_path):
+    assert pack(bundle.root, bundle.root / "models" / "model.pt", tmp_path).read_bytes() == packed.read_bytes()
+
+
+def load_elsewhere(name, folder, cwd):
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, name, str(folder)]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_downloaded_by_its_address_it_loads_anywhere(packed, bundle, tmp_path):
+    got = tmp_path / "got"
+    bundle.monai("download", "--name", bundle.name, "--url", packed.as_uri(), "--bundle_dir", got, cwd=tmp_path)
+    load_elsewhere(bundle.name, got, "/")
+
+
+def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, tmp_path, monkeypatch):
+    (unpacked / bundle.name / "models" / "model.onnx").unlink(missing_ok=True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with served(unpacked, hub=True) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        source = ["--source", "huggingface_hub", "--repo", f"org/{bundle.name}", "--version", "0.1.0"]
+        bundle.monai("download", "--name", bundle.name, *source, "--bundle_dir", tmp_path / "got", cwd=tmp_path)
+    status = {r.check: r.status for r in verify(tmp_path / "got" / bundle.name)}
+    assert status["sha256"] == status["torchscript"] == OK
