@@ -3,7 +3,7 @@
 
 Usage:
     python scripts/bench_inference.py --teacher bundles/hippocampus_segmentation_teacher \\
-        --student bundles/hippocampus_segmentation_student_dcd [--dataset_dir prepared/hippocampus] [--markdown]
+        --student bundles/hippocampus_segmentation_student_dcd [--dataset_dir prepared/hippocampus] [--output runs]
 
 A bundle without models/model.pt gets random weights in a temporary copy: they cost the same time, but have no Dice.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import statistics
 import sys
@@ -22,9 +23,11 @@ from typing import Any
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json
+from dcd_ext.io import write_json, write_text
+from dcd_ext.report.tables import to_text
 from dcd_ext.share.backends import BACKENDS
 from dcd_ext.share.bench import Contender, load_volumes
+from dcd_ext.share.bench_page import inference_page, inference_table
 from dcd_ext.share.export import FORMATS
 from dcd_ext.share.folder import BundleFolder
 from dcd_ext.versions import environment
@@ -78,27 +81,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     reference = next((r["seconds"] for r in rows if (r["role"], r["backend"]) == ("teacher", "eager")), None)
     for row in rows:
         row["lower_percent"] = None if reference is None else 100 * (1 - row["seconds"] / reference)
+    patch = BundleFolder(args.student).metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
     return {
-        **{"teacher": args.teacher.name, "student": args.student.name, "volumes": len(volumes.images)},
-        **{"shape": list(volumes.images[0].shape[2:]), "repeats": args.repeats, "rows": rows},
+        **{"task": args.student.name.partition("_")[0], "teacher": args.teacher.name, "student": args.student.name},
+        **{"volumes": len(volumes.images), "shape": list(volumes.images[0].shape[2:]), "patch": args.patch or patch},
+        "trained": all(BundleFolder(root).weights.is_file() for root in roots.values()),
+        **{"repeats": args.repeats, "rows": rows},
         "environment": {**environment(), "threads": args.threads},
     }
-
-
-def table(result: dict[str, Any], markdown: bool) -> str:
-    """The result for people."""
-    rows = [["network", "run by", "s/volume", "min", "max", "lower by", "peak MiB", "start s", "mean Dice"]]
-    for r in result["rows"]:
-        lower = "–" if r["lower_percent"] is None else f"{r['lower_percent']:.1f} %"
-        dice = "–" if r["dice"] is None else f"{statistics.mean(r['dice']):.4f}"
-        numbers = [f"{r[k]:.4f}" for k in ("seconds", "min", "max")]
-        peak = "–" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 2**20:.0f}"
-        rows.append([r["role"], r["backend"], *numbers, lower, peak, f"{r['start_seconds']:.1f}", dice])
-    if markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in rows]
-        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,19 +111,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--teacher_backends", nargs="+", choices=list(BACKENDS), default=["eager", "openvino bf16"])
     parser.add_argument("--repeats", type=int, default=7, help="passes whose median counts (default 7)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write inference_<task>.json and .md there, too")
+    arguments = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(arguments)
     try:
         result = measure(args)
-        if args.json:
-            write_json(result, args.json)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    print(table(result, args.markdown))
-    shape = " × ".join(map(str, result["shape"]))
-    print(f"\n{result['volumes']} volumes ({shape}), median of {result['repeats']} passes, {args.threads} thread(s)")
+    table = inference_table(result)
+    print(f"{to_text(table)}\n\n{table.note}")
+    if args.output:
+        stem = args.output / f"inference_{result['task']}"
+        write_json(result, stem.with_suffix(".json"))
+        command = shlex.join(["python", "scripts/bench_inference.py", *arguments])
+        write_text(inference_page(result, command), stem.with_suffix(".md"))
     return 0
 
 

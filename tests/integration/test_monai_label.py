@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,20 @@ class Server:
         return torch.load(self.app / "model" / model / "models" / "model.pt", weights_only=True)
 
 
+@contextlib.contextmanager
+def serving(folder: Path, names: list[str]) -> Iterator[Server]:
+    """A server of toy bundles on ``<folder>/studies`` while the block runs."""
+    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate(names)]
+    server = Server(folder, bundles)
+    server.bundles = {bundle.name: bundle for bundle in bundles}
+    try:
+        server.wait()
+        yield server
+    finally:
+        os.killpg(server.process.pid, signal.SIGTERM)
+        server.process.wait(60)
+
+
 @pytest.fixture(scope="module")
 def served(prepared, tmp_path_factory):
     """One server for the module: all nine bundles on synthetic data; only the hippocampi have labels to train with."""
@@ -98,15 +114,8 @@ def served(prepared, tmp_path_factory):
         write_studies(prepared(task) / "datalist.json", folder / task)
         for image in (folder / task).glob("*.nii.gz"):
             image.rename(folder / "studies" / image.name)
-    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate(ALL)]
-    server = Server(folder, bundles)
-    server.bundles = {bundle.name: bundle for bundle in bundles}
-    try:
-        server.wait()
+    with serving(folder, ALL) as server:
         yield server
-    finally:
-        os.killpg(server.process.pid, signal.SIGTERM)
-        server.process.wait(60)
 
 
 def test_every_bundle_is_listed_with_its_labels_and_can_be_trained(served):
@@ -180,10 +189,28 @@ def test_the_distilled_student_finds_its_teacher_beside_it(served):
     assert "weights not found" in last and "train the teacher bundle first, or pass --teacher_ckpt" in last
 
 
-def test_batch_inference_and_the_next_image(served):
+@pytest.mark.parametrize("task", TASKS)
+def test_every_bundle_trains_on_the_studies_of_its_task(prepared, tmp_path, task):
+    """Images of several channels are single 4-D files there; the teacher is trained before the student it teaches."""
+    tool_environment("label")
+    write_studies(prepared(task) / "datalist.json", tmp_path / "studies")
+    names = [f"{task}_segmentation_{role}" for role in ROLES]
+    with serving(tmp_path, names) as server:
+        for name in names:
+            before = server.weights(name)
+            assert server.train(name)["status"] == "DONE", server.log.read_text()
+            after = server.weights(name)
+            assert sum(not torch.equal(before[key], after[key]) for key in before) > len(before) / 2, name
+
+
+def test_the_next_image_to_label(served):
     reply = requests.post(f"{served.url}/activelearning/random", timeout=60)
     assert reply.status_code == 200 and reply.json()["id"]
-    url = f"{served.url}/batch/infer/{HIPPOCAMPUS[1]}"
+
+
+@pytest.mark.parametrize("name", HIPPOCAMPUS)
+def test_batch_inference(served, name):
+    url = f"{served.url}/batch/infer/{name}"
     settings = {"device": "cpu", "multi_gpu": False, "max_workers": 1, "max_batch_size": 1}
     reply = requests.post(url, params={"images": "labeled", "run_sync": "true"}, json=settings, timeout=600)
     assert reply.status_code == 200, reply.text

@@ -116,9 +116,11 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
 def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path):
     arguments = ["--teacher", str(exported), "--student", str(exported), "--volumes", "1", "--repeats", "1"]
     arguments += ["--backends", "torchscript", "--teacher_backends", "eager", "--threads", "1"]
-    arguments += ["--dataset_dir", str(prepared("hippocampus")), "--json", str(tmp_path / "bench.json")]
+    arguments += ["--dataset_dir", str(prepared("hippocampus")), "--output", str(tmp_path)]
     assert bench_inference.main(arguments) == 0
-    rows = read_json(tmp_path / "bench.json")["rows"]
+    rows = read_json(tmp_path / "inference_hippocampus.json")["rows"]
+    page = (tmp_path / "inference_hippocampus.md").read_text("utf-8")
+    assert "| student | torchscript | " in page and "trained weights" in page and "scripts/bench_inference.py" in page
     assert [(r["role"], r["backend"]) for r in rows] == [("teacher", "eager"), ("student", "torchscript")]
     assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
     assert rows[0]["dice"] == rows[1]["dice"] and len(rows[0]["dice"]) == 2
