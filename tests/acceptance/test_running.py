@@ -12,7 +12,7 @@ import torch
 from monai.transforms import LoadImage
 
 from tests.acceptance.conftest import config_files
-from tests.conftest import read_json
+from tests.conftest import TASKS, read_json
 from tests.dicom_series import DESCRIPTIONS, write_study
 
 pytestmark = pytest.mark.slow
@@ -120,9 +120,9 @@ def test_folders_of_dicom_are_images_too(bundle, study, tmp_path):
     assert len(np.unique(np.asarray(label_map.dataobj))) > 1
 
 
-def test_without_its_teacher_a_distilled_student_does_not_train(bundle, tmp_path):
-    if not bundle.name.endswith("_dcd"):
-        pytest.skip("needs no teacher")
+@pytest.mark.parametrize("task", TASKS)
+def test_without_its_teacher_a_distilled_student_does_not_train(bundles, task, tmp_path):
+    bundle = bundles(f"{task}_segmentation_student_dcd")
     where = ["--dataset_dir", bundle.data, "--output_dir", tmp_path, "--teacher_ckpt", "nowhere/model.pt"]
     printed = bundle.monai("run", "training", *config_files("train"), *where, code=1)
     assert printed.strip().splitlines()[-1] == (
