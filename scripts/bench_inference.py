@@ -22,19 +22,23 @@ from typing import Any
 
 import torch
 
+from dcd_ext.command_line import positive
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report.tables import to_text
 from dcd_ext.share.backends import BACKENDS
 from dcd_ext.share.bench import Contender, load_volumes
 from dcd_ext.share.bench_page import inference_page, inference_table
-from dcd_ext.share.export import FORMATS
+from dcd_ext.share.export import export
 from dcd_ext.share.folder import BundleFolder
 from dcd_ext.versions import environment
 
 
 def stage(root: Path, folder: Path, role: str, backends: list[str], patch: list[int] | None) -> Path:
     """A copy of the bundle with weights and the exports that the backends need, at another patch if there is one."""
+    strides = BundleFolder(root).strides
+    if patch and any(side % stride for side, stride in zip(patch, strides, strict=True)):
+        raise UserError("patch does not fit the strides", "--patch", f"multiples of {strides}", patch, "choose another")
     target = folder / role
     shutil.copytree(root, target, ignore=shutil.ignore_patterns("*.ts", "*.onnx", "eval"))
     if patch:
@@ -46,10 +50,8 @@ def stage(root: Path, folder: Path, role: str, backends: list[str], patch: list[
     if not bundle.weights.is_file():
         torch.manual_seed(0)
         torch.save(bundle.parser().get_parsed_content("network_def").state_dict(), bundle.weights)
-    if any(b.startswith(("torchscript", "openvino")) for b in backends):
-        FORMATS["torchscript"][0](bundle)
-    if "onnxruntime" in backends:
-        FORMATS["onnx"][0](bundle)
+    formats = ["torchscript"] if any(b.startswith(("torchscript", "openvino")) for b in backends) else []
+    list(export(target, formats + ["onnx"] * ("onnxruntime" in backends)))
     return target
 
 
@@ -61,8 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         backends = {"teacher": args.teacher_backends, "student": args.backends}
         staged = {role: stage(root, Path(folder), role, backends[role], args.patch) for role, root in roots.items()}
         volumes = load_volumes(BundleFolder(staged["student"]), args.dataset_dir, args.volumes, args.shape)
-        pairs = [("teacher", b) for b in args.teacher_backends]
-        pairs += [("student", b) for b in args.backends]
+        pairs = [(role, b) for role in roots for b in backends[role]]
         contenders = {(r, b): Contender(staged[r], b, volumes, args.threads) for r, b in pairs}
         times: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
         for _ in range(args.repeats):
@@ -71,22 +72,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         rows = []
         for pair, contender in contenders.items():
             seconds = times[pair]
-            rows.append(
-                {
-                    **{"role": pair[0], "backend": pair[1], "seconds": statistics.median(seconds)},
-                    **{"min": min(seconds), "max": max(seconds), "start_seconds": contender.start_seconds},
-                    **contender.finish(),
-                }
-            )
+            row = {"role": pair[0], "backend": pair[1], "seconds": statistics.median(seconds)}
+            row.update(min=min(seconds), max=max(seconds), start_seconds=contender.start_seconds)
+            rows.append({**row, **contender.finish()})
     reference = next((r["seconds"] for r in rows if (r["role"], r["backend"]) == ("teacher", "eager")), None)
     for row in rows:
         row["lower_percent"] = None if reference is None else 100 * (1 - row["seconds"] / reference)
     patch = BundleFolder(args.student).metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
     return {
-        **{"task": args.student.name.partition("_")[0], "teacher": args.teacher.name, "student": args.student.name},
-        **{"volumes": len(volumes.images), "shape": list(volumes.images[0].shape[2:]), "patch": args.patch or patch},
+        "task": args.student.name.partition("_")[0],
+        "teacher": args.teacher.name,
+        "student": args.student.name,
+        "volumes": len(volumes.images),
+        "shape": list(volumes.images[0].shape[2:]),
+        "patch": args.patch or patch,
         "trained": all(BundleFolder(root).weights.is_file() for root in roots.values()),
-        **{"repeats": args.repeats, "rows": rows},
+        "repeats": args.repeats,
+        "rows": rows,
         "environment": {**environment(), "threads": args.threads},
     }
 
@@ -104,13 +106,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, required=True, help="the teacher's bundle")
     parser.add_argument("--student", type=Path, required=True, help="the student's bundle")
     parser.add_argument("--dataset_dir", type=Path, help="prepared data (default: noise)")
-    parser.add_argument("--volumes", type=int, default=4, help="number of volumes in a pass (default 4)")
-    parser.add_argument("--shape", type=int, nargs=3, help="X Y Z of the noise (default: one patch)")
-    parser.add_argument("--patch", type=int, nargs=3, help="X Y Z of the sliding window (default: the bundle's)")
+    parser.add_argument("--volumes", type=positive, default=4, help="number of volumes in a pass (default 4)")
+    parser.add_argument("--shape", type=positive, nargs=3, help="X Y Z of the noise (default: one patch)")
+    parser.add_argument("--patch", type=positive, nargs=3, help="X Y Z of the sliding window (default: the bundle's)")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--teacher_backends", nargs="+", choices=list(BACKENDS), default=["eager", "openvino bf16"])
-    parser.add_argument("--repeats", type=int, default=7, help="passes whose median counts (default 7)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--teacher_backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
+    parser.add_argument("--repeats", type=positive, default=7, help="passes whose median counts (default 7)")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, metavar="DIR", help="write inference_<task>.json and .md there, too")
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(arguments)

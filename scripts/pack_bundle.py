@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dcd_ext.command_line import positive
 from dcd_ext.errors import UserError
 from dcd_ext.share.pack import pack
 from dcd_ext.share.sums import file_sha256
@@ -25,15 +26,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, help="a bundle's folder, e.g. bundles/hippocampus_segmentation_student")
     parser.add_argument("--checkpoint", type=Path, help="trained weights (default: models/model.pt in the bundle)")
     parser.add_argument("--metrics", type=Path, help="metrics.json of the evaluation of exactly these weights")
-    parser.add_argument("--reduction_factor", type=int, help="width divisor of the weights, if not the bundle's")
+    parser.add_argument("--reduction_factor", type=positive, help="width divisor of the weights, if not the bundle's")
     parser.add_argument("--output", type=Path, default=Path("dist"), help="folder of the zip (default: dist)")
     parser.add_argument("--large_files_url", help="leave the weights out, to be downloaded below this address")
     options = parser.parse_args(arguments)
     checkpoint = options.checkpoint or options.bundle / "models" / "model.pt"
     try:
         path = pack(
-            *(options.bundle, checkpoint, options.output),
-            *(options.reduction_factor, options.metrics, options.large_files_url),
+            options.bundle,
+            checkpoint,
+            options.output,
+            reduction_factor=options.reduction_factor,
+            metrics=options.metrics,
+            large_files_url=options.large_files_url,
         )
     except UserError as error:
         print(error, file=sys.stderr)

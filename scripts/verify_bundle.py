@@ -27,16 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset_dir", type=Path, help="prepared data of the task: run the README's commands, too")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
-    failed = 0
+    data, failed = options.dataset_dir, 0
+    if data and not (data / "datalist.json").is_file():
+        error = UserError("no prepared data", data, "datalist.json", "none", "run scripts/prepare_data.py")
+        print(error, file=sys.stderr)
+        return 1
     try:
         for path in options.bundles:
             print(path)
-            for result in verify(path, options.dataset_dir):
-                print(f"  {result.status:8} {result.check:12} {result.detail}")
-                failed += result.status == FAILED
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+            try:
+                for result in verify(path, data):
+                    print(f"  {result.status:8} {result.check:12} {result.detail}")
+                    failed += result.status == FAILED
+            except UserError as error:  # the next one may be whole
+                print(error, file=sys.stderr)
+                failed += 1
     finally:
         logging.disable(logging.NOTSET)
     print(f"{failed} check(s) failed" if failed else "verified")

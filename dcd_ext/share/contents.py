@@ -6,6 +6,7 @@ import functools
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -17,6 +18,8 @@ __all__ = ["Contents", "open_contents"]
 
 # a zip that unpacks to more than this many times its size was made to fill a disk
 _MAX_RATIO = 200
+# what reading a damaged, an encrypted and an unknown kind of zip entry raises
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 class Contents:
@@ -56,21 +59,12 @@ class Contents:
         try:
             with self.files[path]() as file:
                 return file.read()
-        except (zipfile.BadZipFile, EOFError, OSError, zlib_error()) as e:
+        except _DAMAGED as e:
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
 
 
 def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
-
-
-def zlib_error() -> type[Exception]:
-    """What decompression raises; zlib may be missing from a Python build."""
-    try:
-        import zlib
-    except ImportError:
-        return zipfile.BadZipFile
-    return zlib.error
 
 
 def open_contents(path: Path) -> Contents:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -19,13 +21,22 @@ TS_TOLERANCE = 1e-5
 _INPUTS = ((2, 1), (3, 2))
 
 
+class Format(NamedTuple):
+    """How to write a format, how to run a file of it, and how far its output may be from the network's."""
+
+    make: Callable[[BundleFolder, Path], Path]
+    run: Callable[[Path, torch.Tensor], torch.Tensor]
+    tolerance: float
+    file: str
+
+
 def _run_torchscript(path: Path, image: torch.Tensor) -> torch.Tensor:
     return load_torchscript(path)(image)
 
 
-FORMATS: dict[str, tuple[Callable[[BundleFolder], Path], Callable[[Path, torch.Tensor], torch.Tensor], float]] = {
-    "torchscript": (export_torchscript, _run_torchscript, TS_TOLERANCE),
-    "onnx": (export_onnx, run_onnx, ONNX_TOLERANCE),
+FORMATS = {
+    "torchscript": Format(export_torchscript, _run_torchscript, TS_TOLERANCE, "model.ts"),
+    "onnx": Format(export_onnx, run_onnx, ONNX_TOLERANCE, "model.onnx"),
 }
 
 
@@ -51,15 +62,17 @@ def export(root: Path, formats: Sequence[str]) -> Iterator[tuple[Path, float]]:
         The file, and its largest difference to the network.
 
     Raises:
-        UserError: if an export fails or differs; the file is removed then.
+        UserError: if an export fails or differs; an earlier file stays as it was.
     """
     bundle = BundleFolder(root)
     bundle.network()  # a checkpoint that does not fit is told here, in one line
     for name in formats:
-        make, run, tolerance = FORMATS[name]
-        path = make(bundle)
-        difference = largest_difference(path, run, bundle)
-        if not difference < tolerance:
-            path.unlink()
-            raise UserError("export differs", path, f"within {tolerance}", difference, "report it")
+        kind, models = FORMATS[name], bundle.root / "models"
+        with tempfile.TemporaryDirectory(dir=models) as folder:
+            # under its final name: readers of TorchScript look below the name it was written with
+            made = kind.make(bundle, Path(folder, kind.file))
+            difference = largest_difference(made, kind.run, bundle)
+            if not difference < kind.tolerance:
+                raise UserError("export differs", made.name, f"within {kind.tolerance}", difference, "report it")
+            path = made.replace(models / kind.file)
         yield path, difference

@@ -59,6 +59,13 @@ class BundleFolder:
         """The bundle's version."""
         return str(self.metadata.get("version", "0.0.0"))
 
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """By how much the encoder divides each side of its input; 1 where the config does not say."""
+        strides = self._inference.get("strides") or [[1, 1, 1]]
+        first, second, third = (math.prod(stride[axis] for stride in strides) for axis in range(3))
+        return first, second, third
+
     def parser(self) -> ConfigParser:
         """``inference.json``, ready to build from."""
         parser = ConfigParser(json.loads(json.dumps(self._inference)))
@@ -86,12 +93,10 @@ class BundleFolder:
             times: side of the deepest feature map; an instance norm needs more than one voxel.
             batch: B.
         """
-        strides = self._inference.get("strides")
         spec = next(iter(self.metadata["network_data_format"]["inputs"].values()))
-        if not strides:
+        if not self._inference.get("strides"):
             return (batch, int(spec["num_channels"]), *(int(side) for side in spec["spatial_shape"]))
-        sides = [times * math.prod(stride[axis] for stride in strides) for axis in range(3)]
-        return (batch, int(spec["num_channels"]), *sides)
+        return (batch, int(spec["num_channels"]), *(times * stride for stride in self.strides))
 
     def random_input(self, times: int = 2, batch: int = 1, seed: int = 0) -> torch.Tensor:
         """Seeded noise of the shape of :meth:`smallest_input`."""

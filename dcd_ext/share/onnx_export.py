@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import importlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def export_onnx(bundle: BundleFolder, path: Path | None = None) -> Path:
     Raises:
         UserError: if ``onnx`` is missing or the export fails.
     """
-    _require("onnx")
+    onnx = _require("onnx")
     path = path or bundle.root / "models" / "model.onnx"
     converter = {
         "input_names": ["image"],
@@ -42,22 +42,28 @@ def export_onnx(bundle: BundleFolder, path: Path | None = None) -> Path:
         "dynamo": False,
         "opset_version": _OPSET,
     }
-    shape = "[" + ",".join(map(str, bundle.smallest_input())) + "]"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
         run_monai(
-            *("onnx_export", "--net_id", "network_def", "--filepath", str(made), "--ckpt_file", str(bundle.weights)),
-            *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
-            *("--use_trace", "True", "--input_shape", shape, "--converter_kwargs", str(converter)),
+            "onnx_export",
             cwd=bundle.root,
+            net_id="network_def",
+            filepath=made,
+            ckpt_file=bundle.weights,
+            meta_file="configs/metadata.json",
+            config_file="configs/inference.json",
+            use_trace=True,
+            input_shape=list(bundle.smallest_input()),
+            converter_kwargs=converter,
         )
-        shutil.move(made, path)
+        onnx.checker.check_model(str(made))
+        made.replace(path)
     return path
 
 
 def _require(package: str) -> Any:
     try:
-        return __import__(package)
+        return importlib.import_module(package)
     except ImportError as e:
         raise UserError(
             f"{package} is not installed", "ONNX", package, "nothing", "pip install -r requirements-dev.txt"

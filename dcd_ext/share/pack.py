@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dcd_ext.data.files import make_folder
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
 from dcd_ext.networks import count_parameters
@@ -55,25 +56,27 @@ def pack(
     if large_files_url is not None:
         check_address(large_files_url)
     source = BundleFolder(bundle)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{source.name}_v{source.version}.zip"
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        root = Path(folder, source.name)
+    stem = f"{source.name}_v{source.version}"
+    with tempfile.TemporaryDirectory(dir=make_folder(output)) as folder:
+        root, away = Path(folder, source.name), Path(folder, f"{stem}_files")
         _stage(source, root, checkpoint, reduction_factor, metrics)
-        moved: dict[str, str] = {}
-        if large_files_url is not None:
-            moved = move_out(root, output / f"{source.name}_v{source.version}_files", large_files_url)
-        write_sums(root, moved)
-        made = Path(folder, path.name)
+        write_sums(root, move_out(root, away, large_files_url) if large_files_url is not None else None)
+        made = Path(folder, f"{stem}.zip")
         write_zip(root, made)
-        made.replace(path)
-    return path
+        if away.is_dir():
+            shutil.rmtree(output / away.name, ignore_errors=True)
+            away.replace(output / away.name)
+        return made.replace(output / made.name)
 
 
 def _stage(
     source: BundleFolder, root: Path, checkpoint: Path, reduction_factor: int | None, metrics: Path | None
 ) -> None:
     """Everything of the packed bundle but its checksums."""
+    if not checkpoint.is_file():
+        raise UserError(
+            "weights not found", checkpoint, "a checkpoint", "no such file", "train it, or --checkpoint FILE"
+        )
     _copy_parts(source.root, root)
     if reduction_factor is not None:
         _set_reduction_factor(root, reduction_factor)
@@ -116,12 +119,11 @@ def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
         means = {m: {c: v[m]["mean"] for c, v in summary.items()} for m in ("dice", "hd95_mm", "nsd")}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError("no evaluation record", metrics, "metrics.json", e, "evaluate the bundle first") from e
-    found = file_sha256(checkpoint) if checkpoint.is_file() else "no such file"
+    found = file_sha256(checkpoint)
     if record.get("weights_sha256") != found:
-        raise UserError(
-            *("metrics of other weights", metrics, record.get("weights_sha256"), f"{found} ({checkpoint})"),
-            "evaluate exactly this checkpoint",
-        )
+        where = f"{found} ({checkpoint})"
+        next_step = "evaluate exactly this checkpoint"
+        raise UserError("metrics of other weights", metrics, record.get("weights_sha256"), where, next_step)
     return {
         "fold": record["fold"],
         "cases": len(record["cases"]),

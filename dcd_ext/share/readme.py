@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ __all__ = ["command_problem", "run_commands"]
 
 # options of ``monai.bundle run`` itself; all others are config entries
 _OPTIONS = {"bundle_root", "config_file", "meta_file", "logging_file", "tracking", "args_file", "workflow_type"}
+_RUN = re.compile(
+    r"(?:python|torchrun(?: --standalone| --nnodes=\d+| --nproc_per_node=\d+)*) -m monai\.bundle run(?: |$)"
+)
 # one short pass through training, instead of hours
 _SHORT = ["--max_epochs", "1", "--iterations_per_epoch", "1", "--val_interval", "1", "--num_workers", "0"]
 
@@ -30,11 +34,11 @@ def _config_files(options: dict[str, str]) -> list[str]:
 
 
 def _split(command: str) -> tuple[str, dict[str, str]] | None:
-    """Run id and options of a ``monai.bundle run`` command line; None for any other."""
-    words = shlex.split(command)
-    if "monai.bundle" not in words or words[words.index("monai.bundle") + 1] != "run":
+    """Run id and options of a ``monai.bundle run`` command line, and of nothing else; None for any other line."""
+    match = _RUN.match(command)
+    if match is None:
         return None
-    rest = words[words.index("monai.bundle") + 2 :]
+    rest = shlex.split(command[match.end() :])
     run_id = rest.pop(0) if rest and not rest[0].startswith("--") else "run"
     return run_id, dict(zip([w.removeprefix("--") for w in rest[::2]], rest[1::2], strict=False))
 
@@ -47,23 +51,33 @@ def command_problem(command: str, root: Path, packed: bool) -> str | None:
         root: the bundle's folder.
         packed: whether commands are run in the bundle's folder, or in the collection's.
     """
-    where = root if packed else root.parents[1]
+    collection = None if packed else _collection(root)
     parts = _split(command)
     if parts is None:
-        words = shlex.split(command)
-        script = next((w for w in words if w.startswith("scripts/")), None)
-        # a packed bundle's README names scripts of the collection, which are not here
-        return f"no {script}" if script and not packed and not (where / script).is_file() else None
+        script = next((w for w in shlex.split(command) if w.startswith("scripts/")), None)
+        # a bundle alone names scripts of the collection, which are not here
+        return f"no {script}" if script and collection and not (collection / script).is_file() else None
     run_id, options = parts
     merged: dict[str, object] = {}
     for file in _config_files(options):
-        if not (where / file).is_file():
+        inside = file if packed else file.removeprefix(f"bundles/{root.name}/")
+        if Path(inside).is_absolute() or ".." in Path(inside).parts or not (root / inside).is_file():
             return f"no {file}"
-        merged.update(json.loads((where / file).read_text("utf-8")))
+        merged.update(json.loads((root / inside).read_text("utf-8")))
     if run_id not in merged:
         return f"no run id {run_id}"
-    unknown = set(options) - _OPTIONS - set(merged)
-    return f"no config entry {sorted(unknown)[0]}" if unknown else None
+    for key, value in options.items():
+        if key not in _OPTIONS and key not in merged:
+            return f"no config entry {key}"
+        if value.startswith(("$", "%")):  # MONAI would evaluate it
+            return f"an expression as --{key}"
+    return None
+
+
+def _collection(root: Path) -> Path | None:
+    """The collection a bundle lies in; None for one that was copied away alone."""
+    folder = root.resolve().parents[1]
+    return folder if (folder / "bundle_src").is_dir() and root.resolve().parent.name == "bundles" else None
 
 
 def run_commands(root: Path, dataset_dir: Path) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import re
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
 from dcd_ext.share.contents import Contents
 
-__all__ = ["SUMS", "check_sums", "file_sha256", "write_sums", "write_zip"]
+__all__ = ["SUMS", "check_sums", "check_zip", "file_sha256", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 # a zip stores local time; the model zoo uses this moment, too
@@ -101,3 +103,45 @@ def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> i
         if found != expected:
             raise UserError("file differs from what was packed", file, expected, found, again)
     return len(listed.keys() & contents.files.keys())
+
+
+def check_zip(root: Path, path: Path) -> None:
+    """Compare a zip with what :func:`write_zip` makes of its content: times, permissions, order, all other bytes.
+
+    Args:
+        root: folder with the zip's content.
+        path: the zip.
+
+    Raises:
+        UserError: with the name of the first entry that differs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        expected = Path(folder, "expected.zip")
+        write_zip(root, expected)
+        if filecmp.cmp(path, expected, shallow=False):
+            return
+        with zipfile.ZipFile(path) as one, zipfile.ZipFile(expected) as two:
+            pairs = zip(one.infolist(), two.infolist(), strict=False)
+            entry = next((b.filename for a, b in pairs if _record(a) != _record(b)), "")
+        where = entry.partition("/")[2] or _entry_at(expected, _first_difference(path, expected))
+        raise UserError("zip differs from what was packed", where, "the same bytes", "others", "download it again")
+
+
+def _record(entry: zipfile.ZipInfo) -> tuple[object, ...]:
+    names = (name for name in entry.__slots__ if not name.startswith("_"))
+    return tuple(getattr(entry, name, None) for name in names)
+
+
+def _first_difference(one: Path, two: Path) -> int:
+    position = 0
+    with one.open("rb") as a, two.open("rb") as b:
+        while (x := a.read(2**20)) == (y := b.read(2**20)) and x:
+            position += len(x)
+    return position + next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
+
+
+def _entry_at(path: Path, position: int) -> str:
+    """Name of the entry that a byte of a zip belongs to."""
+    with zipfile.ZipFile(path) as archive:
+        before = [entry for entry in archive.infolist() if entry.header_offset <= position < archive.start_dir]
+        return before[-1].filename.partition("/")[2] if before else "the list at the end of the zip"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,13 @@ from dcd_ext.share.folder import BundleFolder
 __all__ = ["export_torchscript", "load_torchscript", "run_monai", "strip_debug_records"]
 
 
-def run_monai(*arguments: str, cwd: Path) -> str:
+def run_monai(command: str, cwd: Path, **options: Any) -> str:
     """``python -m monai.bundle ...`` in a fresh process: TorchScript numbers its classes within one.
 
     Args:
-        arguments: the command line.
+        command: of ``monai.bundle``.
         cwd: working directory.
+        options: its options; values are written as Python literals.
 
     Returns:
         What it printed.
@@ -34,11 +33,12 @@ def run_monai(*arguments: str, cwd: Path) -> str:
         UserError: if it fails; the end of its output is part of the message.
     """
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "monai.bundle", *arguments]
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    line = [sys.executable, "-m", "monai.bundle", command, *words]
+    result = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
     if result.returncode:
         last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:] or ["no output"]
-        raise UserError(f"monai.bundle {arguments[0]} failed", cwd, "exit code 0", last[0], "read the message")
+        raise UserError(f"monai.bundle {command} failed", cwd, "exit code 0", last[0], "read the message")
     return result.stdout + result.stderr
 
 
@@ -57,23 +57,25 @@ def export_torchscript(bundle: BundleFolder, path: Path | None = None) -> Path:
         UserError: if the export fails.
     """
     path = path or bundle.root / "models" / "model.ts"
-    with tempfile.TemporaryDirectory() as folder:
+    # beside the target: on another file system the last step would be a copy, which can end half-way
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
         run_monai(
-            *("ckpt_export", "--net_id", "network_def", "--filepath", str(made), "--ckpt_file", str(bundle.weights)),
-            *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
-            *("--use_trace", "True", "--input_shape", _literal(bundle.smallest_input())),
+            "ckpt_export",
             cwd=bundle.root,
+            net_id="network_def",
+            filepath=made,
+            ckpt_file=bundle.weights,
+            meta_file="configs/metadata.json",
+            config_file="configs/inference.json",
+            use_trace=True,
+            input_shape=list(bundle.smallest_input()),
         )
         plain = Path(folder, "plain", path.name)
         plain.parent.mkdir()
         strip_debug_records(made, plain)
-        shutil.move(plain, path)
+        plain.replace(path)
     return path
-
-
-def _literal(shape: Sequence[int]) -> str:
-    return "[" + ",".join(map(str, shape)) + "]"
 
 
 def load_torchscript(path: Path) -> Any:

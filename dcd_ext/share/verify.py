@@ -9,7 +9,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.share.checks import FAILED, SKIPPED, Result, Subject, run_checks
 from dcd_ext.share.contents import Contents, open_contents
 from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.verify_network import NETWORK_CHECKS
+from dcd_ext.share.verify_network import NETWORK_CHECKS, check_commands
 from dcd_ext.share.verify_text import TEXT_CHECKS
 
 __all__ = ["verify"]
@@ -40,12 +40,13 @@ def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
 
 
 def _run(subject: Subject) -> list[Result]:
-    """Building a network executes its config: what the audit finds something in is not built."""
+    """Building a network executes its config, and commands are programs: only of what has no finding so far."""
     results = run_checks(subject, TEXT_CHECKS)
-    if any(r.check == "audit" and r.status == FAILED for r in results):
-        names = [check.__name__.removeprefix("check_") for check in NETWORK_CHECKS]
-        return results + [Result(name, SKIPPED, "nothing is executed after a finding of the audit") for name in names]
-    return results + run_checks(subject, NETWORK_CHECKS)
+    failed = {r.check for r in results if r.status == FAILED}
+    left_out = NETWORK_CHECKS if "audit" in failed else (check_commands,) if failed else ()
+    results += run_checks(subject, [check for check in NETWORK_CHECKS if check not in left_out])
+    reason = "nothing is executed after a finding of the audit" if "audit" in failed else "a check before it failed"
+    return results + [Result(check.__name__.removeprefix("check_"), SKIPPED, reason) for check in left_out]
 
 
 def _unpack(contents: Contents, root: Path) -> None:

@@ -17,7 +17,7 @@ from dcd_ext.share.export import TS_TOLERANCE, largest_difference
 from dcd_ext.share.onnx_export import ONNX_TOLERANCE, run_onnx
 from dcd_ext.share.readme import run_commands
 
-__all__ = ["NETWORK_CHECKS"]
+__all__ = ["NETWORK_CHECKS", "check_commands"]
 
 _TRAIN = "train it, or take a packed bundle"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,7 @@ from dcd_ext.share.card import readme_commands
 from dcd_ext.share.checks import NotApplicable, Subject
 from dcd_ext.share.large_files import LARGE_FILES, listed_files
 from dcd_ext.share.readme import command_problem
-from dcd_ext.share.sums import SUMS, check_sums
+from dcd_ext.share.sums import SUMS, check_sums, check_zip
 
 __all__ = ["TEXT_CHECKS"]
 
@@ -65,23 +66,41 @@ def check_metadata(subject: Subject) -> str:
 
 
 def check_sha256(subject: Subject) -> str:
-    """Every file is what was packed."""
+    """Every file is what was packed, and so is every other byte of a zip."""
     if not subject.packed:
         raise NotApplicable(f"no {SUMS}: not packed")
-    return f"{check_sums(subject.contents, _elsewhere(subject))} files as packed"
+    count = check_sums(subject.contents, _elsewhere(subject))
+    if subject.given.is_file():
+        check_zip(subject.bundle.root, subject.given)
+    return f"{count} files as packed"
 
 
 def check_sizes(subject: Subject) -> str:
     """Large files travel outside of git."""
     if subject.given.is_file():
         raise NotApplicable("a zip is not put into git")
-    files = {f: s for f, s in subject.contents.sizes.items() if not f.startswith(("models/", "eval/"))}
+    tracked = _tracked(subject.bundle.root)
+    files = {
+        file: size
+        for file, size in subject.contents.sizes.items()
+        if file in tracked or not file.startswith(("models/", "eval/"))
+    }
     for file, size in files.items():
         if size > _GIT_LIMIT:
             raise UserError(
                 "large file", file, f"at most {_GIT_LIMIT:,} bytes", f"{size:,}", f"list it in {LARGE_FILES}"
             )
-    return f"largest {max(files.values(), default=0):,} bytes (models aside)"
+    return f"largest {max(files.values(), default=0):,} bytes (weights and results that git ignores aside)"
+
+
+def _tracked(root: Path) -> set[str]:
+    """Files of a folder that git has; none where there is no git."""
+    try:
+        command = ["git", "-C", str(root), "ls-files", "-z"]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return set(listing.split("\0"))
 
 
 def check_paths(subject: Subject) -> str:

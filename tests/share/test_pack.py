@@ -9,10 +9,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from dcd_ext.errors import UserError
 from dcd_ext.share.card import packed_readme, readme_commands
 from dcd_ext.share.contents import open_contents
 from dcd_ext.share.pack import pack
-from dcd_ext.share.sums import check_sums, file_sha256, write_sums, write_zip
+from dcd_ext.share.sums import check_sums, check_zip, file_sha256, write_sums, write_zip
 from dcd_ext.share.verify_text import _SCHEMA
 from scripts import pack_bundle
 from tests.conftest import BUNDLES, read_json
@@ -144,6 +145,30 @@ def test_zip_depends_on_content_alone(tmp_path):
         archives.append((tmp_path / f"{i}.zip").read_bytes())
     assert archives[0] == archives[1] != archives[2]
     assert check_sums(open_contents(tmp_path / "0.zip")) == 2
+
+
+def test_no_byte_of_a_zip_can_be_flipped_unnoticed(tmp_path):
+    """Not in a file, which has its checksum, nor in times, permissions and lengths, which have none."""
+    root = tmp_path / "bundle"
+    root.mkdir()
+    (root / "a").write_text("content of a")
+    (root / "b").write_text("content of b")
+    write_sums(root)
+    write_zip(root, tmp_path / "bundle.zip")
+    data, broken = (tmp_path / "bundle.zip").read_bytes(), tmp_path / "broken.zip"
+    check_zip(root, tmp_path / "bundle.zip")
+    messages = []
+    for position in range(len(data)):
+        broken.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        with pytest.raises(UserError) as error:
+            contents = open_contents(broken)
+            if contents.findings:
+                raise UserError("unsafe paths", broken, "files", contents.findings[0], "do not unpack it")
+            check_sums(contents)
+            check_zip(root, broken)
+        messages.append(str(error.value))
+    assert any(m.startswith("zip differs from what was packed – a – ") for m in messages)
+    assert any(m.startswith("damaged file – b – ") for m in messages)
 
 
 @pytest.mark.parametrize(
