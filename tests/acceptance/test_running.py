@@ -48,12 +48,14 @@ def test_training_is_tracked(trained):
 
 def test_two_processes_train_one_network(bundle, tmp_path):
     """The default run id, under torchrun: one writes, and nothing of the wrapper is in the weights."""
-    where = ["--dataset_dir", bundle.data, "--output_dir", tmp_path, "--ckpt_dir", tmp_path / "models"]
+    output = f"'{tmp_path}/' + os.environ['RANK']"  # each process would write into a folder of its own
+    where = ["--dataset_dir", bundle.data, "--output_dir", f"${output}", "--ckpt_dir", f"${output} + '/models'"]
     bundle.monai("run", *config_files("train", "multi_gpu_train"), *where, "--max_epochs", "1", processes=2)
-    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
+    state = torch.load(tmp_path / "0" / "models" / "model.pt", weights_only=True)
     expected = torch.load(bundle.root / "models" / "model.pt", weights_only=True)
     assert list(state) == list(expected)
-    assert len(read_json(tmp_path / "training.json")["epochs"]) == 1
+    assert len(read_json(tmp_path / "0" / "training.json")["epochs"]) == 1
 
 
 def dice(pred, truth, value):
@@ -75,17 +77,22 @@ def test_two_processes_score_what_one_does(trained, tmp_path):
     assert one["summary"] == two["summary"] and one["weights_sha256"] == two["weights_sha256"]
     assert (tmp_path / "0" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()
     labels = {c["case"]: c["label"] for c in read_json(bundle.data / "datalist.json")["training"]}
-    for case, entry in one["cases"].items():  # NumPy on the files
+    expected = np.full((len(labels), len(one["class_names"])), np.nan)
+    for row, (case, entry) in enumerate(one["cases"].items()):  # NumPy on the files
         truth = nib.load(bundle.data / labels[case])
         pred = nib.load(tmp_path / "0" / "predictions" / f"{case}.nii.gz")
         for value, name in enumerate(one["class_names"], start=1):
-            assert entry["classes"][name]["dice"] == pytest.approx(dice(pred, truth, value), abs=1e-6)
+            found = dice(pred, truth, value)
+            assert entry["classes"][name]["dice"] == pytest.approx(found, abs=1e-6)
+            expected[row, value - 1] = np.nan if found is None else found
+    expected = expected[~np.isnan(expected).all(1)]
+    assert one["summary"]["mean"]["dice"]["mean"] == pytest.approx(np.nanmean(expected, 1).mean(), abs=1e-6)
 
 
-def test_inference_from_any_directory_is_on_the_image_s_grid(trained, tmp_path):
+def test_inference_is_on_the_image_s_grid(trained, tmp_path):
     bundle, _ = trained
-    where = ["--bundle_root", bundle.root, "--dataset_dir", bundle.data, "--output_dir", tmp_path]
-    bundle.monai("run", "inference", *config_files("inference", root=bundle.root), *where, cwd="/")
+    where = ["--dataset_dir", bundle.data, "--output_dir", tmp_path]
+    bundle.monai("run", "inference", *config_files("inference"), *where)
     entry = read_json(bundle.data / "datalist.json")["test"][0]["image"]
     image = nib.load(bundle.data / (entry[0] if isinstance(entry, list) else entry))
     [file] = tmp_path.rglob("*_seg.nii.gz")
@@ -96,8 +103,8 @@ def test_inference_from_any_directory_is_on_the_image_s_grid(trained, tmp_path):
     assert set(np.unique(np.asarray(label_map.dataobj))) <= set(range(classes + 1))
 
 
-def test_folders_of_dicom_are_images_too(bundle, study, tmp_path):
-    """One folder per channel; the label map lies where ITK says that the slices are."""
+def test_folders_of_dicom_are_images_too_and_any_directory_will_do(bundle, study, tmp_path):
+    """From another directory; one folder per channel. The label map lies where ITK says that the slices are."""
     series = list(DESCRIPTIONS)[: bundle.config("inference")["in_channels"]]
     images = series if len(series) > 1 else series[0]
     where = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,9 +17,10 @@ from dcd_ext.networks import count_parameters
 from dcd_ext.share.checks import OK, SKIPPED
 from dcd_ext.share.export import export
 from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.onnx_export import ONNX_TOLERANCE
+from dcd_ext.share.large_files import move_out
+from dcd_ext.share.onnx_export import ONNX_TOLERANCE, session
 from dcd_ext.share.pack import pack
-from dcd_ext.share.sums import file_sha256
+from dcd_ext.share.sums import file_sha256, write_sums
 from dcd_ext.share.verify import verify
 from dcd_ext.share.verify_text import _SCHEMA
 from tests.conftest import BUNDLES, read_json
@@ -82,9 +84,13 @@ def test_weights_are_plain_and_as_many_as_the_card_says(unpacked, bundle):
     assert stated and int(stated[1].replace(",", "")) == count_parameters(BundleFolder(root).network())
 
 
-def test_onnx_agrees_on_other_shapes_and_batches(unpacked, bundle):
-    ((_, difference),) = export(unpacked / bundle.name, ["onnx"])
-    assert difference < ONNX_TOLERANCE
+def test_onnx_has_free_axes_and_agrees_on_other_shapes_and_batches(bundle, tmp_path):
+    """The exporter runs ONNX's own checker."""
+    root = shutil.copytree(bundle.root, tmp_path / bundle.name)
+    ((path, difference),) = export(root, ["onnx"])
+    assert difference < ONNX_TOLERANCE and path == root / "models" / "model.onnx"
+    (image,) = session(path).get_inputs()
+    assert image.name == "image" and image.shape == ["batch", bundle.config("train")["in_channels"], "x", "y", "z"]
 
 
 def test_packed_twice_is_the_same_file(packed, bundle, tmp_path):
@@ -104,7 +110,6 @@ def test_downloaded_by_its_address_it_loads_anywhere(packed, bundle, tmp_path):
 
 
 def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, tmp_path, monkeypatch):
-    (unpacked / bundle.name / "models" / "model.onnx").unlink(missing_ok=True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with served(unpacked, hub=True) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
@@ -112,3 +117,17 @@ def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, t
         bundle.monai("download", "--name", bundle.name, *source, "--bundle_dir", tmp_path / "got", cwd=tmp_path)
     status = {r.check: r.status for r in verify(tmp_path / "got" / bundle.name)}
     assert status["sha256"] == status["torchscript"] == OK
+
+
+def test_large_files_are_downloaded_and_checked_by_their_hash(unpacked, bundle, tmp_path):
+    got = shutil.copytree(unpacked / bundle.name, tmp_path / bundle.name)
+    with served(tmp_path) as address:
+        write_sums(got, move_out(got, tmp_path / "away", f"{address}/away"))
+        assert not (got / "models" / "model.pt").exists()
+        bundle.monai("download_large_files", "--bundle_path", got, cwd=tmp_path)
+        assert {r.status for r in verify(got) if r.check in ("sha256", "weights", "torchscript")} == {OK}
+        (got / "models" / "model.pt").unlink()
+        listing = got / "large_files.yml"
+        listing.write_text(re.sub("hash_val: [0-9a-f]{64}", "hash_val: " + "0" * 64, listing.read_text()))
+        printed = bundle.monai("download_large_files", "--bundle_path", got, cwd=tmp_path, code=1)
+    assert "sha256 hash check of" in printed

@@ -98,19 +98,49 @@ def test_tensorrt_overlay_runs_the_file_it_names(exported, prepared, tmp_path):
     assert np.array_equal(np.asarray(plain.dataobj), np.asarray(swapped.dataobj))
 
 
-def test_scripting_is_refused_with_one_line(exported, tmp_path):
-    """Why exports are traced: these networks choose their skip connection by a lambda."""
+def test_scripting_fails_at_the_skip_connections(exported, tmp_path):
+    """Why exports are traced: these networks choose their skip connection by a lambda. The READMEs say so."""
     command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def"]
     command += ["--filepath", str(tmp_path / "model.ts"), "--config_file", "configs/inference.json"]
     command += ["--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json"]
     result = subprocess.run(command, cwd=exported, capture_output=True, text=True)
-    assert result.returncode != 0 and "torch.jit" in result.stderr
+    assert result.returncode != 0 and "has no attribute 'skip'" in result.stderr
+    assert not (tmp_path / "model.ts").exists()
+    assert "chosen by a lambda" in (exported / "docs" / "README.md").read_text("utf-8")
 
 
 def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
     assert export_bundle.main([str(tmp_path / NAME)]) == 1
     assert "weights not found – " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--repeats", "0"], "argument --repeats: expected a whole number above 0, found '0'"),
+        (["--patch", "30", "30", "30"], "patch does not fit the strides – --patch – expected multiples of (8, 8, 8), "),
+        (["--teacher", "nowhere"], "not a bundle – "),
+        (["--dataset_dir", "nowhere"], "no data list – nowhere"),
+    ],
+)
+def test_wrong_options_of_the_benchmark_end_with_one_line(options, message, small, capsys):
+    arguments = ["--teacher", str(small), "--student", str(small), "--backends", "eager", "--teacher_backends", "eager"]
+    try:
+        assert bench_inference.main([*arguments, *options]) == 1
+    except SystemExit as error:  # argparse's
+        assert error.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert message in last
+
+
+def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
+    before = (exported / "models" / "model.ts").read_bytes()
+    monkeypatch.setattr("dcd_ext.share.export.largest_difference", lambda *_: 1.0)
+    assert export_bundle.main([str(exported)]) == 1
+    assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
+    assert (exported / "models" / "model.ts").read_bytes() == before
+    assert {p.suffix for p in (exported / "models").iterdir()} <= {".pt", ".ts", ".onnx", ""}
 
 
 def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path):

@@ -126,6 +126,22 @@ def test_weights_that_do_not_fit_are_refused(small, tmp_path, capsys):
     assert "not a bundle – " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reduction_factor", "0"], "argument --reduction_factor: expected a whole number above 0, found '0'"),
+        (["--output", "{small}/LICENSE"], "cannot create the output folder – "),
+        (["--checkpoint", "nowhere", "--metrics", "{small}/LICENSE"], "weights not found – nowhere – expected a check"),
+    ],
+)
+def test_wrong_options_end_with_one_line(options, message, small, capsys):
+    try:
+        assert pack_bundle.main([str(small), *(o.format(small=small) for o in options)]) == 1
+    except SystemExit as error:  # argparse's
+        assert error.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_an_address_without_encryption_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match="address of the weights – ftp://x – expected https"):
         pack(small, small / "models" / "model.pt", tmp_path, large_files_url="ftp://x")

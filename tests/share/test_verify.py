@@ -1,6 +1,9 @@
 """Verify: our bundles pass, and each check can fail."""
 
 import json
+import re
+import shutil
+import subprocess
 import zipfile
 
 import pytest
@@ -107,3 +110,60 @@ def test_results_of_runs_are_none_of_the_bundle(unpacked):
     write_json({"output_dir": "/home/me/results"}, unpacked / "eval" / "config_20260101_000001.json")
     (result,) = [r for r in verify(unpacked) if r.check == "paths"]
     assert result.status == OK, result
+
+
+PLANTED = "python -m monai.bundle run inference --config_file configs/inference.json"
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("sh -c 'touch \"$MARK\"' -m monai.bundle run inference --config_file configs/inference.json", None),
+        ('python -c \'open("{mark}", "w")\' -m monai.bundle run inference', None),
+        ("torchrun --log-dir=logs -m monai.bundle run inference --config_file configs/inference.json", None),
+        (PLANTED + " --device \"$open('{mark}', 'w')\"", "an expression as --device"),
+        (PLANTED + " --output_dir %{mark}", "an expression as --output_dir"),
+        ("python -m monai.bundle run inference --config_file {mark}.json", "no {mark}.json"),
+        ("python -m monai.bundle run inference --config_file ../evil.json", "no ../evil.json"),
+    ],
+)
+def test_a_stranger_s_readme_runs_nothing_but_the_bundle(command, problem, unpacked, prepared, tmp_path, monkeypatch):
+    """Other programs are not run, and what MONAI would evaluate is refused before anything runs."""
+    mark = tmp_path / "mark"
+    (tmp_path / "mark.json").write_text(json.dumps({"inference": f"$open('{mark}', 'w')"}))
+    (tmp_path / "evil.json").write_text((tmp_path / "mark.json").read_text())
+    monkeypatch.setenv("MARK", str(mark))
+    line = command.format(mark=mark).replace("\\", r"\\")
+    for file in ("docs/README.md", "README.md"):
+        edit(unpacked, file, lambda text: re.sub(r"(python|torchrun).* -m monai.bundle run.*", line, text))
+    write_sums(unpacked)
+    results = {r.check: r for r in verify(unpacked, prepared("hippocampus"))}
+    assert not mark.exists()
+    if problem is None:
+        assert results["commands"].status == OK and "not run: it installs" in results["commands"].detail
+    else:
+        assert problem.format(mark=mark) in results["readme"].detail and results["commands"].status == SKIPPED
+
+
+def test_a_bundle_copied_away_alone_passes(tmp_path, capsys):
+    """Its README names the collection's scripts, which are not there."""
+    shutil.copytree(BUNDLES / NAME, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt", "*.ts", "*.onnx", "eval"))
+    assert verify_bundle.main([str(tmp_path / NAME)]) == 0
+    assert "6 commands" in capsys.readouterr().out
+
+
+def test_weights_over_the_limit_do_not_belong_into_git(unpacked):
+    (unpacked / "models" / "model.pt").write_bytes(bytes(26_000_000))
+    assert next(r for r in verify(unpacked) if r.check == "sizes").status == OK
+    for command in (["init", "-q"], ["add", "models/model.pt"]):
+        subprocess.run(["git", "-C", str(unpacked), *command], check=True)
+    (result,) = [r for r in verify(unpacked) if r.check == "sizes"]
+    assert result.status == FAILED and "models/model.pt" in result.detail
+
+
+def test_each_bundle_is_verified_and_missing_data_are_told(packed, tmp_path, capsys):
+    assert verify_bundle.main(["nowhere", str(packed)]) == 1
+    printed = capsys.readouterr()
+    assert "not a bundle – nowhere" in printed.err and " ok       torchscript" in printed.out
+    assert verify_bundle.main([str(packed), "--dataset_dir", "nowhere"]) == 1
+    assert "no prepared data – nowhere – expected datalist.json" in capsys.readouterr().err
