@@ -119,7 +119,7 @@ PLANTED = "python -m monai.bundle run inference --config_file configs/inference.
     ("command", "problem"),
     [
         ("sh -c 'touch \"$MARK\"' -m monai.bundle run inference --config_file configs/inference.json", None),
-        ('python -c \'open("{mark}", "w")\' -m monai.bundle run inference', None),
+        ("python -c \"import os; os.mkdir(os.environ['MARK'])\" -m monai.bundle run inference", None),
         ("torchrun --log-dir=logs -m monai.bundle run inference --config_file configs/inference.json", None),
         (PLANTED + " --device \"$open('{mark}', 'w')\"", "an expression as --device"),
         (PLANTED + " --output_dir %{mark}", "an expression as --output_dir"),
