@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     table = inference_table(result)
-    print(f"{to_text(table)}\n\n{table.note}")
+    print(to_text(table))
     if args.output:
         stem = args.output / f"inference_{result['task']}"
         write_json(result, stem.with_suffix(".json"))

@@ -88,7 +88,7 @@ class Contender:
     def _answer(self) -> Any:
         try:
             answer = self._pipe.recv()
-        except EOFError as e:
+        except (EOFError, OSError) as e:
             raise UserError("a process ended early", self.name, "a result", "none", "is there enough memory?") from e
         if isinstance(answer, UserError):
             raise answer

@@ -115,6 +115,22 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
     assert "weights not found – " in capsys.readouterr().err
 
 
+def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path):
+    """In bfloat16, where the processor has it, and with weights that have learned something."""
+    root = shutil.copytree(small, tmp_path / NAME)
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.json"]
+    command += ["--dataset_dir", str(prepared("hippocampus")), "--use_ema", "False", "--num_workers", "0"]
+    command += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    arguments = ["--teacher", str(root), "--student", str(root), "--teacher_backends", "eager", "--threads", "1"]
+    arguments += ["--backends", "openvino bf16", "--dataset_dir", str(prepared("hippocampus"))]
+    assert bench_inference.main([*arguments, "--volumes", "2", "--repeats", "1", "--output", str(tmp_path)]) == 0
+    eager, fast = (np.mean(row["dice"]) for row in read_json(tmp_path / "inference_hippocampus.json")["rows"])
+    # two volumes of a few thousand voxels: a voxel weighs more than in docs/results/inference_hippocampus.md
+    assert eager > 0.3 and abs(eager - fast) < 0.005
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
