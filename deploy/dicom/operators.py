@@ -85,7 +85,7 @@ class ChannelStack(Operator):
         """Stack.
 
         Raises:
-            UserError: if a series is no volume, its pixels cannot be read, or its grid differs from the first channel's.
+            UserError: if a series is no volume, has pixels that cannot be read, or lies on another grid than the first.
         """
         op_output.emit(self.stack(op_input.receive("study_selected_series_list")[0]), "image")
 
