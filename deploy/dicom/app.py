@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from monai.deploy.operators.monai_bundle_inference_operator import (
 )
 
 from dcd_ext.errors import UserError
-from deploy.dicom.bundle import read_labels
+from deploy.dicom.bundle import read_labels, read_origin
 from deploy.dicom.operators import ChannelSelector, ChannelStack
 from deploy.dicom.segments import describe_segments
 
@@ -37,18 +36,22 @@ class SegmentationApp(Application):
     """
 
     def __init__(self, bundle: Path, patterns: Mapping[str, str], source: Path, output: Path) -> None:
+        # first of all: holoscan's destructor fails on an application that an error left half made
+        super().__init__([sys.executable, "app"])
         self.bundle = bundle
         self.patterns = dict(patterns)
         self.source = source
         self.output = output
         self.labels = read_labels(bundle)
-        super().__init__([sys.executable, "app"])
+        self.origin = read_origin(bundle)
 
     def compose(self) -> None:
         """Connect the operators."""
-        metadata = json.loads((self.bundle / "configs" / "metadata.json").read_text("utf-8"))
-        load = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=self.source, name="load")
-        choose = ChannelSelector(self, patterns=self.patterns, name="choose")
+        authors, version = self.origin
+        # that nothing was loaded is said by the selector, in a line
+        once = CountCondition(self, 1)
+        load = DICOMDataLoaderOperator(self, once, input_folder=self.source, must_load=False, name="load")
+        choose = ChannelSelector(self, patterns=self.patterns, source=self.source, name="choose")
         stack = ChannelStack(self, name="stack")
         infer = MonaiBundleInferenceOperator(
             self,
@@ -62,8 +65,8 @@ class SegmentationApp(Application):
         )
         write = DICOMSegmentationWriterOperator(
             self,
-            segment_descriptions=describe_segments(self.labels, self.bundle.name, metadata["version"]),
-            model_info=ModelInfo(metadata["authors"], self.bundle.name, metadata["version"], ""),
+            segment_descriptions=describe_segments(self.labels, self.bundle.name, version),
+            model_info=ModelInfo(authors, self.bundle.name, version, ""),
             custom_tags={"SeriesDescription": f"{self.bundle.name} (AI, not for diagnosis)"[:64]},
             output_folder=self.output,
             name="write",
@@ -88,13 +91,18 @@ def run(bundle: Path, patterns: Mapping[str, str], source: Path, output: Path) -
         The DICOM segmentation.
 
     Raises:
-        UserError: if the weights are missing, or the study does not fit the bundle.
+        UserError: if something of the bundle or the study is missing, or they do not fit each other.
     """
+    config = bundle / "configs" / "inference.json"
+    if not config.is_file():
+        raise UserError("no bundle", config, "the bundle's config", "no such file", "pass --bundle <folder>")
     if not any((bundle / "models" / name).is_file() for name in ("model.ts", "model.pt")):
         found = "neither model.pt nor model.ts"
         raise UserError("no weights", bundle / "models", "model.pt", found, "train the bundle or download its weights")
     if not source.is_dir():
         raise UserError("no input", source, "a folder of DICOM files", "no such folder", "pass --input <folder>")
+    if output.exists() and not output.is_dir():
+        raise UserError("no output folder", output, "a folder", "a file", "pass another --output <folder>")
     before = set(output.glob("*.dcm"))
     SegmentationApp(bundle, patterns, source, output).run()
     written = sorted(set(output.glob("*.dcm")) - before)

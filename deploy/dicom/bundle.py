@@ -1,13 +1,16 @@
-"""What a bundle's ``metadata.json`` says about its channels and labels."""
+"""What a bundle's ``metadata.json`` says about its channels, its labels and where it comes from."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["read_channels", "read_labels"]
+__all__ = ["read_channels", "read_labels", "read_origin"]
 
 
 def read_channels(bundle: Path) -> list[str]:
@@ -38,11 +41,38 @@ def read_labels(bundle: Path) -> list[str]:
     return list(labels.values())[1:]
 
 
+def read_origin(bundle: Path) -> tuple[str, str]:
+    """Authors and version, which a DICOM segmentation names.
+
+    Args:
+        bundle: the bundle's folder.
+
+    Raises:
+        UserError: if its metadata cannot be read, or one of the two is missing.
+    """
+    with _metadata(bundle, "authors and version") as metadata:
+        origin = metadata.get("authors"), metadata.get("version")
+    for key, text in zip(("authors", "version"), origin, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            found = "none" if text is None else repr(text)
+            raise UserError(f"bundle without {key}", _path(bundle), f'a text "{key}"', found, "add it to the file")
+    return origin
+
+
 def _channel_def(bundle: Path, side: str, key: str) -> dict[int, str]:
-    path = bundle / "configs" / "metadata.json"
-    try:
-        names = json.loads(path.read_text("utf-8"))["network_data_format"][side][key]["channel_def"]
+    with _metadata(bundle, f"{side}.{key}.channel_def") as metadata:
+        names = metadata["network_data_format"][side][key]["channel_def"]
         return {int(index): names[index] for index in sorted(names, key=int)}
+
+
+def _path(bundle: Path) -> Path:
+    return bundle / "configs" / "metadata.json"
+
+
+@contextmanager
+def _metadata(bundle: Path, expected: str) -> Iterator[Any]:
+    try:
+        yield json.loads(_path(bundle).read_text("utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
-        raise UserError("no bundle", path, f"{side}.{key}.channel_def", found, "pass --bundle <folder>") from error
+        raise UserError("no bundle", _path(bundle), expected, found, "pass --bundle <folder>") from error

@@ -6,6 +6,7 @@ slice, and gives the whole volume the number type of the first slice, which cuts
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,16 +84,31 @@ def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> 
     return Grid((int(first.Columns), int(first.Rows), len(slices)), _LPS_TO_RAS @ lps)
 
 
-def series_voxels(slices: Sequence[Any]) -> np.ndarray:
+def series_voxels(slices: Sequence[Any], name: str) -> np.ndarray:
     """Voxels (X, Y, Z), float32, with the modality's rescale slope and intercept applied.
 
     Args:
         slices: what :func:`sort_slices` returned.
+        name: what the series is called in an error.
+
+    Raises:
+        UserError: if the pixels of a slice are missing, damaged or compressed in a way that nothing here can decode.
     """
+    stored = [_stored_pixels(dataset, f"{name}, slice {i} of {len(slices)}") for i, dataset in enumerate(slices, 1)]
     from pydicom.pixels import apply_rescale
 
-    planes = [np.asarray(apply_rescale(dataset.pixel_array, dataset), np.float32) for dataset in slices]
+    planes = [np.asarray(apply_rescale(pixels, s), np.float32) for pixels, s in zip(stored, slices, strict=True)]
     return np.stack(planes).transpose(2, 1, 0)
+
+
+def _stored_pixels(dataset: Any, name: str) -> np.ndarray:
+    try:
+        return dataset.pixel_array
+    # what pydicom's decoders raise: pixels cut short, a fragment that is none, no decoder for the transfer syntax
+    except (AttributeError, OSError, RuntimeError, ValueError, struct.error) as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())  # one line, also of several decoders
+        step = "copy the series again or decompress it, e.g. with gdcmconv --raw"
+        raise _error("pixels cannot be read", name, "pixels that pydicom can decode", found, step) from error
 
 
 def _error(what: str, name: str, expected: object, found: object, next_step: str) -> UserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,14 @@ class ChannelSelector(Operator):
     Args:
         fragment: the application.
         patterns: regular expression per channel, in channel order.
+        source: the folder that was loaded, for errors.
     """
 
-    def __init__(self, fragment: Fragment, *args: Any, patterns: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, fragment: Fragment, *args: Any, patterns: Mapping[str, str], source: Path, **kwargs: Any
+    ) -> None:
         self.patterns = dict(patterns)
+        self.source = source
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -43,11 +48,12 @@ class ChannelSelector(Operator):
         """Choose.
 
         Raises:
-            UserError: if there is not exactly one study, or not exactly one series for a channel.
+            UserError: if there are no DICOM files or several studies, or not exactly one series for a channel.
         """
         studies = op_input.receive("dicom_study_list")
         if len(studies) != 1:
-            raise UserError("no single study", "input folder", "one study", len(studies), "pass one study at a time")
+            what = "several studies" if studies else "no DICOM files"
+            raise UserError(what, self.source, "one study", len(studies), "pass --input <folder of one study>")
         mr = [series for series in studies[0].get_all_series() if series.Modality == "MR"]
         selection = StudySelectedSeries(studies[0])
         for channel, series in choose_series(self.patterns, mr).items():
@@ -79,7 +85,7 @@ class ChannelStack(Operator):
         """Stack.
 
         Raises:
-            UserError: if a series is no volume, or its grid differs from that of the first channel.
+            UserError: if a series is no volume, has pixels that cannot be read, or lies on another grid than the first.
         """
         op_output.emit(self.stack(op_input.receive("study_selected_series_list")[0]), "image")
 
@@ -96,7 +102,7 @@ class ChannelStack(Operator):
                 where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
                 step = "register and resample the series first"
                 raise UserError(f"series do not fit on each other ({check})", where, expected, found, step)
-            volumes.append(series_voxels(slices))
+            volumes.append(series_voxels(slices, name))
         affine = grids[0].affine
         metadata = {"affine": affine, "original_affine": affine.copy(), "space": "RAS", "original_channel_dim": -1}
         # the inference operator leaves an image alone that has a spacing and an original affine

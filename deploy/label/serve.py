@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from dcd_ext.errors import UserError, show_plainly
+from dcd_ext.io import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 _NOT_COPIED = shutil.ignore_patterns("eval", "__pycache__", "*.part")
@@ -46,14 +49,14 @@ def find_bundles(folders: list[Path]) -> list[Path]:
     for folder in folders:
         if not (folder / "configs" / "inference.json").is_file():
             raise UserError("no bundle", folder, "configs/inference.json in it", "none", "name a folder of bundles/")
-    return [folder.resolve() for folder in folders]
+    return list(dict.fromkeys(folder.resolve() for folder in folders))
 
 
 def prepare_app(app: Path, bundles: list[Path], fresh: bool = False) -> list[str]:
-    """Fill the app folder: ``main.py`` and a copy of every bundle in ``model``.
+    """Fill the app folder: ``main.py``, ``guard.py`` and a copy of every bundle in ``model``.
 
     The server trains into its copies; the bundles themselves stay as they are. A copy that exists is kept, because it
-    may have been trained; only missing weights are added to it.
+    may have been trained; only missing weights are added to it. Interrupted, it leaves whole copies or none.
 
     Args:
         app: the app folder, made if needed.
@@ -62,31 +65,51 @@ def prepare_app(app: Path, bundles: list[Path], fresh: bool = False) -> list[str
 
     Returns:
         Names of the bundles.
+
+    Raises:
+        UserError: if two bundles have one name, under which the server knows only one.
     """
-    models = app / "model"
-    models.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("main.py"), app / "main.py")
-    for bundle in bundles:
-        copy = models / bundle.name
-        if copy.exists() and fresh:
-            shutil.rmtree(copy)
-        if not copy.exists():
-            # MONAI Label takes whatever lies in model/ for a bundle, also half a one
-            part = app / f"{bundle.name}.{os.getpid()}.part"
-            shutil.copytree(bundle, part, ignore=_NOT_COPIED)
-            part.rename(copy)
+    named = _by_name(bundles)
+    (app / "model").mkdir(parents=True, exist_ok=True)
+    for script in ("main.py", "guard.py"):
+        shutil.copyfile(Path(__file__).with_name(script), app / script)
+    for name, bundle in named.items():
+        copy = app / "model" / name
+        if fresh or not copy.exists():
+            _copy_bundle(bundle, copy)
             continue
         print(f"[label] kept {copy} as it is (--fresh replaces it)")
         for weights in (bundle / "models").glob("model.[pt][ts]"):
             if not (copy / "models" / weights.name).exists():
-                shutil.copyfile(weights, copy / "models" / weights.name)
-    return [bundle.name for bundle in bundles]
+                write_atomically(copy / "models" / weights.name, functools.partial(shutil.copyfile, weights))
+    return list(named)
+
+
+def _by_name(bundles: list[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for bundle in bundles:
+        if named.setdefault(bundle.name, bundle) != bundle:
+            where = f"{named[bundle.name]} and {bundle}"
+            step = "rename one of the folders, or serve them one at a time with an --app each"
+            raise UserError("two bundles of one name", where, "another name for each", bundle.name, step)
+    return named
+
+
+def _copy_bundle(bundle: Path, copy: Path) -> None:
+    # beside model/, because MONAI Label takes whatever lies in there for a bundle, also half a one
+    with tempfile.TemporaryDirectory(prefix=f"{bundle.name}.", suffix=".part", dir=copy.parents[1]) as folder:
+        new = Path(folder, "new")
+        shutil.copytree(bundle, new, ignore=_NOT_COPIED)
+        if copy.exists():
+            copy.rename(Path(folder, "old"))
+        new.rename(copy)
 
 
 def server_command(app: Path, studies: Path, names: list[str], port: int) -> list[str]:
-    """What starts the server. It is reachable from this machine alone and asks no model zoo."""
+    """What starts the server, in the app folder. It is reachable from this machine alone and asks no model zoo."""
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
-    return [*command, "--conf", "models", ",".join(names), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--conf", "models", ",".join(names), "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--uvicorn_app", "guard:app"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,11 +1,13 @@
 """Series geometry against DICOM's equation C.7.6.2.1-1, written as a loop over voxels."""
 
+import struct
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from dcd_ext.errors import UserError
-from deploy.dicom.geometry import series_grid, sort_slices
+from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
 
 ROWS, COLUMNS, SLICES = 5, 7, 4
 SPACING = (0.9, 0.4)  # between rows, between columns
@@ -85,3 +87,36 @@ def test_slices_of_two_sizes_are_refused(slices):
     slices[2]["PixelSpacing"] = [0.9, 0.5]
     with pytest.raises(UserError, match="slices differ in size or pixel spacing – series x"):
         series_grid(sort_slices(slices, "x"), "x")
+
+
+class Undecodable:
+    """A dataset whose pixels fail as pydicom's do."""
+
+    def __init__(self, error):
+        self.error = error
+
+    @property
+    def pixel_array(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("Transfer Syntax UID 1.2.3 is not supported"),
+        RuntimeError("Unable to decode:\n  gdcm: nothing\n  pylibjpeg: nothing"),
+        ValueError("The number of bytes of pixel data is less than expected"),
+        AttributeError("The dataset has no 'Pixel Data'"),
+        struct.error("unpack requires a buffer of 4 bytes"),
+    ],
+)
+def test_pixels_that_cannot_be_decoded_are_a_user_error_of_one_line(error):
+    with pytest.raises(UserError, match="pixels cannot be read – series T1, slice 2 of 2 – expected pixels") as caught:
+        series_voxels([Slice(pixel_array=np.zeros((2, 2))), Undecodable(error)], "T1")
+    assert f"found {type(error).__name__}: {str(error)[:10]}" in str(caught.value)
+    assert "\n" not in str(caught.value) and "decompress it" in str(caught.value)
+
+
+def test_a_bug_is_no_user_error():
+    with pytest.raises(TypeError, match="a bug"):
+        series_voxels([Undecodable(TypeError("a bug"))], "T1")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dcd_ext.errors import UserError
-from deploy.dicom.bundle import read_channels, read_labels
+from deploy.dicom.bundle import read_channels, read_labels, read_origin
 from deploy.dicom.series import channel_patterns, choose_series
 from tests.conftest import BUNDLES, ROOT
 
@@ -82,3 +82,39 @@ def test_names_come_from_the_metadata(tmp_path):
     (tmp_path / "configs" / "metadata.json").write_text(text)
     with pytest.raises(UserError, match=r"labels with gaps – .* – expected 0, 1, 2, …, found \[0, 2\]"):
         read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"authors": None},
+            'bundle without authors – .*metadata.json – expected a text "authors", found none – add it',
+        ),
+        (
+            {"version": None},
+            'bundle without version – .*metadata.json – expected a text "version", found none – add it',
+        ),
+        ({"version": 1.5}, "bundle without version – .* found 1.5"),
+        ({"authors": " "}, "bundle without authors – .* found ' '"),
+    ],
+)
+def test_a_bundle_without_authors_or_version_is_named(tmp_path, change, message):
+    metadata = json.loads((BUNDLES / "brats24_segmentation_student" / "configs" / "metadata.json").read_text("utf-8"))
+    file = tmp_path / "configs" / "metadata.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(metadata))
+    assert read_origin(tmp_path) == (metadata["authors"], metadata["version"])
+    kept = {key: value for key, value in {**metadata, **change}.items() if value is not None}
+    file.write_text(json.dumps(kept))
+    with pytest.raises(UserError, match=message):
+        read_origin(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"network_data_format": []}'])
+def test_metadata_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text(text)
+    for read in (read_channels, read_labels, read_origin):
+        with pytest.raises(UserError, match="no bundle – .*metadata.json|bundle without authors"):
+            read(tmp_path)

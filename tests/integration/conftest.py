@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from monai.bundle import ConfigParser
 
-from tests.conftest import BUNDLES, ROOT, SMALL
+from tests.conftest import ROOT
 from tests.dicom_series import write_study
+from tests.share.conftest import make_small
 
 REQUIRED = os.environ.get("DCD_INTEGRATION") == "1"
 # what the server and the app read lies in files, so a toy network has to be written there
@@ -42,27 +39,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def toy_bundle(name: str, folder: Path, seed: int = 0, **settings: Any) -> Path:
-    """A copy of a shipped bundle with a network small enough for a test and seeded random weights.
-
-    Args:
-        name: ``<task>_segmentation_<role>``.
-        folder: receives the copy.
-        seed: of the weights.
-        settings: further entries of both configs, such as ``pixdim``.
-    """
-    bundle = folder / name
-    shutil.copytree(BUNDLES / name, bundle, ignore=shutil.ignore_patterns("*.pt", "*.ts", "eval"))
-    small = {**SMALL[name.partition("_")[0]], **settings}
-    for config, extra in (("inference", {}), ("train", SHORT)):
-        path = bundle / "configs" / f"{config}.json"
-        content = {**json.loads(path.read_text("utf-8")), **small, **extra}
-        if "kd_schedule" in content:  # distil from the first step
-            content["kd_schedule"].update(start=0, ramp=0.1)
-        path.write_text(json.dumps(content, indent=4), "utf-8")
-    torch.manual_seed(seed)
-    network = ConfigParser({**content, "deep_supervision": False}).get_parsed_content("network_def")
-    torch.save(network.state_dict(), bundle / "models" / "model.pt")
-    return bundle
+    """A small copy of a shipped bundle with seeded random weights; ``settings`` go into both configs."""
+    return make_small(name, folder, seed, SHORT, **settings)
 
 
 def bundle_inference(bundle: Path, dataset_dir: Path, output: Path) -> list[Path]:

@@ -43,7 +43,9 @@ def main(bundle: Path, file: Path, folders: list[Path]) -> dict:
     images = [LoadImage(ensure_channel_first=True)(folder) for folder in folders]
     studies = [sort_slices([pydicom.dcmread(f) for f in folder.iterdir()], folder.name) for folder in folders]
     grid = series_grid(studies[0], "first")
-    pixels = max(float(np.abs(series_voxels(s) - i[0].numpy()).max()) for s, i in zip(studies, images, strict=True))
+    pixels = max(
+        float(np.abs(series_voxels(s, "judged") - i[0].numpy()).max()) for s, i in zip(studies, images, strict=True)
+    )
     affine = float(np.abs(grid.affine - images[0].affine.numpy()).max())
     # the same numbers to the last bit: on an oblique grid resampling starts elsewhere after the slightest change
     labels = expected_labels(bundle, MetaTensor(torch.cat(images).as_tensor(), affine=torch.tensor(grid.affine)))

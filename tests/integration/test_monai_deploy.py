@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROLES, ROOT
+from tests.conftest import ROLES, ROOT, read_json
 from tests.integration.conftest import call, tool_environment, toy_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -146,6 +146,49 @@ def test_series_on_other_places_or_with_a_slice_missing_are_refused(python, brat
     assert not list(tmp_path.rglob("out/*.dcm"))
 
 
+def test_a_folder_that_is_missing_or_has_no_dicom_is_told_in_a_line(python, bundles, brats, tmp_path):
+    folder, output = tmp_path / "study", tmp_path / "out"
+    error = segment("multi_series", brats, folder, output, code=1).stderr
+    assert error.strip() == (
+        f"error: no input – {folder} – expected a folder of DICOM files, found no such folder – pass --input <folder>"
+    )
+    expected = f"error: no DICOM files – {folder} – expected one study, found 0 – pass --input <folder of one study>"
+    folder.mkdir()
+    for app, bundle in (("multi_series", brats), ("single_series", bundles("hippocampus_segmentation_student"))):
+        error = segment(app, bundle, folder, output, code=1).stderr.strip().splitlines()[-1]
+        assert error == expected
+        (folder / "notes.txt").write_text("not DICOM, either")
+    assert not output.exists()
+
+
+# what a decoder meets: fragments that are no image, a video, less than a whole slice
+DAMAGE = """
+import sys, pydicom
+from pydicom.encaps import encapsulate
+kind, *files = sys.argv[1:]
+for file in files:
+    dataset = pydicom.dcmread(file)
+    if kind == "cut":
+        dataset.PixelData = dataset.PixelData[:-10]
+    else:
+        dataset.file_meta.TransferSyntaxUID, dataset.PixelData = kind, encapsulate([b"no image"])
+        dataset["PixelData"].VR = "OB"
+    dataset.save_as(file)
+"""
+
+
+@pytest.mark.parametrize("kind", ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.100", "cut"])
+def test_pixels_that_cannot_be_decoded_are_told_in_a_line(python, bundles, study, tmp_path, kind):
+    shutil.copytree(study / "t1c", tmp_path / "study")
+    call([python, "-c", DAMAGE, kind, *map(str, (tmp_path / "study").iterdir())])
+    bundle = bundles("hippocampus_segmentation_student")
+    result = segment("single_series", bundle, tmp_path / "study", tmp_path / "out", code=1)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: pixels cannot be read – series T1 (T1post), slice 1 of 22 – expected pixels")
+    assert last.endswith("copy the series again or decompress it, e.g. with gdcmconv --raw")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bundle_without_weights_or_of_the_wrong_kind_is_refused(python, brats, tmp_path):
     bundle = toy_bundle("brats24_segmentation_student", tmp_path)
     (bundle / "models" / "model.pt").unlink()
@@ -153,3 +196,23 @@ def test_a_bundle_without_weights_or_of_the_wrong_kind_is_refused(python, brats,
     assert error.startswith("error: no weights – ") and "expected model.pt" in error
     error = segment("single_series", brats, tmp_path, tmp_path / "out", code=1).stderr.strip().splitlines()[-1]
     assert error.startswith("error: bundle of several channels – ") and error.endswith("use multi_series")
+
+
+def test_a_bundle_without_its_authors_or_its_config_is_refused(python, study, tmp_path):
+    bundle = toy_bundle("hippocampus_segmentation_student", tmp_path)
+    metadata = bundle / "configs" / "metadata.json"
+    metadata.write_text(json.dumps({k: v for k, v in read_json(metadata).items() if k != "authors"}))
+    options = ("single_series", bundle, study / "t1c", tmp_path / "out")
+    error = segment(*options, code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith(f"error: bundle without authors – {metadata} – ") and error.endswith("add it to the file")
+    (bundle / "configs" / "inference.json").unlink()
+    error = segment(*options, code=1).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: no bundle – ") and "expected the bundle's config, found no such file" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_still_shows_where_it_is(python, study, tmp_path):
+    bundle = toy_bundle("hippocampus_segmentation_student", tmp_path)
+    (bundle / "models" / "model.pt").write_bytes(b"no weights")
+    error = segment("single_series", bundle, study / "t1c", tmp_path / "out", code=1).stderr
+    assert "Traceback (most recent call last)" in error and "error: " not in error.splitlines()[-1][:7]

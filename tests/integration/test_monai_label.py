@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import io
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -25,83 +14,16 @@ import torch
 
 from dcd_ext.data.studies import write_studies
 from tests.conftest import ROLES, ROOT, TASKS
-from tests.integration.conftest import bundle_inference, tool_environment, toy_bundle
+from tests.integration.conftest import bundle_inference, call, tool_environment
+from tests.integration.label_server import TRAIN, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
-HIPPOCAMPUS = [f"hippocampus_segmentation_{role}" for role in ROLES]
 ALL = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 LABELS = {
     "brats24": {"netc": 1, "snfh": 2, "et": 3, "rc": 4},
     "hippocampus": {"anterior": 1, "posterior": 2},
     "isles22": {"lesion": 1},
 }
-TRAIN = {"max_epochs": 1, "val_split": 0.4, "device": "cpu", "multi_gpu": False}
-
-
-class Server:
-    """A running server and where its files are."""
-
-    def __init__(self, folder: Path, bundles: list[Path]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.app, self.log = folder / "app", folder / "server.log"
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [str(ROOT / "scripts" / "monai_label.sh"), "--studies", str(folder / "studies")]
-        command += ["--app", str(self.app), "--port", str(self.port), *map(str, bundles)]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd="/", stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
-            )
-
-    def wait(self, seconds: float = 300) -> None:
-        """Until it answers."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                requests.get(f"{self.url}/info/", timeout=60).raise_for_status()
-                return
-            except requests.ConnectionError:
-                time.sleep(0.5)
-        pytest.fail(self.log.read_text())
-
-    def infer(self, model: str, image: str) -> nib.Nifti1Image:
-        """The label map of one image."""
-        reply = requests.post(f"{self.url}/infer/{model}", params={"image": image, "output": "image"}, timeout=600)
-        assert reply.status_code == 200, reply.text + self.log.read_text()
-        return nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(reply.content)))
-
-    def train(self, model: str, **options: Any) -> dict[str, Any]:
-        """Train as viewers do, in the background, and wait for the end; the task as the server describes it."""
-        reply = requests.post(f"{self.url}/train/{model}", json={**TRAIN, **options}, timeout=60)
-        assert reply.status_code == 200, reply.text + self.log.read_text()
-        end = time.monotonic() + 600
-        while time.monotonic() < end:
-            task = requests.get(f"{self.url}/train/", timeout=60).json()
-            if task["id"] == reply.json()["id"] and task["status"] in ("DONE", "ERROR"):
-                return task
-            time.sleep(0.5)
-        pytest.fail(self.log.read_text())
-
-    def weights(self, model: str) -> dict:
-        """State dict of the server's copy of a bundle."""
-        return torch.load(self.app / "model" / model / "models" / "model.pt", weights_only=True)
-
-
-@contextlib.contextmanager
-def serving(folder: Path, names: list[str]) -> Iterator[Server]:
-    """A server of toy bundles on ``<folder>/studies`` while the block runs."""
-    bundles = [toy_bundle(name, folder / "bundles", seed) for seed, name in enumerate(names)]
-    server = Server(folder, bundles)
-    server.bundles = {bundle.name: bundle for bundle in bundles}
-    try:
-        server.wait()
-        yield server
-    finally:
-        os.killpg(server.process.pid, signal.SIGTERM)
-        server.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +53,53 @@ def test_the_server_is_reachable_from_this_machine_only(served):
     processes += processes[0].children(recursive=True)
     addresses = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
+def test_a_page_of_another_site_can_neither_read_nor_start_anything(served, origin):
+    headers = {"Origin": origin}
+    for method, path in (("GET", "/info/"), ("GET", "/datastore/image?image=x"), ("POST", f"/train/{ALL[0]}")):
+        reply = requests.request(method, served.url + path, headers=headers, timeout=60)
+        assert reply.status_code == 403 and "access-control-allow-origin" not in reply.headers
+    asked = {**headers, "Access-Control-Request-Method": "DELETE"}
+    reply = requests.options(f"{served.url}/datastore/label", headers=asked, timeout=60)
+    assert reply.status_code == 403 and "access-control-allow-origin" not in reply.headers
+
+
+def test_the_server_s_own_pages_and_programs_without_an_origin_can_use_it(served):
+    tunnel = {"Origin": "http://localhost:9000", "Host": "localhost:9000"}  # an SSH tunnel from another port
+    for headers in ({}, tunnel, *({"Origin": f"http://{host}:{served.port}"} for host in ("127.0.0.1", "localhost"))):
+        reply = requests.get(f"{served.url}/info/", headers=headers, timeout=60)
+        assert reply.status_code == 200, headers
+        if headers and headers is not tunnel:
+            assert reply.headers["access-control-allow-origin"] == headers["Origin"]
+
+
+def test_a_name_that_was_pointed_to_this_machine_is_refused(served):
+    for host in ("evil.example", f"evil.example:{served.port}"):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        for sent in (headers, {"Host": host}):  # browsers leave Origin out when a page gets something from its own site
+            reply = requests.get(f"{served.url}/info/", headers=sent, timeout=60)
+            assert reply.status_code == 400 and "models" not in reply.text
+
+
+ALLOWED = """
+import sys; sys.path.insert(0, sys.argv[1])
+import guard
+from starlette.testclient import TestClient
+client = TestClient(guard.app, base_url="http://127.0.0.1:8811")
+for origin in ("https://viewer.example", "http://localhost:8811"):
+    reply = client.get("/openapi.json", headers={"Origin": origin})
+    print("answer", reply.status_code, reply.headers.get("access-control-allow-origin"))
+"""
+
+
+def test_origins_the_user_has_set_are_respected():
+    python = str(tool_environment("label") / "bin" / "python")
+    command = [python, "-c", ALLOWED, str(ROOT / "deploy" / "label")]
+    result = call(command, MONAI_LABEL_CORS_ORIGINS='["https://viewer.example"]')
+    answers = [line for line in result.stdout.splitlines() if line.startswith("answer")]
+    assert answers == ["answer 200 https://viewer.example", "answer 403 None"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -208,9 +177,20 @@ def test_the_next_image_to_label(served):
     assert reply.status_code == 200 and reply.json()["id"]
 
 
-@pytest.mark.parametrize("name", HIPPOCAMPUS)
-def test_batch_inference(served, name):
+@pytest.mark.parametrize("name", ALL)
+def test_batch_inference_writes_the_label_maps_of_single_inference(served, prepared, name):
+    lists = json.loads((prepared(name.partition("_")[0]) / "datalist.json").read_text("utf-8"))
+    cases = [lists["test"][0]["case"], lists["training"][0]["case"]]
+    files = [served.app.parent / "studies" / "labels" / "original" / f"{case}.nii.gz" for case in cases]
+    for file in files:
+        file.unlink(missing_ok=True)  # another bundle's
+    # the studies are of three tasks: a list in the body comes before "images" of the address
+    settings = {"images": cases, "device": "cpu", "multi_gpu": False, "max_workers": 1}
     url = f"{served.url}/batch/infer/{name}"
-    settings = {"device": "cpu", "multi_gpu": False, "max_workers": 1, "max_batch_size": 1}
-    reply = requests.post(url, params={"images": "labeled", "run_sync": "true"}, json=settings, timeout=600)
-    assert reply.status_code == 200, reply.text
+    reply = requests.post(url, params={"run_sync": "true"}, json=settings, timeout=600)
+    assert reply.status_code == 200 and set(reply.json()) == set(cases), reply.text + served.log.read_text()
+    for case, file in zip(cases, files, strict=True):
+        written, single = nib.load(file), served.infer(name, case)
+        np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(single.dataobj))
+        np.testing.assert_allclose(written.affine, single.affine, atol=1e-5)
+        assert len(np.unique(np.asarray(written.dataobj))) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,20 +27,30 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
-def make_small(name: str, root: Path) -> Path:
-    """A shipped bundle made small in its configs, with seeded random weights in ``models/model.pt``."""
+def make_small(name: str, root: Path, seed: int = 0, short: dict[str, Any] | None = None, **settings: Any) -> Path:
+    """A shipped bundle made small in its configs, with seeded random weights in ``models/model.pt``.
+
+    Args:
+        name: ``<task>_segmentation_<role>``.
+        root: receives the copy.
+        seed: of the weights.
+        short: entries that make the training short; it then distils from the first step.
+        settings: further entries of both configs, such as ``pixdim``.
+    """
+    configs = root / name / "configs"
     shutil.copytree(BUNDLES / name, root / name, ignore=_LEAVE)
-    task = name.split("_")[0]
-    for file in ("train", "inference"):
-        path = root / name / "configs" / f"{file}.json"
-        path.write_text(json.dumps({**read_json(path), **SMALL[task]}, indent=4), "utf-8")
-    path = root / name / "configs" / "metadata.json"
-    metadata = read_json(path)
+    small = {**SMALL[name.split("_")[0]], **settings}
+    inference, train, metadata = (read_json(configs / f"{file}.json") for file in ("inference", "train", "metadata"))
+    inference |= small
+    train |= {**small, **(short or {})}
+    if short and "kd_schedule" in train:
+        train["kd_schedule"].update(start=0, ramp=0.1)
     for group in metadata["network_data_format"].values():
-        next(iter(group.values()))["spatial_shape"] = SMALL[task]["patch_size"]
-    path.write_text(json.dumps(metadata, indent=4), "utf-8")
-    torch.manual_seed(0)
-    network = ConfigParser(read_json(root / name / "configs" / "inference.json")).get_parsed_content("network_def")
+        next(iter(group.values()))["spatial_shape"] = small["patch_size"]
+    for file, content in (("inference", inference), ("train", train), ("metadata", metadata)):
+        (configs / f"{file}.json").write_text(json.dumps(content, indent=4), "utf-8")
+    torch.manual_seed(seed)
+    network = ConfigParser(inference).get_parsed_content("network_def")
     torch.save(network.state_dict(), root / name / "models" / "model.pt")
     return root / name
 

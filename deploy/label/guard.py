@@ -1,0 +1,69 @@
+"""MONAI Label's server, closed to the web pages of other sites; ``serve.py`` starts it in place of ``monailabel.app``.
+
+The server has no password, and a browser on the same machine reaches it from whatever page it shows. MONAI Label lets
+every page read the answers unless ``MONAI_LABEL_CORS_ORIGINS`` is set. The server loads this file from the app folder,
+so it imports nothing of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from monailabel.config import settings
+from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+OWN_HOSTS = ("127.0.0.1", "localhost")
+
+
+class OwnPagesOnly:
+    """Refuses requests of pages that come from elsewhere, which browsers mark with the header ``Origin``.
+
+    CORS alone would keep the answer from such a page, but a training would start all the same.
+
+    Args:
+        app: what answers the others.
+        origins: of the pages that may ask, besides those the server itself has sent.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self.app = app
+        self.origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403, or pass the request on."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        # an SSH tunnel may give the server another port: its own pages are those of the host that was asked
+        own = f"{scope.get('scheme')}://{headers.get('host')}"
+        if headers.get("origin", own) in {own, *self.origins}:
+            await self.app(scope, receive, send)
+        else:
+            reply = PlainTextResponse("this server answers no pages of other sites", status_code=403)
+            await reply(scope, receive, send)
+
+
+def allowed_origins() -> list[str]:
+    """Origins whose pages may use the server: what the user has set, otherwise the server's own."""
+    # pydantic ends them with a slash, which no browser sends
+    chosen = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    return chosen or [f"http://{host}:{settings.MONAI_LABEL_SERVER_PORT}" for host in OWN_HOSTS]
+
+
+def guarded() -> FastAPI:
+    """MONAI Label's application behind both checks."""
+    origins = allowed_origins()
+    settings.MONAI_LABEL_CORS_ORIGINS = origins
+    from monailabel.app import app  # reads the setting while it is imported
+
+    app.add_middleware(OwnPagesOnly, origins=origins)
+    # the first check: a site whose name has been pointed to 127.0.0.1 would pass for the server's own
+    hosts = [urlsplit(origin).hostname or "" for origin in origins]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False)
+    return app
+
+
+app = guarded()
