@@ -35,9 +35,12 @@ def logging_findings(file: str, text: str) -> list[Finding]:
 
 
 def _problem(option: str, value: str) -> str | None:
+    # fileConfig reads these two raw; in all others %(name)s is replaced before they are evaluated
+    if "%(" in value and option not in ("format", "datefmt"):
+        return f"{value[:80]!r}: %( is replaced by the value of another option"
     if option == "class" and value.removeprefix("logging.") not in _CLASSES:
         return f"class {value!r} is not on the allow-list"
-    if option in ("args", "kwargs") and not _is_plain(value):
+    if option in ("args", "kwargs", "defaults") and not _is_plain(value):
         return f"argument {value[:80]!r} is neither a literal nor sys.stdout or sys.stderr, or names a file elsewhere"
     return None
 
@@ -57,5 +60,7 @@ def _is_plain_element(node: ast.expr) -> bool:
         return ast.unparse(node) in _STREAMS
     if isinstance(node, ast.Constant):
         value = node.value
-        return not isinstance(value, str) or not (value.startswith(("/", "\\", "~")) or ".." in value or ":" in value)
+        if isinstance(value, str):
+            return not (value.startswith(("/", "\\", "~")) or ".." in value or ":" in value)
+        return value is None or isinstance(value, bool | int)
     return isinstance(node, ast.Dict) and not node.keys

@@ -154,8 +154,8 @@ def test_our_bundles_pass(name):
     ],
 )
 def test_expression_is_refused(expression, bundle):
-    edit(bundle, output_dir=expression)
-    assert [f for f in audit(bundle) if f.key == "output_dir"]
+    edit(bundle, planted=expression)
+    assert [f for f in audit(bundle) if f.key == "planted"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_expression_is_refused(expression, bundle):
     ],
 )
 def test_plain_expression_passes(expression, bundle):
-    edit(bundle, output_dir=expression)
+    edit(bundle, planted=expression)
     assert audit(bundle) == []
 
 
