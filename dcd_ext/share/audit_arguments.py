@@ -33,6 +33,8 @@ _LOOKED_UP_NAME = re.compile(r"\w+(Reader|Writer|Merger)")
 _READERS = re.compile(r"(pydicom|nvimgcodecpydicom|itk|nrrd|numpy|pil|nibabel)reader", re.IGNORECASE)
 _DOWNLOADS = re.compile(r"pretrained\w*|\w*url|output_uri|init_method")
 _SQLITE = re.compile(r"\$\s*monai\.utils\.path_to_sqlite_uri\([^()]*\)")
+# a word alone, such as "databricks", may be a server
+_LOCAL_STORE = re.compile(r"((file|sqlite):///(?!/)|file:(?!/)|[\w.-]*/(?!/))[^:@\\]*|mlruns")
 _SAME_KEY = re.compile(r"@(\w+::)*tracking_uri")
 # where honest configs name a place on their author's computer, for the user to replace; they are read
 _PLACEHOLDERS = re.compile(
@@ -95,8 +97,7 @@ def _is_local(value: object) -> bool:
         return False
     if value[:1] in "$@%":
         return bool(_SQLITE.fullmatch(value) or _SAME_KEY.fullmatch(value))
-    scheme = value.partition(":")[0] if ":" in value else "file"
-    return scheme in ("file", "sqlite") and "//" not in re.sub(r"^(file|sqlite):///?(?!/)", "", value)
+    return _LOCAL_STORE.fullmatch(value) is not None
 
 
 def literal_problem(name: str, text: str, appended: bool = False) -> str | None:
