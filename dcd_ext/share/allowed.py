@@ -55,14 +55,14 @@ CLASS_PACKAGES = (
 DENIED_CLASSES = re.compile(
     r"LMDB|CSV(Iterable)?Dataset|(Rand)?(TorchVision(?!FCModel)|TorchIO|CuCIM)|PerceptualLoss|\w+PerceptualSimilarity"
     r"|ClearML|MLflow|WandB|Neptune|Visdom|Polyaxon|FID\b|Inception|HoVerNet|Transchex|MultiModal|TextEncoder|MILModel"
-    r"|EfficientNet|TRT|Trt|CameraDataset|Video\w*Dataset|Trains"
+    r"|EfficientNet|TRT|Trt|CameraDataset|ResNetFeatures|MCFCN|FCN\b|Video\w*Dataset|Trains"
 )
 
 # classes that take a name and look it up in any module, or have a switch that unpickles: configs may build them with
 # arguments that are judged, but not hand them around
 CAREFUL_CLASSES = re.compile(
     r"LoadImage|SaveImage|PatchInferer|ImageDataset|NumpyReader|\w*PersistentDataset|CacheNTransDataset|GDSDataset"
-    r"|LearningRateFinder|\w*WSI|MLFlow|AHNet|DenseNet\d|MCFCN|FCN\b|FlexibleUNet|ResNetFeatures|SENet|SERes|TorchVisionFC"
+    r"|LearningRateFinder|\w*WSI|MLFlow|AHNet|DenseNet\d|FlexibleUNet|SENet|SERes|TorchVisionFC"
 )
 
 # functions of which not every argument is harmless: how many may be positional, and which may be named

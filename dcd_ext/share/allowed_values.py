@@ -25,9 +25,8 @@ METHODS = words(
 
 # of tensors, arrays, devices, modules, engines and their states: data, never something to call
 ATTRIBUTES = words(
-    "affine array batch batch_size dataset device dtype ema_model epoch epoch_length features_per_stage index "
-    "in_channels iteration max_epochs meta metrics ndim output out_channels pixdim requires_grad shape spatial_shape "
-    "start state stop T type"
+    "affine batch batch_size dataset device dtype ema_model epoch epoch_length features_per_stage in_channels "
+    "iteration max_epochs meta metrics ndim output out_channels pixdim requires_grad shape spatial_shape state T type"
 )
 
 # of pathlib.Path(...), and only written directly after it: as a value it could be replaced, unlinked, written

@@ -87,9 +87,10 @@ def _judge_file(contents: Contents, file: str, configs: dict[str, Any], own_modu
         return [Finding(file, "", "a program or script")]
     if suffix in PICKLED or start.startswith((b"PK", b"\x80", b"\x93NUM")):
         return _archive_findings(contents, file, configs)
-    if suffix == ".onnx":
-        return _onnx_findings(file, contents.read(file))
-    return []
+    content = contents.read(file)
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        return [Finding(file, "", "a zip that begins with something else")]
+    return _onnx_findings(file, content) if suffix == ".onnx" else []
 
 
 def _python_findings(file: str, content: bytes, own_modules: frozenset[str]) -> list[Finding]:

@@ -43,6 +43,10 @@ _PLACEHOLDERS = re.compile(
 )
 _UP = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _ABSOLUTE = re.compile(r"[/\\]\w|[/\\]{2}|~|[A-Za-z]:[/\\]|[/\\]\.")
+# what is written under such a name is run later; logs and tables hold texts that a config chooses
+_CODE_NAME = re.compile(
+    r".*(\.(py[cdow]?|so|dll|pyd|sh|bat|cmd|ps1|conf|ini|cfg)|pdbrc|matplotlibrc)", re.IGNORECASE | re.DOTALL
+)
 # a teacher's weights lie in the bundle beside this one
 _SIBLING = re.compile(r"(/?\.\./[\w-]+/models/[\w-]+\.(pt|ts))")
 
@@ -101,7 +105,7 @@ def _is_local(value: object) -> bool:
 
 
 def literal_problem(name: str, text: str, appended: bool = False) -> str | None:
-    """What is wrong with a text in a config: addresses, and paths that lead out of the bundle.
+    """What is wrong with a text in a config: addresses, names of code, paths out of the bundle.
 
     Args:
         name: the argument it is given to.
@@ -110,6 +114,8 @@ def literal_problem(name: str, text: str, appended: bool = False) -> str | None:
     """
     if "://" in text and name != "tracking_uri":
         return f"an address: {text[:80]}"
+    if _CODE_NAME.fullmatch(text.rstrip()):
+        return f"the name of a file of code: {text[-80:]}"
     if _PLACEHOLDERS.fullmatch(name) or _SIBLING.fullmatch(text):
         return None
     if _UP.search(text) or (not appended and _ABSOLUTE.match(text)):

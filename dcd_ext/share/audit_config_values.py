@@ -40,11 +40,11 @@ class ConfigRules:
     Args:
         names: what names in expressions mean.
         files: the configs that are audited; macros may copy from these.
-        relative: whether the bundle has relative references.
+        moving: configs with relative references or macros, whose keys MONAI writes into expressions and paths.
     """
 
-    def __init__(self, names: Names, files: frozenset[str], relative: bool) -> None:
-        self._names, self._files, self._relative = names, files, relative
+    def __init__(self, names: Names, files: frozenset[str], moving: frozenset[str]) -> None:
+        self._names, self._files, self._moving = names, files, moving
 
     def problems(self, item: Value) -> list[str]:
         """What is wrong with one value, one line per problem."""
@@ -74,12 +74,22 @@ class ConfigRules:
             return []
         problems = []
         for key in item.value:
-            problem = key_problem(key, _is_metadata(item.file), self._relative)
+            problem = key_problem(key, _is_metadata(item.file) and item.file not in self._moving, bool(self._moving))
             problems += [f"{str(key)[:60]!r}: {problem}"] if problem else []
+            problems += self._override_problems(str(key), item.value[key])
         target, mode = item.value.get("_target_"), item.value.get("_mode_", "default")
         if mode != "default" and (not isinstance(target, str) or is_careful(target)):
             problems.append(f"{target} with mode {mode!r}: its arguments cannot be judged")
         return problems
+
+    def _override_problems(self, key: str, value: Any) -> list[str]:
+        """``a#_mode_`` and ``a#_target_`` in one config complete a component of another one."""
+        _, separator, last = key.replace("#", "::").rpartition("::")
+        if separator and last == "_mode_" and value != "default":
+            return [f"{key}: the component that gets mode {value!r} cannot be judged"]
+        if separator and last == "_target_" and isinstance(value, str) and is_careful(value):
+            return [f"{key}: the arguments that {value} gets cannot be judged"]
+        return []
 
     def _text_problems(self, item: Value, name: str) -> list[str]:
         text = item.value.strip()

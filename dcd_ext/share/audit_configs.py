@@ -105,9 +105,11 @@ def config_findings(configs: Mapping[str, Any], own_modules: frozenset[str]) -> 
         except UserError as e:
             findings.append(Finding(file, "", str(e)))
     names, doubles = _collect_imports(values, own_modules)
-    judge = ConfigRules(
-        names, frozenset(configs), any(isinstance(v.value, str) and is_relative(v.value) for v in values)
-    )
+    texts = [value for value in values if isinstance(value.value, str)]
+    relative = {file for file, _, value in texts if is_relative(value)}
+    # what a macro copies below the keys of its place may hold relative references
+    macros = {file for file, _, value in texts if value.strip().startswith("%")} if relative else set()
+    judge = ConfigRules(names, frozenset(configs), frozenset(relative | macros))
     findings += doubles
     for value in values:
         findings += [Finding(value.file, value.key, what) for what in judge.problems(value)]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 
 from dcd_ext.share.findings import Finding
 
 __all__ = ["logging_findings"]
 
 _CLASSES = {"StreamHandler", "NullHandler", "FileHandler", "Formatter"}
+_MODES = {"a", "w", "utf-8", "utf8"}
+# the format decides what is written: to "glob.py" it would write a program
+_LOG_NAME = re.compile(r"(\w[\w-]*/)*\w[\w.-]*\.(log|txt)")
 _STREAMS = {"sys.stdout", "sys.stderr"}
 
 
@@ -61,6 +65,6 @@ def _is_plain_element(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         value = node.value
         if isinstance(value, str):
-            return not (value.startswith(("/", "\\", "~")) or ".." in value or ":" in value)
+            return value in _MODES or _LOG_NAME.fullmatch(value) is not None
         return value is None or isinstance(value, bool | int)
     return isinstance(node, ast.Dict) and not node.keys

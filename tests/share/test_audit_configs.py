@@ -79,6 +79,8 @@ ARGUMENTS = [
     ("CacheDataset", "data", ["http://h/x"]),
     ("SaveImaged", "output_dir", "/etc"),
     ("SaveImaged", "output_dir", "~/x"),
+    ("LogfileHandler", "filename", "glob.py"),
+    ("LogfileHandler", "filename", "$@x + '.py'"),
     ("SaveImaged", "output_dir", "../../x"),
     ("SaveImaged", "output_dir", "C:\\x"),
 ]
@@ -95,6 +97,24 @@ def test_argument_given_by_an_override_is_refused(key, bundle):
     edit(bundle, planted={"_target_": "LoadImage"})
     edit(bundle, "configs/evaluate.json", **{key: "subprocess.call"})
     assert [f for f in audit(bundle) if f.file == "configs/evaluate.json" and f.key == key]
+
+
+@pytest.mark.parametrize(("key", "value"), [("planted#_mode_", "callable"), ("planted::_target_", "LoadImage")])
+def test_component_completed_by_an_override_is_refused(key, value, bundle):
+    edit(bundle, planted={"_target_": "LoadImage" if "mode" in key else "Compose"})
+    edit(bundle, "configs/evaluate.json", **{key: value})
+    assert any(key in f.what for f in found(bundle, "configs/evaluate.json"))
+
+
+def test_code_in_a_key_of_the_metadata_is_found(bundle):
+    key = "0 or print(1)"
+    edit(bundle, "configs/metadata.json", labels={key: "T1 (contrast)"})
+    assert audit(bundle) == []
+    edit(bundle, "configs/metadata.json", labels={key: {"y": "$[1][@::x]"}})
+    assert any("a key with characters of code" in f.what for f in found(bundle, "configs/metadata.json"))
+    edit(bundle, "configs/metadata.json", labels={key: "%configs/train.json::z"})
+    edit(bundle, "configs/train.json", z={"x": "$[1][@::x]"})
+    assert any("a key with characters of code" in f.what for f in found(bundle, "configs/metadata.json"))
 
 
 def test_code_in_a_key_is_found(bundle):

@@ -119,6 +119,11 @@ def test_operator_on_files_is_found_however_it_is_written(record, code, bundle):
     assert [f for f in audit(bundle) if f.file == "models/model.ts" and f.key == record]
 
 
+def test_a_zip_under_any_name(bundle):
+    write(bundle, "models/x.dat", b"AAAA" + b"PK\x05\x06" + b"\0" * 18)
+    assert found(bundle, "models/x.dat")
+
+
 def test_records_that_differ_only_in_case(bundle):
     with zipfile.ZipFile(bundle / MODEL, "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps({}, protocol=2))

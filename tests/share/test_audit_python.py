@@ -45,6 +45,7 @@ LOGGING = {
     "a name in bytes": ("args=(sys.stdout,)", "args=(b'/tmp/x','w')", "[handler_consoleHandler] args"),
     "an absolute name": ("args=(sys.stdout,)", "args=('/tmp/x','w')", "[handler_consoleHandler] args"),
     "a name upwards": ("args=(sys.stdout,)", "args=('../x','w')", "[handler_consoleHandler] args"),
+    "a program written as a log": ("args=(sys.stdout,)", "args=('glob.py','w')", "[handler_consoleHandler] args"),
     "defaults": (
         "[formatter_fullFormatter]",
         "[formatter_fullFormatter]\ndefaults=__import__('os').system('x') and {}",
