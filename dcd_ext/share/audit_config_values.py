@@ -13,7 +13,7 @@ from dcd_ext.share.audit_large_files import is_large_files
 from dcd_ext.share.audit_references import is_outside, key_problem, macro_file
 from dcd_ext.share.names import is_careful, target_problem
 
-__all__ = ["ConfigRules", "Value"]
+__all__ = ["ConfigRules", "Value", "is_description"]
 
 _METADATA = re.compile(r"configs/metadata\.json|models/[^/]+/extra/metadata\.json")
 _MAX_TEXT = 10_000
@@ -41,10 +41,13 @@ class ConfigRules:
         names: what names in expressions mean.
         files: the configs that are audited; macros may copy from these.
         moving: configs with relative references or macros, whose keys MONAI writes into expressions and paths.
+        description_used: whether a config refers to the metadata or the downloads, whose texts are else for readers.
     """
 
-    def __init__(self, names: Names, files: frozenset[str], moving: frozenset[str]) -> None:
-        self._names, self._files, self._moving = names, files, moving
+    def __init__(
+        self, names: Names, files: frozenset[str], moving: frozenset[str], description_used: bool = False
+    ) -> None:
+        self._names, self._files, self._moving, self._description_used = names, files, moving, description_used
 
     def problems(self, item: Value) -> list[str]:
         """What is wrong with one value, one line per problem."""
@@ -55,6 +58,8 @@ class ConfigRules:
 
     def _problems(self, item: Value) -> list[str]:
         problems = self._container_problems(item)
+        if isinstance(item.value, bytes | set | tuple):
+            problems.append(f"{type(item.value).__name__}, a type that configs do not need")
         name = argument_name(item.key)
         last = item.key.replace("#", "::").rpartition("::")[2].lstrip("+~")
         if last == "_target_":
@@ -103,7 +108,7 @@ class ConfigRules:
         module = self._names.module_keys.problem(item.key, text)
         problems += [module] if module else []
         # addresses and paths in the metadata are for readers
-        exempt = _is_metadata(item.file) or is_large_files(item.file)
+        exempt = is_description(item.file) and not self._description_used
         literal = None if exempt else literal_problem(name, text)
         return problems + ([literal] if literal else [])
 
@@ -112,11 +117,16 @@ class ConfigRules:
         file, wanted = macro_file(key, text)
         if file and (is_outside(file) or posixpath.normpath(file) not in self._files):
             return [f"macro reads {file}, which lies outside the bundle or is no config of it"]
-        if wanted and self._names.module_keys.holds(wanted):
-            return [f"macro copies {wanted}, which is, or holds, an import"]
+        if self._names.module_keys.holds(wanted):
+            return [f"macro copies {wanted or 'everything'}, which is, or holds, an import"]
         return []
 
 
 def _is_metadata(file: str) -> bool:
     """The bundle's description, and its copy that TorchScript archives carry."""
     return _METADATA.fullmatch(file) is not None
+
+
+def is_description(file: str) -> bool:
+    """Whether a file describes the bundle, so that addresses and paths in it are for readers."""
+    return _is_metadata(file) or is_large_files(file)

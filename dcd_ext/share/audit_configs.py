@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit_config_values import ConfigRules, Value
+from dcd_ext.share.audit_config_values import ConfigRules, Value, is_description
 from dcd_ext.share.audit_expressions import Names
 from dcd_ext.share.audit_imports import import_aliases, parse_import
 from dcd_ext.share.audit_references import ModuleKeys, is_relative
@@ -15,6 +16,8 @@ from dcd_ext.share.findings import Finding
 
 __all__ = ["config_findings", "is_program", "load_config"]
 
+# how a config gets at the texts of the metadata and of the list of downloads
+_DESCRIPTION = re.compile(r"[@%].*(_meta_|metadata\.json|large_files)|@(?!(?:::|#)*\w)", re.IGNORECASE | re.DOTALL)
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 4 * 2**20, 200_000, 100
 
 
@@ -105,15 +108,21 @@ def config_findings(configs: Mapping[str, Any], own_modules: frozenset[str]) -> 
         except UserError as e:
             findings.append(Finding(file, "", str(e)))
     names, doubles = _collect_imports(values, own_modules)
+    findings += doubles
+    judge = _rules(values, names, frozenset(configs))
+    for value in values:
+        findings += [Finding(value.file, value.key, what) for what in judge.problems(value)]
+    return findings
+
+
+def _rules(values: list[Value], names: Names, files: frozenset[str]) -> ConfigRules:
+    """What the texts of all configs together mean for each of them."""
     texts = [value for value in values if isinstance(value.value, str)]
     relative = {file for file, _, value in texts if is_relative(value)}
     # what a macro copies below the keys of its place may hold relative references
     macros = {file for file, _, value in texts if value.strip().startswith("%")} if relative else set()
-    judge = ConfigRules(names, frozenset(configs), frozenset(relative | macros))
-    findings += doubles
-    for value in values:
-        findings += [Finding(value.file, value.key, what) for what in judge.problems(value)]
-    return findings
+    used = any(_DESCRIPTION.search(value) for file, _, value in texts if not is_description(file))
+    return ConfigRules(names, files, frozenset(relative | macros), used)
 
 
 def _collect_imports(values: list[Value], own_modules: frozenset[str]) -> tuple[Names, list[Finding]]:
@@ -124,7 +133,8 @@ def _collect_imports(values: list[Value], own_modules: frozenset[str]) -> tuple[
         node = parse_import(value.strip()[1:]) if isinstance(value, str) and value.strip().startswith("$") else None
         if node is None:
             continue
-        keys.append(key)
+        # the metadata are loaded below _meta_
+        keys += [key, f"_meta_::{key}"]
         for name, meaning in import_aliases(node).items():
             if aliases.setdefault(name, meaning) != meaning:
                 findings.append(Finding(file, key, f"{name} stands for {aliases[name]} and for {meaning}"))

@@ -71,13 +71,14 @@ def expression_problems(key: str, text: str, names: Names) -> list[str]:
     judge = _Judge(names)
     judge.visit(tree)
     module = names.module_keys.problem(key, text)
-    return [*judge.problems, module] if module else judge.problems
+    return [*judge.problems, module] if module and module not in judge.problems else judge.problems
 
 
 class _Judge(ast.NodeVisitor):
     """Walks an expression and collects what is not allowed in it."""
 
     def __init__(self, names: Names) -> None:
+        self.module_keys = names.module_keys
         self.aliases = {**names.aliases, **DEFAULT_ALIASES}
         self.bound: set[str] = set()
         self.problems: list[str] = []
@@ -120,8 +121,12 @@ class _Judge(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         """References, environment variables, items."""
         if isinstance(node.value, ast.Name) and node.value.id == LOCAL_REFS:
-            if not (isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)):
+            reference = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            # an expression may also write __local_refs['x'] itself
+            if not isinstance(reference, str):
                 self.problems.append("computed reference")
+            elif self.module_keys.holds(reference):
+                self.problems.append(f"@{reference} is, or holds, an imported module")
             return
         if self.rules.dotted(node.value) != "os.environ":
             self.visit(node.value)

@@ -8,22 +8,9 @@ from dcd_ext.share.allowed import words
 
 __all__ = ["name_problem"]
 
-_CODE = (
-    ".so",
-    ".pyd",
-    ".dll",
-    ".dylib",
-    ".pyc",
-    ".pyo",
-    ".egg",
-    ".whl",
-    ".exe",
-    ".bat",
-    ".cmd",
-    ".ps1",
-    ".sh",
-    ".pyw",
-    ".pyx",
+_CODE = words(
+    ".so .pyd .dll .dylib .pyc .pyo .pyw .pyx .pyz .egg .whl .exe .com .scr .msi .bat .cmd .ps1 .psm1 .vbs .hta .lnk "
+    ".jar .sh .command .desktop"
 )
 # debuggers, matplotlib, git, virtual environments, pip, shells and editors read these from the working directory
 _READ_BY_TOOLS = words(

@@ -17,6 +17,8 @@ _OPCODES = words(
     "EMPTY_SET EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWOBJ NEWTRUE NONE PROTO REDUCE SETITEM "
     "SETITEMS SHORT_BINSTRING STOP TUPLE TUPLE1 TUPLE2 TUPLE3"
 )
+# name something to call by other means than GLOBAL
+_NAMING = words("STACK_GLOBAL INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4")
 _GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor)"
@@ -46,7 +48,7 @@ def pickle_problems(stream: IO[bytes], torchscript: bool = False) -> list[str]:
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "GLOBAL":
                 names.add(str(argument))
-            elif opcode.name not in _OPCODES and not torchscript:
+            elif opcode.name in _NAMING or (opcode.name not in _OPCODES and not torchscript):
                 names.add(f"opcode {opcode.name}")
     except Exception as e:  # a made-up pickle may fail anywhere, after it has done its harm
         broken = [f"not a readable pickle: {type(e).__name__}"]

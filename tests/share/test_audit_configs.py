@@ -117,6 +117,19 @@ def test_code_in_a_key_of_the_metadata_is_found(bundle):
     assert any("a key with characters of code" in f.what for f in found(bundle, "configs/metadata.json"))
 
 
+@pytest.mark.parametrize("value", ["@_meta_::place", "%configs/metadata.json::place", "$@_meta_::place + 'x'"])
+def test_a_place_in_the_metadata_is_judged_once_it_is_used(value, bundle):
+    edit(bundle, "configs/metadata.json", place="/etc", source="https://h/x")
+    assert audit(bundle) == []
+    edit(bundle, planted={"_target_": "SaveImaged", "output_dir": value})
+    assert found(bundle, "configs/metadata.json", "place")
+
+
+def test_types_that_only_yaml_has(bundle):
+    write(bundle, "configs/more.yaml", "a: !!binary c3VicHJvY2Vzcw==\nb: !!set {subprocess.call}\n")
+    assert {f.key for f in found(bundle, "configs/more.yaml")} == {"a", "b"}
+
+
 def test_code_in_a_key_is_found(bundle):
     key = "a or eval('1') or @bb"
     edit(bundle, bb={"x": 1}, planted=[{"a": 0, key: {"y": "$@::x"}}])

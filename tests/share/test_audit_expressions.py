@@ -86,6 +86,10 @@ BYPASSES = {
     "a module in a key, called": "$@osmod.run('x')",
     "a module in a list": "$[m.run('x') for m in @imports]",
     "a module by a relative reference": "$@::osmod.run('x')",
+    "a module by its inner name": "$__local_refs['osmod'].run('x')",
+    "a module by its inner name, in other letters": "$＿＿local_refs['osmod'].run('x')",
+    "all references": "$__local_refs.get('osmod')",
+    "a module in the metadata": "$@_meta_::osmod.run('x')",
     "partial of a method": "$functools.partial(@network.save, 'x')",
     "partial, called": "$functools.partial(print, 'x')()",
     "a method as a value": "$list(map(@network.save, ['x']))",
@@ -136,7 +140,7 @@ BYPASSES = {
 def test_bypass_is_refused_at_its_key(expression, bundle):
     edit(bundle, f=1, x=1, osmod="$import os", tools="$import functools", ov="$import openvino", planted=expression)
     assert found(bundle, INFERENCE, "planted"), audit(bundle)
-    assert {f.file for f in audit(bundle)} == {INFERENCE}
+    assert {f.file for f in audit(bundle)} <= {INFERENCE, "configs/metadata.json"}
 
 
 def test_an_import_of_a_config_that_is_not_loaded_gives_no_name(bundle):
