@@ -16,7 +16,7 @@ from typing import Any
 from dcd_ext.errors import UserError
 from dcd_ext.share.audit_archives import MAX_MEMBER, PICKLED, archive_findings
 from dcd_ext.share.audit_configs import config_findings, is_program, load_config
-from dcd_ext.share.audit_files import name_problem
+from dcd_ext.share.audit_files import name_problem, tool_folder
 from dcd_ext.share.audit_large_files import is_large_files, large_files_findings
 from dcd_ext.share.audit_logging import logging_findings
 from dcd_ext.share.audit_python import python_problems
@@ -73,7 +73,7 @@ def _judge_file(contents: Contents, file: str, configs: dict[str, Any], own_modu
     suffix = posixpath.splitext(file)[1].lower()
     named = name_problem(file)
     if named and suffix != ".py":
-        return [Finding(file, "", named)]
+        return [Finding(tool_folder(file) or file, "", named)]
     if suffix == ".py":
         return _python_findings(file, contents.read(file), own_modules)
     if suffix in SUFFIXES:

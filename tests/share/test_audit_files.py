@@ -131,6 +131,14 @@ def test_records_that_differ_only_in_case(bundle):
     assert {f.key for f in found(bundle, MODEL)} == {"", "DATA.PKL"}
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_poses_as_torchscript(protocol, bundle):
+    with zipfile.ZipFile(bundle / MODEL, "w") as archive:
+        archive.writestr("model/constants.pkl", pickle.dumps((), protocol=2))
+        archive.writestr("model/data.pkl", pickle.dumps(Harmful(), protocol=protocol))
+    assert found(bundle, MODEL, "data.pkl")
+
+
 def test_a_member_too_large_to_be_read_is_not_read(bundle):
     with zipfile.ZipFile(bundle / MODEL, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data.pkl", b"\0" * (65 * 2**20))
@@ -148,7 +156,8 @@ def test_onnx_with_path_before_key(bundle):
 )
 def test_files_that_tools_read_by_themselves(file, bundle):
     write(bundle, file, "x = 1\n")
-    assert found(bundle, file)
+    folder = file.split("/")[0]
+    assert found(bundle, folder if folder in (".git", ".vscode") else file)
 
 
 def _flip(content: bytearray, header: int) -> None:
