@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit_configs import SUFFIXES, config_findings, load_config
+from dcd_ext.share.audit_archives import MAX_MEMBER, PICKLED, archive_findings
+from dcd_ext.share.audit_configs import config_findings, is_program, load_config
+from dcd_ext.share.audit_files import name_problem, tool_folder
+from dcd_ext.share.audit_large_files import is_large_files, large_files_findings
 from dcd_ext.share.audit_logging import logging_findings
-from dcd_ext.share.audit_pickles import archive_findings
 from dcd_ext.share.audit_python import python_problems
+from dcd_ext.share.audit_references import SUFFIXES
 from dcd_ext.share.contents import Contents, open_contents
 from dcd_ext.share.findings import Finding
 
 __all__ = ["audit"]
 
-# files that programs load or start by their mere presence
-_CODE = (".so", ".pyd", ".dll", ".dylib", ".pyc", ".pyo", ".pth", ".egg", ".whl", ".exe", ".bat", ".cmd", ".ps1", ".sh")
 _LOGGING = (".conf", ".ini", ".cfg")
 _EXECUTABLE = (b"\x7fELF", b"MZ", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
 # MLflow tracking keeps the config of each run; it is audited, but nobody takes it for the bundle's
@@ -54,6 +55,8 @@ def audit(path: Path) -> list[Finding]:
             findings += _judge_file(contents, file, configs, own_modules)
         except UserError as e:
             findings.append(Finding(file, "", str(e)))
+        except Exception as e:  # a made-up file may make any parser fail in any way
+            findings.append(Finding(file, "", f"cannot be read: {type(e).__name__}"))
     findings += config_findings(configs, own_modules)
     findings += _second_configs(configs)
     return sorted(set(findings))
@@ -68,26 +71,26 @@ def _own_modules(contents: Contents) -> frozenset[str]:
 def _judge_file(contents: Contents, file: str, configs: dict[str, Any], own_modules: frozenset[str]) -> list[Finding]:
     """Judge one file by its name and content; configs are collected and judged together."""
     suffix = posixpath.splitext(file)[1].lower()
-    if suffix in _CODE:
-        return [Finding(file, "", "a kind of file that programs load or start by itself")]
+    named = name_problem(file)
+    if named and suffix != ".py":
+        return [Finding(tool_folder(file) or file, "", named)]
     if suffix == ".py":
         return _python_findings(file, contents.read(file), own_modules)
     if suffix in SUFFIXES:
-        if posixpath.basename(file).startswith("large_files."):
-            return _large_files_findings(file, load_config(file, contents.read(file)))
         configs[file] = load_config(file, contents.read(file))
-        return []
+        return large_files_findings(file, configs[file]) if is_large_files(file) else []
     if suffix in _LOGGING:
         return logging_findings(file, contents.read(file).decode("utf-8", errors="replace"))
     with contents.files[file]() as stream:
         start = stream.read(4)
     if start.startswith(_EXECUTABLE):
         return [Finding(file, "", "a program or script")]
-    if start.startswith((b"PK", b"\x80", b"\x93NUM")):
+    if suffix in PICKLED or start.startswith((b"PK", b"\x80", b"\x93NUM")):
         return _archive_findings(contents, file, configs)
-    if suffix == ".onnx":
-        return _onnx_findings(file, contents.read(file))
-    return []
+    content = contents.read(file)
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        return [Finding(file, "", "a zip that begins with something else")]
+    return _onnx_findings(file, content) if suffix == ".onnx" else []
 
 
 def _python_findings(file: str, content: bytes, own_modules: frozenset[str]) -> list[Finding]:
@@ -105,13 +108,17 @@ def _archive_findings(contents: Contents, file: str, configs: dict[str, Any]) ->
     data = io.BytesIO(contents.read(file))
     findings = list(archive_findings(file, data))
     data.seek(0)
-    if zipfile.is_zipfile(data):
-        archive = zipfile.ZipFile(data)
-        for name in archive.namelist():
-            inside = name.partition("/")[2]
-            # MONAI Label and the Deploy SDK build transforms from the configs in here
-            if inside.startswith("extra/") and name.endswith(SUFFIXES):
-                configs[f"{file}/{inside}"] = load_config(name, archive.read(name))
+    if not zipfile.is_zipfile(data):
+        return findings
+    archive = zipfile.ZipFile(data)
+    for entry in archive.infolist():
+        inside = entry.filename.partition("/")[2]
+        # MONAI Label and the Deploy SDK build transforms from the configs in here
+        if inside.lower().startswith("extra/") and inside.lower().endswith(SUFFIXES):
+            if entry.file_size > MAX_MEMBER:
+                findings.append(Finding(file, inside, "too large to be read"))
+            else:
+                configs[f"{file}/{inside}"] = load_config(entry.filename, archive.read(entry))
     return findings
 
 
@@ -123,7 +130,7 @@ def _second_configs(configs: dict[str, Any]) -> list[Finding]:
         folder, base = posixpath.split(file)
         stem = posixpath.splitext(file)[0]
         # a hub's own records of a download lie in a hidden folder, too
-        if any(part.startswith(".") for part in file.split("/")) and _is_program(config):
+        if any(part.startswith(".") for part in file.split("/")) and is_program(config):
             findings.append(Finding(file, "", "hidden config"))
         if stem in stems:
             findings.append(Finding(file, "", f"second config of the same name as {stems[stem]}"))
@@ -132,35 +139,20 @@ def _second_configs(configs: dict[str, Any]) -> list[Finding]:
             original = f"configs/{base}"
             if base == "inference.json" and configs.get(original) != config:
                 findings.append(Finding(file, "", f"second config: differs from {original}"))
-        elif not file.startswith(("configs/", _RUN_RECORD)) and _is_program(config):
+        elif not file.startswith(("configs/", _RUN_RECORD)) and is_program(config):
             findings.append(Finding(file, "", "second config: outside of configs"))
     return findings
 
 
-def _is_program(config: Any) -> bool:
-    text = str(config)
-    return "_target_" in text or "'$" in text
-
-
-def _large_files_findings(file: str, content: Any) -> list[Finding]:
-    """Downloads that a bundle asks for: where they go, and whether they can be told from others."""
-    findings = []
-    for i, entry in enumerate((content or {}).get("large_files", []) if isinstance(content, dict) else []):
-        key, path, url = f"large_files::{i}", str(entry.get("path", "")), str(entry.get("url", ""))
-        if posixpath.isabs(path) or ".." in path.split("/") or "\\" in path or ":" in path:
-            findings.append(Finding(file, key, f"path traversal: {path}"))
-        if entry.get("hash_type") not in ("sha256", "sha512") or not entry.get("hash_val"):
-            findings.append(Finding(file, key, f"download of {url} without a SHA-256"))
-        if not url.startswith(("https://", "http://127.0.0.1")):
-            findings.append(Finding(file, key, f"download from {url}, which is not https"))
-    return findings
-
-
 def _onnx_findings(file: str, content: bytes) -> list[Finding]:
-    """ONNX keeps large weights in other files, at any path it likes."""
+    """ONNX keeps large weights in other files, at any path it likes; key and path come in any order."""
+    paths = [(length[0], rest) for length, rest in _ONNX_LOCATION.findall(content)]
+    for match in re.finditer(rb"\x0a\x08location", content):
+        before = content[max(match.start() - 202, 0) : match.start()]
+        paths += [(n, before[-n:]) for n in range(1, 128) if before[-n - 2 : -n] == bytes([0x12, n])]
     findings = []
-    for length, rest in _ONNX_LOCATION.findall(content):
-        path = rest[: length[0]].decode("utf-8", errors="replace")
-        if path.startswith(("/", "\\")) or ".." in path or ":" in path:
+    for length, rest in paths:
+        path = rest[:length].decode("utf-8", errors="replace")
+        if length > 127 or path.startswith(("/", "\\", "~")) or ".." in path or ":" in path:
             findings.append(Finding(file, "external_data", f"path traversal: reads {path}"))
     return findings

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.share.allowed import UNSAFE_ARGUMENTS
-from dcd_ext.share.audit_expressions import expression_problems, import_aliases, parse_import
+from dcd_ext.share.audit_config_values import ConfigRules, Value, is_description
+from dcd_ext.share.audit_expressions import Names
+from dcd_ext.share.audit_imports import import_aliases, parse_import
+from dcd_ext.share.audit_references import ModuleKeys, is_relative
 from dcd_ext.share.findings import Finding
-from dcd_ext.share.names import target_problem
 
-__all__ = ["SUFFIXES", "config_findings", "load_config"]
+__all__ = ["config_findings", "is_program", "load_config"]
 
-SUFFIXES = (".json", ".yaml", ".yml")
+# how a config gets at the texts of the metadata and of the list of downloads
+_DESCRIPTION = re.compile(r"[@%].*(_meta_|metadata\.json|large_files)|@(?!(?:::|#)*\w)", re.IGNORECASE | re.DOTALL)
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 4 * 2**20, 200_000, 100
 
 
@@ -47,7 +49,7 @@ def load_config(file: str, content: bytes) -> Any:
         raise UserError("oversized config", file, f"at most {_MAX_BYTES} bytes", len(content), "read it yourself")
     try:
         text = content.decode("utf-8")
-        if file.endswith(".json"):
+        if file.lower().endswith(".json"):
             return json.loads(text, object_pairs_hook=_no_duplicates)
         import yaml
 
@@ -76,6 +78,18 @@ def walk(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]
         yield from walk(item, f"{key}::{name}" if key else str(name), depth + 1)
 
 
+def is_program(config: Any) -> bool:
+    """Whether anything in a config is called or evaluated; an endless one might be."""
+    try:
+        return any(
+            (isinstance(value, Mapping) and any("_target_" in str(key) for key in value))
+            or (isinstance(value, str) and value.strip()[:1] in ("$", "%"))
+            for _, (_, value) in zip(range(_MAX_VALUES), walk(config), strict=False)
+        )
+    except UserError:
+        return True
+
+
 def config_findings(configs: Mapping[str, Any], own_modules: frozenset[str]) -> list[Finding]:
     """Judge all configs of a bundle together: an import in one is a name in the other once they are merged.
 
@@ -84,59 +98,44 @@ def config_findings(configs: Mapping[str, Any], own_modules: frozenset[str]) -> 
         own_modules: modules below the bundle's ``scripts``.
     """
     findings: list[Finding] = []
-    values: list[tuple[str, str, Any]] = []
+    values: list[Value] = []
     for file, config in configs.items():
         try:
             for key, value in walk(config):
-                values.append((file, key, value))
+                values.append(Value(file, key, value))
                 if len(values) > _MAX_VALUES:
                     raise UserError("oversized config", file, f"at most {_MAX_VALUES} values", "more", "read it")
         except UserError as e:
             findings.append(Finding(file, "", str(e)))
-    aliases, doubles = _collect_imports(values)
+    names, doubles = _collect_imports(values, own_modules)
     findings += doubles
-    for file, key, value in values:
-        findings += [Finding(file, key, what) for what in _problems(key, value, aliases, own_modules)]
+    judge = _rules(values, names, frozenset(configs))
+    for value in values:
+        findings += [Finding(value.file, value.key, what) for what in judge.problems(value)]
     return findings
 
 
-def _collect_imports(values: list[tuple[str, str, Any]]) -> tuple[dict[str, str], list[Finding]]:
+def _rules(values: list[Value], names: Names, files: frozenset[str]) -> ConfigRules:
+    """What the texts of all configs together mean for each of them."""
+    texts = [value for value in values if isinstance(value.value, str)]
+    relative = {file for file, _, value in texts if is_relative(value)}
+    # what a macro copies below the keys of its place may hold relative references
+    macros = {file for file, _, value in texts if value.strip().startswith("%")} if relative else set()
+    used = any(_DESCRIPTION.search(value) for file, _, value in texts if not is_description(file))
+    return ConfigRules(names, files, frozenset(relative | macros), used)
+
+
+def _collect_imports(values: list[Value], own_modules: frozenset[str]) -> tuple[Names, list[Finding]]:
     """Names bound by all ``$import`` values; two meanings of one name are a finding."""
     aliases: dict[str, str] = {}
-    findings = []
+    findings, keys = [], []
     for file, key, value in values:
-        node = parse_import(value[1:]) if isinstance(value, str) and value.startswith("$") else None
-        for name, meaning in import_aliases(node).items() if node else ():
+        node = parse_import(value.strip()[1:]) if isinstance(value, str) and value.strip().startswith("$") else None
+        if node is None:
+            continue
+        # the metadata are loaded below _meta_
+        keys += [key, f"_meta_::{key}"]
+        for name, meaning in import_aliases(node).items():
             if aliases.setdefault(name, meaning) != meaning:
                 findings.append(Finding(file, key, f"{name} stands for {aliases[name]} and for {meaning}"))
-    return aliases, findings
-
-
-def _problems(key: str, value: Any, aliases: Mapping[str, str], own_modules: frozenset[str]) -> list[str]:
-    """What is wrong with one value."""
-    name = key.replace("#", "::").rpartition("::")[2].lstrip("+")
-    problems: list[str] = []
-    if name == "_target_":
-        target = target_problem(value, own_modules)
-        return [target] if target else []
-    if name == "_mode_" and value not in ("default", "callable", "partial"):
-        problems.append(f"mode {value!r} starts a debugger")
-    if name in UNSAFE_ARGUMENTS and value == UNSAFE_ARGUMENTS[name] and value is not None:
-        problems.append(f"{name} switches a protection off")
-    if not isinstance(value, str):
-        return problems
-    text = value.strip()
-    if text.startswith("$"):
-        problems += expression_problems(text, aliases, own_modules)
-    elif text.startswith("%"):
-        problems += _macro_problems(text)
-    return problems
-
-
-def _macro_problems(text: str) -> list[str]:
-    """A macro may copy from a file; that file has to be one of the bundle's, which are audited, too."""
-    file = text[1:].partition("::")[0].partition("#")[0]
-    if not file.endswith(SUFFIXES):
-        return []
-    outside = posixpath.isabs(file) or ".." in file.split("/") or "\\" in file or ":" in file
-    return [f"macro reads {file}, which lies outside the bundle"] if outside else []
+    return Names(aliases, own_modules, ModuleKeys(keys)), findings

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
-import re
-import sys
+import builtins
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from dcd_ext.share.allowed import BUILTINS, METHODS, PATH_METHODS, UNSAFE_ARGUMENTS
-from dcd_ext.share.names import is_allowed, is_allowed_import
+from dcd_ext.share.allowed import BUILTINS
+from dcd_ext.share.audit_arguments import literal_problem
+from dcd_ext.share.audit_attributes import ChainRules, chain
+from dcd_ext.share.audit_calls import call_problems, is_benchmark_switch
+from dcd_ext.share.audit_imports import DEFAULT_ALIASES, import_problems, parse_import
+from dcd_ext.share.audit_references import LOCAL_REFS, ModuleKeys, evaluated_text
+from dcd_ext.share.names import is_careful
 
-__all__ = ["expression_problems", "import_aliases", "parse_import"]
+__all__ = ["Names", "expression_problems"]
 
 # the longest of ours has 240 characters; what is longer is not read by people either
 MAX_LENGTH, MAX_NODES = 500, 200
-_REFERENCE = re.compile(r"[@%](?:::|#)*\w*(?:(?:::|#)\w*)*")
-_VALUE = "_reference_"
 _NODES = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Call, ast.keyword),
     *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.Lambda, ast.arguments, ast.arg, ast.Starred),
@@ -25,95 +28,82 @@ _NODES = (
 )
 
 
-def parse_import(text: str) -> ast.Import | ast.ImportFrom | None:
-    """The import statement that ``text`` (without ``$``) consists of, or None."""
-    try:
-        body = ast.parse(text.strip()).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return body[0] if len(body) == 1 and isinstance(body[0], ast.Import | ast.ImportFrom) else None
+@dataclass(frozen=True)
+class Names:
+    """What the names in a bundle's expressions mean.
+
+    Attributes:
+        aliases: name -> dotted name, of the bundle's imports.
+        own_modules: modules below the bundle's ``scripts``.
+        module_keys: ids whose value is an imported module.
+    """
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    own_modules: frozenset[str] = frozenset()
+    module_keys: ModuleKeys = field(default_factory=lambda: ModuleKeys(()))
 
 
-def import_aliases(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """Name an import binds -> dotted name it stands for."""
-    if isinstance(node, ast.Import):
-        return {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
-    return {a.asname or a.name: f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names}
-
-
-def import_problems(node: ast.Import | ast.ImportFrom, own_modules: frozenset[str]) -> list[str]:
-    """What is wrong with an import statement of a config."""
-    problems = []
-    if isinstance(node, ast.ImportFrom):
-        if node.level or not is_allowed_import(node.module or "", own_modules):
-            return [f"import of {'.' * node.level}{node.module or ''}, which is not on the allow-list"]
-        if node.module and node.module.split(".")[0] == "scripts":
-            return []
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-        problems += [f"import of {n}" for n in names if not is_allowed(n) and not is_allowed_import(n)]
-    else:
-        names = [alias.name for alias in node.names if not is_allowed_import(alias.name, own_modules)]
-        problems += [f"import of {name}" for name in names]
-    for name, meaning in import_aliases(node).items():
-        # 'import os as glob' would make the next reader of the config believe it
-        if name != meaning and (name in BUILTINS or name in sys.stdlib_module_names):
-            problems.append(f"import of {meaning} under the name of {name}")
-    return [f"{problem}, which is not on the allow-list" for problem in problems]
-
-
-def expression_problems(text: str, aliases: Mapping[str, str], own_modules: frozenset[str]) -> list[str]:
+def expression_problems(key: str, text: str, names: Names) -> list[str]:
     """What is wrong with one expression.
 
     Args:
+        key: id of the config value; relative references depend on it.
         text: the config value, ``$`` included.
-        aliases: names that the bundle's imports bind, with what they stand for.
-        own_modules: modules below the bundle's ``scripts``.
+        names: what the names in it mean.
 
     Returns:
         One line per problem; empty if everything in it is on the allow-list.
     """
     if len(text) > MAX_LENGTH:
         return [f"oversized expression: {len(text)} characters, more than {MAX_LENGTH}"]
-    source = text.lstrip("$").strip()
-    statement = parse_import(source)
+    statement = parse_import(text[1:])
     if statement is not None:
-        return import_problems(statement, own_modules)
+        return import_problems(statement, names.own_modules)
+    if "%::" in text.replace("#", "::"):
+        return ["a relative macro inside of an expression"]
+    source = evaluated_text(key, text)
     try:
-        tree = ast.parse(_REFERENCE.sub(_VALUE, source), mode="eval")
+        tree = ast.parse((source or "").strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         return [f"not an expression: {type(e).__name__}"]
     if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
         return [f"oversized expression: more than {MAX_NODES} parts"]
-    judge = _Judge(aliases, own_modules)
+    judge = _Judge(names)
     judge.visit(tree)
-    return judge.problems
+    module = names.module_keys.problem(key, text)
+    return [*judge.problems, module] if module and module not in judge.problems else judge.problems
 
 
 class _Judge(ast.NodeVisitor):
     """Walks an expression and collects what is not allowed in it."""
 
-    def __init__(self, aliases: Mapping[str, str], own_modules: frozenset[str]) -> None:
-        # MONAI puts these into the globals of each expression itself
-        self.aliases = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy", **aliases}
-        self.own_modules = own_modules
-        self.bound: set[str] = {_VALUE}
+    def __init__(self, names: Names) -> None:
+        self.module_keys = names.module_keys
+        self.aliases = {**names.aliases, **DEFAULT_ALIASES}
+        self.bound: set[str] = set()
         self.problems: list[str] = []
+        self.rules = ChainRules(self.aliases, self.bound, names.own_modules)
 
     def visit(self, node: ast.AST) -> None:
-        """Refuse syntax that no config needs (assignments, ``await``, ``yield``)."""
-        if not isinstance(node, _NODES):
-            self.problems.append(f"{type(node).__name__} in an expression")
+        """Refuse syntax that no config needs: assignments, ``await``, ``yield``, ``for os.environ[x] in y``."""
+        stores = isinstance(getattr(node, "ctx", None), ast.Store | ast.Del)
+        if not isinstance(node, _NODES) or (stores and isinstance(node, ast.Attribute | ast.Subscript)):
+            self.problems.append(f"{type(node).__name__} {'assigned' if stores else 'in an expression'}")
             return
         super().visit(node)
 
     def visit_Expression(self, node: ast.Expression) -> None:
-        """Names bound by lambdas and comprehensions are known before their bodies are read."""
+        """Names bound by lambdas and comprehensions are known before their bodies are read.
+
+        Outside of its lambda such a name has its other meaning, so it may have none.
+        """
         for part in ast.walk(node):
             if isinstance(part, ast.arg):
                 self.bound.add(part.arg)
             elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                 self.bound.add(part.id)
-        shadowed = sorted(self.bound & set(self.aliases))
+        taken = {*self.aliases, *dir(builtins)}
+        shadowed = sorted(name for name in self.bound if name in taken or name.startswith("__"))
         if shadowed:
             self.problems.append(f"{', '.join(shadowed)} given another meaning")
         self.generic_visit(node)
@@ -125,81 +115,91 @@ class _Judge(ast.NodeVisitor):
         meaning = self.aliases.get(node.id)
         if meaning is None:
             self.problems.append(f"{node.id!r} is not on the allow-list")
-        elif not self._known(meaning):
+        elif not self.rules.known(meaning) or is_careful(meaning):
             self.problems.append(f"{meaning!r} as a value")
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        """References, environment variables, items."""
+        if isinstance(node.value, ast.Name) and node.value.id == LOCAL_REFS:
+            reference = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            # an expression may also write __local_refs['x'] itself
+            if not isinstance(reference, str):
+                self.problems.append("computed reference")
+            elif self.module_keys.holds(reference):
+                self.problems.append(f"@{reference} is, or holds, an imported module")
+            return
+        if self.rules.dotted(node.value) != "os.environ":
+            self.visit(node.value)
+        self.visit(node.slice)
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """``module.name`` has to be on the list; attributes of values must not lead into modules or internals."""
-        root, attributes = _chain(node)
-        if self._is_path(root):
-            refused = [name for name in attributes if name not in PATH_METHODS]
-            self.problems += [f"{name!r} of a path, which is not on the allow-list" for name in refused]
-            for argument in root.args:  # type: ignore[attr-defined]
-                self.visit(argument)
-            return
-        if not self._is_module(root):
-            self._judge_attributes(attributes)
-            self.visit(root)
-            return
-        names = [self.aliases[root.id], *attributes]  # type: ignore[attr-defined]
-        for end in range(len(names), 0, -1):
-            if self._known(".".join(names[:end])):
-                self._judge_attributes(names[end:])
-                return
-        self.problems.append(f"{'.'.join(names)!r} is not on the allow-list")
+        """An attribute that is not called: data of a value, or a name of the list."""
+        self._judge_chain(node, called=False)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Methods have a list of their own; arguments may not switch a protection off."""
-        if isinstance(node.func, ast.Attribute):
-            root, attributes = _chain(node.func)
-            names = [self.aliases[root.id], *attributes] if self._is_module(root) else []  # type: ignore[attr-defined]
-            known = [self._known(".".join(names[:end])) for end in range(1, len(names) + 1)]
-            # a chain of module names of which none is known is reported where it is visited
-            method = not names or (any(known) and not known[-1])
-            if method and attributes[-1] not in METHODS and not self._is_path(root):
-                self.problems.append(f"call of {attributes[-1]!r}, which is not on the allow-list")
-        for keyword in node.keywords:
-            refused = UNSAFE_ARGUMENTS.get(keyword.arg or "")
-            if refused is not None and not (isinstance(keyword.value, ast.Constant) and keyword.value.value != refused):
-                self.problems.append(f"argument {keyword.arg} switches a protection off")
-        self.generic_visit(node)
+        """Only names, allowed attributes and references are called."""
+        if is_benchmark_switch(node, self.rules):
+            return
+        name = self.rules.dotted(node.func)
+        if name == "pathlib.Path":
+            self.problems.append("a path as a value: what is done with it cannot be told")
+        elif isinstance(node.func, ast.Attribute):
+            self._judge_chain(node.func, called=True)
+        elif isinstance(node.func, ast.Name):
+            if not (name and self.rules.known(name)):
+                self.visit(node.func)
+        elif _is_reference(node.func):
+            self.visit(node.func)
+        else:
+            self.problems.append(f"call of {ast.unparse(node.func)[:60]!r}: what it calls cannot be told")
+        self.problems += call_problems(node, name)
+        wrapped = isinstance(node.func, ast.Name) and node.func.id == "str" and len(node.args) == 1
+        for argument in [*node.args, *(k.value for k in node.keywords)]:
+            # str(Path(...)) is text
+            inner = argument.args if wrapped and self.rules.is_path(argument) else [argument]  # type: ignore[attr-defined]
+            for part in inner:
+                self.visit(part)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        """``9 ** 9 ** 9`` keeps a computer busy for good."""
+        """``9 ** 9 ** 9`` keeps a computer busy for good; a text added to another is no absolute path."""
         if isinstance(node.op, ast.Pow | ast.LShift):
             power = node.right
             if not (isinstance(power, ast.Constant) and isinstance(power.value, int | float) and abs(power.value) < 64):
                 self.problems.append("a power that is not a small number")
-        self.generic_visit(node)
+        self.visit(node.left)
+        added = isinstance(node.op, ast.Add) and not isinstance(node.left, ast.Constant)
+        if added and isinstance(node.right, ast.Constant):
+            self._judge_literal(node.right, appended=True)
+        else:
+            self.visit(node.right)
 
-    def _is_module(self, node: ast.expr) -> bool:
-        """Whether it is a name that an import binds."""
-        return isinstance(node, ast.Name) and node.id not in self.bound and node.id in self.aliases
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """What follows the first part of an f-string is no absolute path."""
+        for i, part in enumerate(node.values):
+            if isinstance(part, ast.Constant):
+                self._judge_literal(part, appended=i > 0)
+            else:
+                self.visit(part)
 
-    def _is_path(self, node: ast.expr) -> bool:
-        """Whether it is ``pathlib.Path(...)``."""
-        if not isinstance(node, ast.Call) or node.keywords:
-            return False
-        name = ast.unparse(node.func)
-        root, _, rest = name.partition(".")
-        return ".".join(part for part in (self.aliases.get(root, root), rest) if part) == "pathlib.Path"
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Texts may be addresses and paths."""
+        self._judge_literal(node, appended=False)
 
-    def _known(self, name: str) -> bool:
-        if name.startswith("scripts."):
-            return any(name == m or name.startswith(f"{m}.") for m in self.own_modules)
-        return is_allowed(name)
+    def _judge_literal(self, node: ast.Constant, appended: bool) -> None:
+        text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+        problem = literal_problem("", text, appended) if isinstance(text, str) else None
+        if problem:
+            self.problems.append(problem)
 
-    def _judge_attributes(self, attributes: list[str]) -> None:
-        for name in attributes:
-            if name.startswith("_") or name in sys.stdlib_module_names - METHODS:
-                self.problems.append(f"attribute {name!r} leads into a module or Python's internals")
+    def _judge_chain(self, node: ast.Attribute, called: bool) -> None:
+        self.problems += self.rules.problems(node, called)
+        root, _ = chain(node)
+        if self.rules.is_path(root):
+            for argument in root.args:  # type: ignore[attr-defined]
+                self.visit(argument)
+        elif self.rules.dotted(node) is None:
+            self.visit(root)
 
 
-def _chain(node: ast.Attribute) -> tuple[ast.expr, list[str]]:
-    """Root and attribute names of ``root.a.b.c``."""
-    names: list[str] = []
-    current: ast.expr = node
-    while isinstance(current, ast.Attribute):
-        names.append(current.attr)
-        current = current.value
-    return current, names[::-1]
+def _is_reference(node: ast.expr) -> bool:
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == LOCAL_REFS

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 
 from dcd_ext.share.findings import Finding
 
 __all__ = ["logging_findings"]
 
 _CLASSES = {"StreamHandler", "NullHandler", "FileHandler", "Formatter"}
+_MODES = {"a", "w", "utf-8", "utf8"}
+# the format decides what is written: to "glob.py" it would write a program
+_LOG_NAME = re.compile(r"(\w[\w-]*/)*\w[\w.-]*\.(log|txt)")
 _STREAMS = {"sys.stdout", "sys.stderr"}
 
 
@@ -35,9 +39,12 @@ def logging_findings(file: str, text: str) -> list[Finding]:
 
 
 def _problem(option: str, value: str) -> str | None:
+    # fileConfig reads these two raw; in all others %(name)s is replaced before they are evaluated
+    if "%(" in value and option not in ("format", "datefmt"):
+        return f"{value[:80]!r}: %( is replaced by the value of another option"
     if option == "class" and value.removeprefix("logging.") not in _CLASSES:
         return f"class {value!r} is not on the allow-list"
-    if option in ("args", "kwargs") and not _is_plain(value):
+    if option in ("args", "kwargs", "defaults") and not _is_plain(value):
         return f"argument {value[:80]!r} is neither a literal nor sys.stdout or sys.stderr, or names a file elsewhere"
     return None
 
@@ -57,5 +64,7 @@ def _is_plain_element(node: ast.expr) -> bool:
         return ast.unparse(node) in _STREAMS
     if isinstance(node, ast.Constant):
         value = node.value
-        return not isinstance(value, str) or not (value.startswith(("/", "\\", "~")) or ".." in value or ":" in value)
+        if isinstance(value, str):
+            return value in _MODES or _LOG_NAME.fullmatch(value) is not None
+        return value is None or isinstance(value, bool | int)
     return isinstance(node, ast.Dict) and not node.keys

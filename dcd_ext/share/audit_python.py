@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 
 from dcd_ext.share.allowed import BUILTINS, MODULES, words
-from dcd_ext.share.audit_expressions import import_aliases
 from dcd_ext.share.names import is_allowed, is_allowed_import
 
 __all__ = ["python_problems"]
@@ -35,10 +34,13 @@ def python_problems(text: str, own_modules: frozenset[str]) -> Iterator[tuple[st
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         yield "", f"not Python: {type(e).__name__}"
         return
+    own = next((node for node in tree.body if not _is_plain(node)), None)
+    if own is not None:
+        yield f"line {own.lineno}", "code of its own: read it"
     aliases: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            aliases.update(import_aliases(node))
+            aliases.update(_bound(node))
             yield from ((f"line {node.lineno}", what) for what in _import_problems(node, own_modules))
     for node in ast.walk(tree):
         what = _use_problem(node, aliases)
@@ -46,6 +48,20 @@ def python_problems(text: str, own_modules: frozenset[str]) -> Iterator[tuple[st
             yield f"line {getattr(node, 'lineno', 0)}", what
     for statement in _at_import(tree.body):
         yield f"line {statement.lineno}", f"runs at import: {ast.unparse(statement)[:80]}"
+
+
+def _is_plain(node: ast.stmt) -> bool:
+    """A docstring, or an import from the bundle's own files: no list of names could tell what other code does."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "scripts")
+
+
+def _bound(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
+    """Name an import statement binds -> dotted name it stands for."""
+    if isinstance(node, ast.Import):
+        return {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+    return {a.asname or a.name: f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names}
 
 
 def _import_problems(node: ast.Import | ast.ImportFrom, own_modules: frozenset[str]) -> Iterator[str]:

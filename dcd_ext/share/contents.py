@@ -18,6 +18,8 @@ __all__ = ["Contents", "open_contents"]
 
 # a zip that unpacks to more than this many times its size was made to fill a disk
 _MAX_RATIO = 200
+# the largest file that is read, and the largest one of such a zip
+_MAX_READ, _MAX_READ_OF_BOMB = 4 * 2**30, 64 * 2**20
 # what reading a damaged, an encrypted and an unknown kind of zip entry raises
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
@@ -30,6 +32,7 @@ class Contents:
         files: path inside the bundle (with ``/``) -> function that opens it for reading bytes.
         sizes: path inside the bundle -> bytes.
         findings: what is wrong with the paths themselves: traversal, links, doubles.
+        max_read: bytes up to which a file is read.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,6 +40,7 @@ class Contents:
         self.files: dict[str, Callable[[], IO[bytes]]] = {}
         self.sizes: dict[str, int] = {}
         self.findings: list[Finding] = []
+        self.max_read = _MAX_READ
         self._folded: set[str] = set()
 
     def add(self, path: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
@@ -54,8 +58,12 @@ class Contents:
         """The whole file.
 
         Raises:
-            UserError: if it is damaged (a zip checks each file's CRC-32).
+            UserError: if it is damaged (a zip checks each file's CRC-32), or too large.
         """
+        if self.sizes[path] > self.max_read:
+            raise UserError(
+                "file too large", path, f"at most {self.max_read} bytes", self.sizes[path], "read it yourself"
+            )
         try:
             with self.files[path]() as file:
                 return file.read()
@@ -122,6 +130,7 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
             contents.report(inside, problem)
         contents.add(inside, entry.file_size, functools.partial(archive.open, entry))
     if sum(e.file_size for e in entries) > _MAX_RATIO * max(path.stat().st_size, 1):
+        contents.max_read = _MAX_READ_OF_BOMB
         contents.report("", f"unpacks to more than {_MAX_RATIO} times its size")
     return contents
 

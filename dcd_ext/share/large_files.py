@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import yaml
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
+from dcd_ext.share.audit_large_files import is_safe_address
 from dcd_ext.share.sums import file_sha256
 
 __all__ = ["check_address", "listed_files", "move_out"]
@@ -50,7 +50,7 @@ def check_address(url: str) -> None:
     Raises:
         UserError: then.
     """
-    if not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
+    if not is_safe_address(url):
         raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
 
 

@@ -14,9 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dcd_ext.errors import UserError
-from dcd_ext.share.allowed import CLASS_PACKAGES, DENIED_CLASSES, FUNCTIONS, MODULES
+from dcd_ext.share.allowed import (
+    CAREFUL_CLASSES,
+    CLASS_PACKAGES,
+    DENIED_CLASSES,
+    FUNCTIONS,
+    MODULES,
+    SIGNATURES,
+    SUBMODULES,
+)
 
-__all__ = ["is_allowed", "is_allowed_import", "is_module", "target_problem"]
+__all__ = ["is_allowed", "is_allowed_import", "is_careful", "is_class", "is_enum", "is_module", "target_problem"]
 
 _CLASS = re.compile(r"^\s*class\s+([A-Z]\w*)", re.MULTILINE)
 # Composed = ComposeDict = ComposeD
@@ -52,7 +60,23 @@ def _classes(package: str) -> frozenset[str]:
         found.update(_CLASS.findall(text))
         for aliases in _ALIASES.findall(text):
             found.update(part.strip() for part in aliases.split("=") if part.strip())
-    return frozenset(found) - DENIED_CLASSES
+    return frozenset(name for name in found if not DENIED_CLASSES.match(name))
+
+
+def is_class(name: str, package: str) -> bool:
+    """Whether a bare name is a class that a package defines, and not a denied one."""
+    return name in _classes(package)
+
+
+def is_enum(name: str) -> bool:
+    """Whether a dotted name is one of MONAI's enumerations, whose members are text."""
+    module, _, last = name.rpartition(".")
+    return module in ("monai.utils", "monai.utils.enums") and last in _classes("monai.utils.enums")
+
+
+def is_careful(name: str) -> bool:
+    """Whether a class or function is only allowed with arguments that are judged where it is called."""
+    return name in SIGNATURES or CAREFUL_CLASSES.match(name.rpartition(".")[2]) is not None
 
 
 def _prefixes(name: str) -> Iterator[str]:
@@ -69,7 +93,7 @@ def _is_class(name: str) -> bool:
 
 def is_allowed(name: str) -> bool:
     """Whether the dotted name is allowed: a listed function or value, or a class of an allowed package."""
-    return name in FUNCTIONS or (name.split(".")[0] in MODULES and _is_class(name))
+    return name in FUNCTIONS or (name.split(".")[0] in MODULES and (_is_class(name) or is_enum(name)))
 
 
 def is_allowed_import(module: str, own_modules: frozenset[str] = frozenset()) -> bool:
@@ -79,12 +103,12 @@ def is_allowed_import(module: str, own_modules: frozenset[str] = frozenset()) ->
         module: dotted name.
         own_modules: modules the bundle itself has below ``scripts``; their text is audited, too.
     """
-    first, *rest = module.split(".")
-    if first == "scripts":
+    if module.split(".")[0] == "scripts":
         return module in own_modules
-    if first not in MODULES:
-        return False
-    return not rest or module == "os.path" or (importlib.util.find_spec(first) is not None and _is_file(module))
+    if module in MODULES | SUBMODULES:
+        return True
+    package = any(module == p or module.startswith(f"{p}.") for p in CLASS_PACKAGES)
+    return package and _is_file(module)
 
 
 def _is_file(module: str) -> bool:
@@ -102,11 +126,13 @@ def target_problem(target: object, own_modules: frozenset[str] = frozenset()) ->
     """
     if not isinstance(target, str) or not target.isascii() or target[:1] in "$@%":
         return f"computed target {str(target)[:80]!r}: what it calls cannot be told"
+    if target in SIGNATURES:
+        return f"target {target!r}: its arguments are judged only in an expression"
     if target.startswith("scripts."):
         module = target.rpartition(".")[0]
         return None if module in own_modules else f"{target}: the bundle has no such module"
     if "." in target:
         allowed = is_allowed(target)
     else:
-        allowed = any(target in _classes(p) for p in CLASS_PACKAGES if p.startswith("monai."))
+        allowed = any(is_class(target, p) for p in CLASS_PACKAGES if p.startswith("monai."))
     return None if allowed else f"target {target!r} is not on the allow-list"
