@@ -26,12 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
     parser.add_argument("--dataset_dir", type=Path, help="prepared data of the task: run the README's commands, too")
     options = parser.parse_args(arguments)
-    logging.disable(logging.WARNING)
     data, failed = options.dataset_dir, 0
     if data and not (data / "datalist.json").is_file():
         error = UserError("no prepared data", data, "datalist.json", "none", "run scripts/prepare_data.py")
         print(error, file=sys.stderr)
         return 1
+    logging.disable(logging.WARNING)
     try:
         for path in options.bundles:
             print(path)
