@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from dcd_ext.audit.bundle import audit
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit import audit
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.audit.contents import Contents
 from dcd_ext.errors import UserError
-from dcd_ext.share.contents import Contents
 from dcd_ext.share.folder import BundleFolder
 
 __all__ = ["FAILED", "OK", "SKIPPED", "Check", "NotApplicable", "Result", "Subject", "run_checks"]

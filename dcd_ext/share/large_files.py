@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from dcd_ext.audit.large_files import is_safe_address
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
-from dcd_ext.share.audit_large_files import is_safe_address
 from dcd_ext.share.sums import file_sha256
 
 __all__ = ["check_address", "listed_files", "move_out"]

@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from dcd_ext.audit.contents import Contents
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
-from dcd_ext.share.contents import Contents
 
 __all__ = ["SUMS", "check_sums", "check_zip", "file_sha256", "write_sums", "write_zip"]
 

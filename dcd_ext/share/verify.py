@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from dcd_ext.audit.contents import Contents, open_contents
 from dcd_ext.errors import UserError
 from dcd_ext.share.checks import FAILED, SKIPPED, Result, Subject, run_checks
-from dcd_ext.share.contents import Contents, open_contents
 from dcd_ext.share.folder import BundleFolder
 from dcd_ext.share.verify_network import NETWORK_CHECKS, check_commands
 from dcd_ext.share.verify_text import TEXT_CHECKS

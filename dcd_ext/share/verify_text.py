@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jsonschema
 
+from dcd_ext.audit.bundle import audit
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit import audit
 from dcd_ext.share.card import readme_commands
 from dcd_ext.share.checks import NotApplicable, Subject
 from dcd_ext.share.large_files import LARGE_FILES, listed_files

@@ -1,4 +1,4 @@
-"""An honest bundle to plant things in, and one small enough to pack, export and run."""
+"""A bundle small enough to pack, export and run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,6 @@ from tests.conftest import BUNDLES, SMALL, read_json
 
 NAME = "hippocampus_segmentation_student"
 _LEAVE = shutil.ignore_patterns("*.pt", "*.ts", "*.onnx", "eval")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A copy of a shipped bundle with a checkpoint of one tensor."""
-    folder = tmp_path / NAME
-    shutil.copytree(BUNDLES / NAME, folder, ignore=_LEAVE)
-    torch.save({"weight": torch.zeros(2)}, folder / "models" / "model.pt")
-    return folder
 
 
 def make_small(name: str, root: Path, seed: int = 0, short: dict[str, Any] | None = None, **settings: Any) -> Path:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from dcd_ext.audit.contents import open_contents
 from dcd_ext.errors import UserError
 from dcd_ext.share.card import packed_readme, readme_commands
-from dcd_ext.share.contents import open_contents
 from dcd_ext.share.pack import pack
 from dcd_ext.share.sums import check_sums, check_zip, file_sha256, write_sums, write_zip
 from dcd_ext.share.verify_text import _SCHEMA

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dcd_ext.share.audit_arguments import argument_name, argument_problem, literal_problem
-from dcd_ext.share.audit_expressions import Names, expression_problems
-from dcd_ext.share.audit_large_files import is_large_files
-from dcd_ext.share.audit_references import is_outside, key_problem, macro_file
-from dcd_ext.share.names import is_careful, target_problem
+from dcd_ext.audit.arguments import argument_name, argument_problem, literal_problem
+from dcd_ext.audit.expressions import Names, expression_problems
+from dcd_ext.audit.large_files import is_large_files
+from dcd_ext.audit.names import is_careful, target_problem
+from dcd_ext.audit.references import is_outside, key_problem, macro_file
 
 __all__ = ["ConfigRules", "Value", "is_description"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dcd_ext.share.audit import audit
-from tests.share.planting import INFERENCE, edit, found, write
+from dcd_ext.audit.bundle import audit
+from tests.audit.planting import INFERENCE, edit, found, write
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pickletools
 import re
 from typing import IO
 
-from dcd_ext.share.allowed import words
+from dcd_ext.audit.allowed import words
 
 __all__ = ["legacy_problems", "pickle_problems"]
 

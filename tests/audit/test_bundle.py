@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcd_ext.share.audit import audit
+from dcd_ext.audit.bundle import audit
 from scripts import audit_bundle
+from tests.audit.planting import INFERENCE, Harmful, edit
 from tests.conftest import BUNDLES
-from tests.share.planting import INFERENCE, Harmful, edit
 
 
 def os_system(bundle):

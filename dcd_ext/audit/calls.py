@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 
-from dcd_ext.share.allowed import SIGNATURES
-from dcd_ext.share.audit_arguments import COMPUTED, argument_problem
-from dcd_ext.share.audit_attributes import ChainRules
-from dcd_ext.share.names import is_careful
+from dcd_ext.audit.allowed import SIGNATURES
+from dcd_ext.audit.arguments import COMPUTED, argument_problem
+from dcd_ext.audit.attributes import ChainRules
+from dcd_ext.audit.names import is_careful
 
 __all__ = ["call_problems", "is_benchmark_switch"]
 

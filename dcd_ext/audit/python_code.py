@@ -6,8 +6,8 @@ import ast
 import sys
 from collections.abc import Iterator
 
-from dcd_ext.share.allowed import BUILTINS, MODULES, words
-from dcd_ext.share.names import is_allowed, is_allowed_import
+from dcd_ext.audit.allowed import BUILTINS, MODULES, words
+from dcd_ext.audit.names import is_allowed, is_allowed_import
 
 __all__ = ["python_problems"]
 

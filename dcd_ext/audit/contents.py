@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from dcd_ext.audit.findings import Finding
 from dcd_ext.errors import UserError
-from dcd_ext.share.findings import Finding
 
 __all__ = ["Contents", "open_contents"]
 

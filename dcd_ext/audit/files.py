@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from dcd_ext.share.allowed import words
+from dcd_ext.audit.allowed import words
 
 __all__ = ["name_problem", "tool_folder"]
 

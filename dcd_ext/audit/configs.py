@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dcd_ext.audit.config_values import ConfigRules, Value, is_description
+from dcd_ext.audit.expressions import Names
+from dcd_ext.audit.findings import Finding
+from dcd_ext.audit.imports import import_aliases, parse_import
+from dcd_ext.audit.references import ModuleKeys, is_relative
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit_config_values import ConfigRules, Value, is_description
-from dcd_ext.share.audit_expressions import Names
-from dcd_ext.share.audit_imports import import_aliases, parse_import
-from dcd_ext.share.audit_references import ModuleKeys, is_relative
-from dcd_ext.share.findings import Finding
 
 __all__ = ["config_findings", "is_program", "load_config"]
 

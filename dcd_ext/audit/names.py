@@ -13,8 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dcd_ext.errors import UserError
-from dcd_ext.share.allowed import (
+from dcd_ext.audit.allowed import (
     CAREFUL_CLASSES,
     CLASS_PACKAGES,
     DENIED_CLASSES,
@@ -23,6 +22,7 @@ from dcd_ext.share.allowed import (
     SIGNATURES,
     SUBMODULES,
 )
+from dcd_ext.errors import UserError
 
 __all__ = ["is_allowed", "is_allowed_import", "is_careful", "is_class", "is_enum", "is_module", "target_problem"]
 

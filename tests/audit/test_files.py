@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from dcd_ext.share.audit import audit
-from tests.share.planting import Harmful, found, write
+from dcd_ext.audit.bundle import audit
+from tests.audit.planting import Harmful, found, write
 
 MAGIC = 0x1950A86A20F9469CFC6C
 MODEL = "models/model.pt"

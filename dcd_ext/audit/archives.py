@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from dcd_ext.share.audit_pickles import legacy_problems, pickle_problems
-from dcd_ext.share.audit_torchscript import torchscript_problems
-from dcd_ext.share.findings import Finding
+from dcd_ext.audit.findings import Finding
+from dcd_ext.audit.pickles import legacy_problems, pickle_problems
+from dcd_ext.audit.torchscript import torchscript_problems
 
 __all__ = ["MAX_MEMBER", "PICKLED", "archive_findings"]
 

@@ -13,16 +13,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.audit.archives import MAX_MEMBER, PICKLED, archive_findings
+from dcd_ext.audit.configs import config_findings, is_program, load_config
+from dcd_ext.audit.contents import Contents, open_contents
+from dcd_ext.audit.files import name_problem, tool_folder
+from dcd_ext.audit.findings import Finding
+from dcd_ext.audit.large_files import is_large_files, large_files_findings
+from dcd_ext.audit.logging_conf import logging_findings
+from dcd_ext.audit.python_code import python_problems
+from dcd_ext.audit.references import SUFFIXES
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit_archives import MAX_MEMBER, PICKLED, archive_findings
-from dcd_ext.share.audit_configs import config_findings, is_program, load_config
-from dcd_ext.share.audit_files import name_problem, tool_folder
-from dcd_ext.share.audit_large_files import is_large_files, large_files_findings
-from dcd_ext.share.audit_logging import logging_findings
-from dcd_ext.share.audit_python import python_problems
-from dcd_ext.share.audit_references import SUFFIXES
-from dcd_ext.share.contents import Contents, open_contents
-from dcd_ext.share.findings import Finding
 
 __all__ = ["audit"]
 

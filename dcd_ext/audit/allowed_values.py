@@ -7,7 +7,7 @@ what is allowed.
 
 from __future__ import annotations
 
-from dcd_ext.share.allowed import words
+from dcd_ext.audit.allowed import words
 
 __all__ = ["ATTRIBUTES", "METHODS", "PATH_ATTRIBUTES", "PATH_METHODS"]
 

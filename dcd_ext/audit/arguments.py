@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dcd_ext.share.names import is_class
+from dcd_ext.audit.names import is_class
 
 __all__ = ["COMPUTED", "argument_name", "argument_problem", "literal_problem"]
 

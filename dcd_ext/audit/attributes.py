@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Set
 
-from dcd_ext.share.allowed_values import ATTRIBUTES, METHODS, PATH_ATTRIBUTES, PATH_METHODS
-from dcd_ext.share.names import is_allowed, is_careful, is_enum
+from dcd_ext.audit.allowed_values import ATTRIBUTES, METHODS, PATH_ATTRIBUTES, PATH_METHODS
+from dcd_ext.audit.names import is_allowed, is_careful, is_enum
 
 __all__ = ["ChainRules", "chain"]
 

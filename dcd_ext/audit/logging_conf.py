@@ -6,7 +6,7 @@ import ast
 import configparser
 import re
 
-from dcd_ext.share.findings import Finding
+from dcd_ext.audit.findings import Finding
 
 __all__ = ["logging_findings"]
 

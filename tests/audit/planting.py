@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.share.audit import audit
-from dcd_ext.share.findings import Finding
+from dcd_ext.audit.bundle import audit
+from dcd_ext.audit.findings import Finding
 from tests.conftest import read_json
 
 INFERENCE = "configs/inference.json"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from dcd_ext.share.findings import Finding
+from dcd_ext.audit.findings import Finding
 
 __all__ = ["is_large_files", "is_safe_address", "large_files_findings"]
 

@@ -6,7 +6,7 @@ import ast
 import builtins
 import sys
 
-from dcd_ext.share.names import is_allowed, is_allowed_import
+from dcd_ext.audit.names import is_allowed, is_allowed_import
 
 __all__ = ["DEFAULT_ALIASES", "import_aliases", "import_problems", "parse_import"]
 

@@ -7,13 +7,13 @@ import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dcd_ext.share.allowed import BUILTINS
-from dcd_ext.share.audit_arguments import literal_problem
-from dcd_ext.share.audit_attributes import ChainRules, chain
-from dcd_ext.share.audit_calls import call_problems, is_benchmark_switch
-from dcd_ext.share.audit_imports import DEFAULT_ALIASES, import_problems, parse_import
-from dcd_ext.share.audit_references import LOCAL_REFS, ModuleKeys, evaluated_text
-from dcd_ext.share.names import is_careful
+from dcd_ext.audit.allowed import BUILTINS
+from dcd_ext.audit.arguments import literal_problem
+from dcd_ext.audit.attributes import ChainRules, chain
+from dcd_ext.audit.calls import call_problems, is_benchmark_switch
+from dcd_ext.audit.imports import DEFAULT_ALIASES, import_problems, parse_import
+from dcd_ext.audit.names import is_careful
+from dcd_ext.audit.references import LOCAL_REFS, ModuleKeys, evaluated_text
 
 __all__ = ["Names", "expression_problems"]
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from dcd_ext.audit.bundle import audit
 from dcd_ext.errors import UserError
-from dcd_ext.share.audit import audit
 from dcd_ext.share.large_files import check_address
-from tests.share.planting import INFERENCE, edit, found, write
+from tests.audit.planting import INFERENCE, edit, found, write
 
 BODIES = {
     "builtins": "class N:\n    def __init__(self):\n        __builtins__['exec']('1')\n",
