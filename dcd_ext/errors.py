@@ -9,7 +9,7 @@ import os
 import sys
 from types import TracebackType
 
-__all__ = ["UserError", "show_plainly", "user_error"]
+__all__ = ["UserError", "first_cause", "show_plainly", "user_error"]
 
 
 class UserError(ValueError):
@@ -42,6 +42,13 @@ def user_error(error: BaseException) -> UserError | None:
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What an error was raised from in the first place; MONAI wraps those of a config several times over."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def show_plainly() -> None:

@@ -8,6 +8,7 @@ from tests.conftest import ROOT
 
 # of every bundle; the file that its reader writes
 ELSEWHERE = {"docs/README.md", "bundle_src/tasks/prostate.json"}
+TESTS = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -21,8 +22,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_and_tests_that_are_named_exist(page):
     text = page.read_text("utf-8")
-    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
-        assert f"def {name}(" in tests, name
+        assert f"def {name}(" in TESTS, name
     for path in re.findall(r"\b((?:scripts|tests|deploy|dcd_ext|bundle_src|docs)/[\w/.-]+\.(?:py|sh|json|md))\b", text):
         assert path in ELSEWHERE or (ROOT / path).exists(), path

@@ -6,10 +6,10 @@ import ast
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import IO
 
+from dcd_ext.audit.contents import DAMAGED
 from dcd_ext.audit.findings import Finding
 from dcd_ext.audit.pickles import legacy_problems, pickle_problems
 from dcd_ext.audit.torchscript import torchscript_problems
@@ -22,7 +22,7 @@ PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".npz", ".
 MAX_MEMBER = 64 * 2**20
 _OBJECTS = "NumPy array of Python objects, which is a pickle"
 _HEADER = 65536
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+_DAMAGED = (*DAMAGED, ValueError)
 
 
 def archive_findings(file: str, stream: IO[bytes]) -> Iterator[Finding]:

@@ -14,14 +14,14 @@ from typing import IO
 from dcd_ext.audit.findings import Finding
 from dcd_ext.errors import UserError
 
-__all__ = ["Contents", "open_contents"]
+__all__ = ["DAMAGED", "Contents", "open_contents"]
 
 # a zip that unpacks to more than this many times its size was made to fill a disk
 _MAX_RATIO = 200
 # the largest file that is read, and the largest one of such a zip
 _MAX_READ, _MAX_READ_OF_BOMB = 4 * 2**30, 64 * 2**20
 # what reading a damaged, an encrypted and an unknown kind of zip entry raises
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 class Contents:
@@ -67,7 +67,7 @@ class Contents:
         try:
             with self.files[path]() as file:
                 return file.read()
-        except _DAMAGED as e:
+        except DAMAGED as e:
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
 
 

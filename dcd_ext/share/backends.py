@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, first_cause
 from dcd_ext.share.folder import BundleFolder
 from dcd_ext.share.onnx_export import session
 from dcd_ext.share.torchscript import load_torchscript
@@ -82,9 +81,7 @@ def build(bundle: BundleFolder, backend: str) -> tuple[Network, Inferer]:
     except UserError:
         raise
     except Exception as e:
-        cause: Any = e
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = first_cause(e)
         raise UserError(
             "backend cannot be built",
             f"{bundle.name}, {backend}",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dcd_ext.audit.contents import Contents
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, first_cause
 from dcd_ext.share.folder import BundleFolder
 
 __all__ = ["FAILED", "OK", "SKIPPED", "Check", "NotApplicable", "Result", "Subject", "run_checks"]
@@ -79,8 +78,6 @@ def run_checks(subject: Subject, checks: Sequence[Check]) -> list[Result]:
         except UserError as e:
             results.append(Result(name, FAILED, str(e)))
         except Exception as e:  # what a broken bundle raises cannot be foreseen
-            cause: Any = e
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
+            cause = first_cause(e)
             results.append(Result(name, FAILED, f"{type(cause).__name__}: {str(cause).strip()[:300]}"))
     return results

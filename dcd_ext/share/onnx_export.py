@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.torchscript import run_monai
+from dcd_ext.share.torchscript import run_monai_export
 
 __all__ = ["ONNX_TOLERANCE", "export_onnx", "run_onnx", "session"]
 
@@ -21,20 +20,19 @@ _AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}
 _OPSET = 17
 
 
-def export_onnx(bundle: BundleFolder, path: Path | None = None) -> Path:
-    """Write ``models/model.onnx`` with MONAI's ``onnx_export``.
+def export_onnx(bundle: BundleFolder, path: Path) -> Path:
+    """Write ONNX of ``models/model.pt`` with MONAI's ``onnx_export``.
 
     The exporter that torch calls legacy is asked for: it keeps spatial axes dynamic in one pass over the trace.
 
     Args:
         bundle: a bundle with weights.
-        path: the file; default ``models/model.onnx``.
+        path: the file; write to a folder of its own and rename, as ``export`` does.
 
     Raises:
         UserError: if ``onnx`` is missing or the export fails.
     """
     onnx = _require("onnx")
-    path = path or bundle.root / "models" / "model.onnx"
     converter = {
         "input_names": ["image"],
         "output_names": ["pred"],
@@ -42,22 +40,8 @@ def export_onnx(bundle: BundleFolder, path: Path | None = None) -> Path:
         "dynamo": False,
         "opset_version": _OPSET,
     }
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, path.name)
-        run_monai(
-            "onnx_export",
-            cwd=bundle.root,
-            net_id="network_def",
-            filepath=made,
-            ckpt_file=bundle.weights,
-            meta_file="configs/metadata.json",
-            config_file="configs/inference.json",
-            use_trace=True,
-            input_shape=list(bundle.smallest_input()),
-            converter_kwargs=converter,
-        )
-        onnx.checker.check_model(str(made))
-        made.replace(path)
+    run_monai_export("onnx_export", bundle, path, converter_kwargs=converter)
+    onnx.checker.check_model(str(path))
     return path
 
 

@@ -83,7 +83,7 @@ def _stage(
     _write_metadata(BundleFolder(root), _measured(metrics, checkpoint))
     bundle = BundleFolder(root)
     _write_weights(bundle, checkpoint)
-    export_torchscript(bundle)
+    export_torchscript(bundle, root / "models" / "model.ts")
     _write_card(bundle)
 
 

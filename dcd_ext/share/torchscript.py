@@ -15,35 +15,35 @@ import torch
 from dcd_ext.errors import UserError
 from dcd_ext.share.folder import BundleFolder
 
-__all__ = ["export_torchscript", "load_torchscript", "run_monai", "strip_debug_records"]
+__all__ = ["export_torchscript", "load_torchscript", "run_monai_export", "strip_debug_records"]
 
 
-def run_monai(command: str, cwd: Path, **options: Any) -> str:
-    """``python -m monai.bundle ...`` in a fresh process: TorchScript numbers its classes within one.
+def run_monai_export(command: str, bundle: BundleFolder, path: Path, **options: Any) -> None:
+    """``python -m monai.bundle`` with an export command, in a fresh process: TorchScript counts its classes within one.
 
     Args:
-        command: of ``monai.bundle``.
-        cwd: working directory.
-        options: its options; values are written as Python literals.
-
-    Returns:
-        What it printed.
+        command: of ``monai.bundle``; it traces the network.
+        bundle: a bundle with weights.
+        path: the file to write.
+        options: further options; values are written as Python literals.
 
     Raises:
         UserError: if it fails; the end of its output is part of the message.
     """
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
+    options.update(net_id="network_def", filepath=path, ckpt_file=bundle.weights)
+    options.update(meta_file="configs/metadata.json", config_file="configs/inference.json")
+    options.update(use_trace=True, input_shape=list(bundle.smallest_input()))
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
     line = [sys.executable, "-m", "monai.bundle", command, *words]
-    result = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+    result = subprocess.run(line, cwd=bundle.root, env=environment, capture_output=True, text=True)
     if result.returncode:
         last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:] or ["no output"]
-        raise UserError(f"monai.bundle {command} failed", cwd, "exit code 0", last[0], "read the message")
-    return result.stdout + result.stderr
+        raise UserError(f"monai.bundle {command} failed", bundle.root, "exit code 0", last[0], "read the message")
 
 
-def export_torchscript(bundle: BundleFolder, path: Path | None = None) -> Path:
-    """Write ``models/model.ts`` from ``models/model.pt``, with metadata and inference config inside.
+def export_torchscript(bundle: BundleFolder, path: Path) -> Path:
+    """Write TorchScript of ``models/model.pt``, with metadata and inference config inside.
 
     The network is traced: scripting fails on ``dynamic_network_architectures``, and a trace of these networks holds for
     every input whose sides the strides divide. The archive keeps its name for good: its readers look records up below
@@ -51,30 +51,15 @@ def export_torchscript(bundle: BundleFolder, path: Path | None = None) -> Path:
 
     Args:
         bundle: a bundle with weights.
-        path: the archive; default ``models/model.ts``.
+        path: the archive; write to a folder of its own and rename, as ``export`` and ``pack`` do.
 
     Raises:
         UserError: if the export fails.
     """
-    path = path or bundle.root / "models" / "model.ts"
-    # beside the target: on another file system the last step would be a copy, which can end half-way
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)
-        run_monai(
-            "ckpt_export",
-            cwd=bundle.root,
-            net_id="network_def",
-            filepath=made,
-            ckpt_file=bundle.weights,
-            meta_file="configs/metadata.json",
-            config_file="configs/inference.json",
-            use_trace=True,
-            input_shape=list(bundle.smallest_input()),
-        )
-        plain = Path(folder, "plain", path.name)
-        plain.parent.mkdir()
-        strip_debug_records(made, plain)
-        plain.replace(path)
+        run_monai_export("ckpt_export", bundle, made)
+        strip_debug_records(made, path)
     return path
 
 
