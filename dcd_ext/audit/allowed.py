@@ -127,7 +127,7 @@ FUNCTIONS = frozenset().union(
         "dcd_ext",
         "config.check_keys datalist.load_cases errors.show_plainly data.require_checked data.choose_cache_rate",
     ),
-    _names("dcd_ext", "losses.tune_prompts"),
+    _names("dcd_ext", "losses.tune_prompts distributed.init_process_group distributed.destroy_process_group"),
     _names("dcd_ext", "networks.deep_supervision_weights networks.prepare_for_training teacher.load_teacher"),
 )
 

@@ -58,9 +58,9 @@ class Bundle:
         return result.stdout + result.stderr
 
 
-def config_files(*names: str, root: Path | None = None) -> list[str]:
-    """``--config_file`` of some configs, relative to the bundle unless its root is given."""
-    files = [str((root or Path()) / "configs" / f"{name}.json") for name in names]
+def config_files(*names: str | Path, root: Path | None = None) -> list[str]:
+    """``--config_file`` of some configs, relative to the bundle unless its root is given, and of other files."""
+    files = [str(name if isinstance(name, Path) else (root or Path()) / "configs" / f"{name}.json") for name in names]
     return ["--config_file", files[0] if len(files) == 1 else str(files)]
 
 

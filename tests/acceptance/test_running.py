@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 
@@ -36,6 +37,18 @@ def trained(bundle):
     return bundle, printed
 
 
+@pytest.fixture(scope="module")
+def count_threads(tmp_path_factory):
+    """An overlay that prints which threads of Gloo are left at the end: those that could abort a process."""
+    left = "[t for t in pathlib.Path('/proc/self/task').glob('*/comm') if 'gloo' in t.read_text()]"  # of Linux
+    content = {"+imports": ["$import pathlib", "$import time"]}
+    # an ended thread is listed a moment longer
+    content["+finalize"] = ["$time.sleep(0.2)", f"$print('threads left:', {left})"]
+    file = tmp_path_factory.mktemp("overlay") / "count_threads.json"
+    file.write_text(json.dumps(content), "utf-8")
+    return file
+
+
 def test_training_is_tracked(trained):
     bundle, printed = trained
     with sqlite3.connect(bundle.root / "eval" / "mlruns.db") as database:
@@ -46,11 +59,13 @@ def test_training_is_tracked(trained):
     assert bool(re.search(r"kd_loss: \d", printed)) == bundle.name.endswith("_dcd")
 
 
-def test_two_processes_train_one_network(bundle, tmp_path):
+def test_two_processes_train_one_network(bundle, count_threads, tmp_path):
     """The default run id, under torchrun: one writes, and nothing of the wrapper is in the weights."""
     output = f"'{tmp_path}/' + os.environ['RANK']"  # each process would write into a folder of its own
     where = ["--dataset_dir", bundle.data, "--output_dir", f"${output}", "--ckpt_dir", f"${output} + '/models'"]
-    bundle.monai("run", *config_files("train", "multi_gpu_train"), *where, "--max_epochs", "1", processes=2)
+    files = config_files("train", "multi_gpu_train", count_threads)
+    printed = bundle.monai("run", *files, *where, "--max_epochs", "1", processes=2)
+    assert printed.count("threads left: []") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
     state = torch.load(tmp_path / "0" / "models" / "model.pt", weights_only=True)
     expected = torch.load(bundle.root / "models" / "model.pt", weights_only=True)
@@ -63,13 +78,14 @@ def dice(pred, truth, value):
     return 2 * (p & t).sum() / (p.sum() + t.sum()) if p.any() or t.any() else None
 
 
-def test_two_processes_score_what_one_does(trained, tmp_path):
+def test_two_processes_score_what_one_does(trained, count_threads, tmp_path):
     bundle, _ = trained
     results = []
-    for processes, configs in ((0, EVALUATE), (2, (*EVALUATE, "multi_gpu_train"))):
+    for processes, configs in ((0, EVALUATE), (2, (*EVALUATE, "multi_gpu_train", count_threads))):
         output = tmp_path / str(processes)
         where = ["--dataset_dir", bundle.data, "--output_dir", output]
-        bundle.monai("run", "evaluating", *config_files(*configs), *where, processes=processes)
+        printed = bundle.monai("run", "evaluating", *config_files(*configs), *where, processes=processes)
+        assert printed.count("threads left: []") == processes
         results.append(read_json(output / "metrics.json"))
     one, two = results
     assert list(one["cases"]) == list(two["cases"]) and len(one["cases"]) > 1

@@ -1,0 +1,36 @@
+"""Join and leave :mod:`torch.distributed` so that none of its threads is left when Python ends."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+# imported late, by DistributedDataParallel and by MONAI, their default arguments hold the process group for good
+import torch.distributed.nn
+import torch.distributed.optim
+from torch import nn
+
+__all__ = ["destroy_process_group", "init_process_group"]
+
+
+def init_process_group() -> None:
+    """Join the processes that ``torchrun`` started, unless that is done: NCCL on CUDA GPUs, Gloo elsewhere."""
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def destroy_process_group(network: nn.Module) -> None:
+    """Leave the processes, and wait until the threads that talked to them have ended.
+
+    :func:`torch.distributed.destroy_process_group` waits for them only if nothing else holds the group. A Gloo thread
+    that frees the tensors of the last collective while Python is ending aborts the process («terminate called without
+    an active exception»), and ``torchrun`` then stops the others in the middle of their work
+    (https://github.com/pytorch/pytorch/issues/190489).
+
+    Args:
+        network: it can no longer be trained if it is a ``DistributedDataParallel``, because that holds the group.
+    """
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        del network.reducer, network.logger, network.process_group
+    if dist.is_initialized():
+        dist.destroy_process_group()
