@@ -195,5 +195,5 @@ ZOO = [
 
 @pytest.mark.parametrize("expression", ZOO)
 def test_idiom_of_the_model_zoo_passes(expression, bundle):
-    edit(bundle, "configs/train.json", planted=expression)
+    edit(bundle, "configs/train.json", planted=expression, needed="$import torch.distributed as dist")
     assert audit(bundle) == []
