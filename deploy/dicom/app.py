@@ -21,6 +21,7 @@ from dcd_ext.errors import UserError
 from deploy.dicom.bundle import read_labels, read_origin
 from deploy.dicom.operators import ChannelSelector, ChannelStack
 from deploy.dicom.segments import describe_segments
+from deploy.dicom.weights import check_weights
 
 __all__ = ["SegmentationApp", "run"]
 
@@ -96,13 +97,11 @@ def run(bundle: Path, patterns: Mapping[str, str], source: Path, output: Path) -
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise UserError("no bundle", config, "the bundle's config", "no such file", "pass --bundle <folder>")
-    if not any((bundle / "models" / name).is_file() for name in ("model.ts", "model.pt")):
-        found = "neither model.pt nor model.ts"
-        raise UserError("no weights", bundle / "models", "model.pt", found, "train the bundle or download its weights")
     if not source.is_dir():
         raise UserError("no input", source, "a folder of DICOM files", "no such folder", "pass --input <folder>")
     if output.exists() and not output.is_dir():
         raise UserError("no output folder", output, "a folder", "a file", "pass another --output <folder>")
+    check_weights(bundle)
     before = set(output.glob("*.dcm"))
     SegmentationApp(bundle, patterns, source, output).run()
     written = sorted(set(output.glob("*.dcm")) - before)

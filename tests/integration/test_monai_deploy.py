@@ -211,8 +211,30 @@ def test_a_bundle_without_its_authors_or_its_config_is_refused(python, study, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_damaged_and_foreign_weights_and_a_damaged_config_are_refused(python, study, tmp_path):
+    bundle = toy_bundle("hippocampus_segmentation_student", tmp_path)
+    other = toy_bundle("hippocampus_segmentation_teacher", tmp_path, features=[16] * 4)
+    weights, config = bundle / "models" / "model.pt", bundle / "configs" / "inference.json"
+
+    def last_line():
+        printed = segment("single_series", bundle, study / "t1c", tmp_path / "out", code=1).stderr
+        assert "Traceback" not in printed and not (tmp_path / "out").exists()
+        return printed.strip().splitlines()[-1]
+
+    shutil.copy(other / "models" / "model.pt", weights)
+    assert last_line().startswith("error: weights do not fit the network (")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert last_line().startswith(f"error: weights cannot be read – {weights} – ")
+    exported = weights.with_suffix(".ts")
+    exported.write_bytes(b"cut")
+    assert last_line().startswith(f"error: weights cannot be read – {exported} – expected TorchScript")
+    config.write_text(config.read_text("utf-8")[:-3], "utf-8")
+    assert last_line().startswith(f"error: not a bundle – {config} – expected a JSON file")
+
+
 def test_a_bug_still_shows_where_it_is(python, study, tmp_path):
     bundle = toy_bundle("hippocampus_segmentation_student", tmp_path)
-    (bundle / "models" / "model.pt").write_bytes(b"no weights")
+    config = bundle / "configs" / "inference.json"
+    config.write_text(json.dumps({**read_json(config), "postprocessing": "$1 / 0"}), "utf-8")
     error = segment("single_series", bundle, study / "t1c", tmp_path / "out", code=1).stderr
     assert "Traceback (most recent call last)" in error and "error: " not in error.splitlines()[-1][:7]
