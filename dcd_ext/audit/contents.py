@@ -104,7 +104,7 @@ def _from_folder(root: Path) -> Contents:
                 _judge_link(contents, root, path, inside)
             elif stat.S_ISREG(kind):
                 contents.add(inside, path.stat().st_size, functools.partial(_open, path))
-            elif not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+            elif not stat.S_ISDIR(kind):
                 contents.report(inside, "neither a file nor a folder")
     return contents
 

@@ -155,10 +155,13 @@ def test_a_module_is_not_handed_on(value, bundle):
     assert found(bundle, INFERENCE, "planted")
 
 
-@pytest.mark.parametrize("endless", ["$" + "-" * 400 + "1", "$" + "[" * 90 + "]" * 90])
-def test_deep_expressions_end(endless, bundle):
-    edit(bundle, planted=endless)
-    audit(bundle)
+@pytest.mark.parametrize(
+    ("deep", "problems"),
+    [("$" + "-" * 400 + "1", ["oversized expression: more than 200 parts"]), ("$" + "[" * 90 + "]" * 90, [])],
+)
+def test_deep_expressions_end(deep, problems, bundle):
+    edit(bundle, planted=deep)
+    assert [f.what for f in audit(bundle)] == problems
 
 
 ZOO = [

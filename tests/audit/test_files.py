@@ -25,8 +25,7 @@ def test_torchscript_that_touches_files_and_its_configs(bundle, tmp_path):
         archive.writestr("model/constants.pkl", pickle.dumps((), protocol=2))
         archive.writestr("model/code/__torch__/net.py", 'def forward(self, x):\n  torch.save(x, "/tmp/x")\n')
         archive.writestr("model/extra/inference.json", json.dumps({"preprocessing": "$os.system('x')"}))
-    found = audit(bundle)
-    assert {(f.file, f.key) for f in found} == {
+    assert {(f.file, f.key) for f in audit(bundle)} == {
         ("models/model.ts", "code/__torch__/net.py"),
         ("models/model.ts/extra/inference.json", ""),
         ("models/model.ts/extra/inference.json", "preprocessing"),
