@@ -9,7 +9,7 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 
-__all__ = ["count_parameters", "deep_supervision_weights", "prepare_for_training"]
+__all__ = ["autocast_on_cpu", "count_parameters", "deep_supervision_weights", "prepare_for_training"]
 
 
 def prepare_for_training(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -39,6 +39,37 @@ def prepare_for_training(network: nn.Module, seed: int = 0) -> nn.Module:
 
 def _follow_training_mode(network: Any, _inputs: Any) -> None:
     network.decoder.deep_supervision = network.training
+
+
+def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
+    """Run a network's forward pass in bfloat16 autocast on the CPU, and return its outputs in float32.
+
+    ``SupervisedTrainer(amp=True)`` knows CUDA's autocast only. Forward hooks follow the network into its copies (EMA)
+    and wrappers (DDP), and leave the state dict as it is; the loss stays outside, in float32.
+
+    Args:
+        network: any network.
+        enabled: False returns the network as it is.
+
+    Returns:
+        The same network.
+    """
+    if enabled:
+        network.register_forward_pre_hook(_enter_autocast)
+        network.register_forward_hook(_leave_autocast, always_call=True)
+    return network
+
+
+def _enter_autocast(_network: nn.Module, _inputs: Any) -> None:
+    torch.set_autocast_enabled("cpu", True)
+
+
+def _leave_autocast(_network: nn.Module, _inputs: Any, output: Any) -> Any:
+    torch.set_autocast_enabled("cpu", False)
+    torch.clear_autocast_cache()
+    if isinstance(output, (list, tuple)):
+        return [o.float() for o in output]
+    return None if output is None else output.float()  # None: the pass was ended early
 
 
 def deep_supervision_weights(heads: int) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dcd_ext.errors import UserError
+from dcd_ext.networks import autocast_on_cpu
 from dcd_ext.taps import FeatureTaps, StopForward, plain_tensor
 
 __all__ = ["FrozenTeacher", "load_state_dict_strictly", "load_teacher", "read_checkpoint"]
@@ -105,7 +106,9 @@ class FrozenTeacher(nn.Module):
             return None
 
 
-def load_teacher(network_def: Callable[[], nn.Module], ckpt_path: str, device: torch.device | str) -> FrozenTeacher:
+def load_teacher(
+    network_def: Callable[[], nn.Module], ckpt_path: str, device: torch.device | str, cpu_autocast: bool = False
+) -> FrozenTeacher:
     """Build a teacher and load its weights.
 
     Args:
@@ -113,6 +116,7 @@ def load_teacher(network_def: Callable[[], nn.Module], ckpt_path: str, device: t
             drawn from a forked generator: a run with a teacher must start exactly like one without.
         ckpt_path: the teacher's ``model.pt``.
         device: where it runs.
+        cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast holds for it, too.
 
     Raises:
         UserError: if the checkpoint is missing or does not fit.
@@ -122,4 +126,4 @@ def load_teacher(network_def: Callable[[], nn.Module], ckpt_path: str, device: t
     load_state_dict_strictly(
         network, ckpt_path, "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>"
     )
-    return FrozenTeacher(network).to(device)
+    return FrozenTeacher(autocast_on_cpu(network, cpu_autocast)).to(device)

@@ -167,8 +167,9 @@ def build_readme(source: Path, name: str, task: dict[str, Any], role: dict[str, 
 
 def load_only_network(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that the network definition refers to."""
-    names = ("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor", "deep_supervision")
-    return {name: deepcopy(config[name]) for name in (*names, "network_def")}
+    names = ("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor")
+    names += ("min_features", "deep_supervision", "network_def")
+    return {name: deepcopy(config[name]) for name in names}
 
 
 def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]:
