@@ -22,15 +22,15 @@ from typing import Any
 
 import torch
 
-from dcd_ext.command_line import positive
+from dcd_ext.bundles.backends import BACKENDS
+from dcd_ext.bundles.bench import Contender, load_volumes
+from dcd_ext.bundles.bench_page import inference_page, inference_table
+from dcd_ext.bundles.export import export
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report.tables import to_text
-from dcd_ext.share.backends import BACKENDS
-from dcd_ext.share.bench import Contender, load_volumes
-from dcd_ext.share.bench_page import inference_page, inference_table
-from dcd_ext.share.export import export
-from dcd_ext.share.folder import BundleFolder
 from dcd_ext.versions import environment
 
 

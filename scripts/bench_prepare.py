@@ -106,7 +106,7 @@ def run(name: str, source: Path, output: Path, workers: int, total: int, kill_at
     Raises:
         UserError: when it fails by itself.
     """
-    command = [sys.executable, "scripts/prepare_data.py", "isles22", "--source", str(source), "--output", str(output)]
+    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     phase, start = Phase(name), time.monotonic()
     with open(output.parent / "prepare.log", "a", encoding="utf-8") as log:

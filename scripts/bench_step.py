@@ -26,10 +26,10 @@ import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
+from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.handlers import DistillationHandler, GradientClipping
 from dcd_ext.io import write_json
 from dcd_ext.networks import prepare_for_training
-from dcd_ext.teacher import FrozenTeacher
 from dcd_ext.versions import environment
 
 ROOT = Path(__file__).resolve().parents[1]

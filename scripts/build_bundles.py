@@ -18,10 +18,10 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from dcd_ext.bundles.task_file import check_task_file
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
-from dcd_ext.task_file import check_task_file
 
 ROOT = Path(__file__).resolve().parents[1]
 # sections that only serve as sources of macros
@@ -167,9 +167,10 @@ def build_readme(source: Path, name: str, task: dict[str, Any], role: dict[str, 
 
 def load_only_network(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that the network definition refers to."""
-    names = ("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor")
-    names += ("min_features", "deep_supervision", "network_def")
-    return {name: deepcopy(config[name]) for name in names}
+    names = (
+        "in_channels num_classes features n_blocks strides reduction_factor min_features deep_supervision network_def"
+    )
+    return {name: deepcopy(config[name]) for name in names.split()}
 
 
 def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]:

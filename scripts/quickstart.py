@@ -77,9 +77,9 @@ def run_all(output: Path, cases: int) -> Runner:
     def places(role: str) -> list[str | Path]:
         return ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
 
-    run("make phantoms", "scripts/make_phantoms.py", "--output", data, "--cases", str(cases), "--test-cases", "1")
-    run("prepare data", "scripts/prepare_data.py", "brats24", "--source", data, "--output", prepared)
-    run("check data", "scripts/check_data.py", prepared / "datalist.json")
+    run("make phantoms", "dcd phantoms", "--output", data, "--cases", str(cases), "--test-cases", "1")
+    run("prepare data", "dcd prepare", "brats24", "--source", data, "--output", prepared)
+    run("check data", "dcd check", prepared / "datalist.json")
     for role in ROLES:
         where = places(role)
         if role == "student_dcd":

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.engines import SupervisedTrainer
+from monai.losses import DiceCELoss
 from torch import nn
 
-from scripts import make_phantoms, prepare_data
+from dcd_ext.commands import phantoms
+from dcd_ext.commands import prepare as prepare_data
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
@@ -57,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             root = tmp_path_factory.mktemp(task)
             source, output = root / "source data", root / "prepared"
             arguments = ["--output", str(source), "--cases", "6", "--test-cases", "1", "--layout", LAYOUTS[task]]
-            assert make_phantoms.main([*arguments, *PHANTOMS[task], "--workers", "1"]) == 0
+            assert phantoms.main([*arguments, *PHANTOMS[task], "--workers", "1"]) == 0
             name = "msd" if task == "hippocampus" else task
             assert prepare_data.main([name, "--source", str(source), "--output", str(output)]) == 0
             made[task] = output
@@ -130,3 +133,28 @@ class ToyNet(nn.Module):
         features = self.encoder(x)
         self.head_calls += 1
         return self.head(features[0])
+
+
+@pytest.fixture
+def make_trainer():
+    """Build a ``SupervisedTrainer`` on four random cases."""
+
+    def make(network: torch.nn.Module | None = None, handlers: Any = (), parameters: Any = None, **kwargs: Any):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(4, 1, 8, 8, 8, generator=generator)
+        data = [{"image": x, "label": (x > 0.7).float()} for x in images]
+        network = network or ToyNet()
+        optimizer = torch.optim.SGD(parameters or network.parameters(), lr=kwargs.pop("lr", 0.01))
+        return SupervisedTrainer(
+            device="cpu",
+            max_epochs=kwargs.pop("max_epochs", 2),
+            train_data_loader=torch.utils.data.DataLoader(data, batch_size=2),
+            network=network,
+            loss_function=kwargs.pop("loss_function", DiceCELoss(to_onehot_y=True, softmax=True)),
+            optimizer=optimizer,
+            train_handlers=list(handlers),
+            decollate=kwargs.pop("decollate", False),
+            **kwargs,
+        )
+
+    return make

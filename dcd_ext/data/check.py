@@ -76,7 +76,7 @@ def read_datalist(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when it is missing, not JSON, or not a data list.
     """
-    again = "write it with python scripts/prepare_data.py"
+    again = "write it with dcd prepare"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

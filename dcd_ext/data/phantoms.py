@@ -152,7 +152,7 @@ def write_phantoms(spec: PhantomSpec, workers: int | None = None) -> None:
 
 def _validate(spec: PhantomSpec) -> None:
     """Refuse what cannot be drawn."""
-    again = "see python scripts/make_phantoms.py --help"
+    again = "see dcd phantoms --help"
     if spec.layout not in LAYOUTS:
         raise UserError("unknown layout", "--layout", " or ".join(LAYOUTS), spec.layout, again)
     if spec.cases < 1 or spec.test_cases < 0:

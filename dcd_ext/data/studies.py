@@ -53,7 +53,7 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
     already there is kept.
 
     Args:
-        datalist: ``datalist.json`` of ``scripts/prepare_data.py``.
+        datalist: ``datalist.json`` of ``dcd prepare``.
         output: the studies folder, made if needed; images of the same name are replaced.
 
     Returns:
@@ -84,9 +84,9 @@ def _cases(datalist: Path) -> list[dict[str, Any]]:
         raise UserError(
             "no data list",
             datalist,
-            "a file written by scripts/prepare_data.py",
+            "a file written by dcd prepare",
             f"{type(error).__name__}: {error}",
-            "run: python scripts/prepare_data.py <task> --source <data> --output <folder>",
+            "run: dcd prepare <task> --source <data> --output <folder>",
         ) from error
 
 
@@ -96,7 +96,7 @@ def _extension(path: Path) -> str:
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
-        raise UserError("image not found", file, "a file", "none", "run scripts/check_data.py on the data list")
+        raise UserError("image not found", file, "a file", "none", "run dcd check on the data list")
     return file.resolve()
 
 

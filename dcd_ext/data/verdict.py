@@ -33,7 +33,7 @@ def datalist_sha256(datalist: Path) -> str:
             datalist,
             "a file written by prepare_data.py",
             error.strerror or type(error).__name__,
-            f"python scripts/prepare_data.py <task> --source DIR --output {datalist.parent}",
+            f"dcd prepare <task> --source DIR --output {datalist.parent}",
         ) from error
 
 
@@ -52,7 +52,7 @@ def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> N
     """
     folder = Path(dataset_dir)
     digest = datalist_sha256(folder / DATALIST_FILE)
-    command = f"python scripts/check_data.py {folder / DATALIST_FILE}"
+    command = f"dcd check {folder / DATALIST_FILE}"
     try:
         verdict = json.loads((folder / CHECK_FILE).read_text(encoding="utf-8"))
         errors, checked = int(verdict["errors"]), verdict["datalist_sha256"]

@@ -11,8 +11,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from dcd_ext.distill.hooks import FeatureTaps, StopForward
 from dcd_ext.io import write_atomically
-from dcd_ext.taps import FeatureTaps, StopForward, plain_tensor, unwrap
+from dcd_ext.tensors import plain_tensor, unwrap
 from dcd_ext.wavelets import DetailProjection
 from dcd_ext.wavelets.axis_maps import max_levels
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcd_ext.networks import count_parameters
-from dcd_ext.taps import unwrap
+from dcd_ext.tensors import unwrap
 
 __all__ = ["count_flops", "dataset_record", "network_record"]
 

@@ -55,7 +55,7 @@ def score_file(
             f"{case}, {label_file}",
             truth.shape,
             pred.shape,
-            "run scripts/check_data.py: image and label lie on different grids",
+            "run dcd check: image and label lie on different grids",
         )
     low, high = float(truth.min()), float(truth.max())
     if not (low > -0.5 and high < len(class_names) + 0.5):
@@ -65,7 +65,7 @@ def score_file(
             f"{case}, {label_file}",
             expected,
             f"{low:g} to {high:g}",
-            "run scripts/check_data.py, or evaluate with the bundle of this task",
+            "run dcd check, or evaluate with the bundle of this task",
         )
     truth = np.rint(truth).astype(np.uint8)
     if save_as is not None:

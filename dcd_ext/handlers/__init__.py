@@ -1,7 +1,7 @@
 """ignite handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does it."""
 
+from dcd_ext.distill.handler import DistillationHandler
 from dcd_ext.handlers.checkpoints import BestModelSaver, ResumeCheckpoint
-from dcd_ext.handlers.distillation import DistillationHandler
 from dcd_ext.handlers.ema import ResumableEMAHandler
 from dcd_ext.handlers.epoch_means import EpochMeans
 from dcd_ext.handlers.epoch_seed import EpochSeed

@@ -14,7 +14,7 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import save_checkpoint
-from dcd_ext.taps import unwrap
+from dcd_ext.tensors import unwrap
 
 __all__ = ["BestModelSaver", "ResumeCheckpoint"]
 

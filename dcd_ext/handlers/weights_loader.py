@@ -5,8 +5,8 @@ from __future__ import annotations
 from ignite.engine import Engine, Events
 from torch import nn
 
-from dcd_ext.taps import unwrap
-from dcd_ext.teacher import load_state_dict_strictly
+from dcd_ext.distill.teacher import load_state_dict_strictly
+from dcd_ext.tensors import unwrap
 
 __all__ = ["WeightsLoader"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dcd_ext.losses.cwd import CWDLoss
 from dcd_ext.losses.dcd import DCDLoss
 from dcd_ext.losses.feature import FitNetLoss
-from dcd_ext.losses.freekd import FreeKDLoss, PromptTuner, tune_prompts
+from dcd_ext.losses.freekd import FreeKDLoss
 from dcd_ext.losses.ifvd import IFVDLoss
 from dcd_ext.losses.logits import LogitsLoss
 from dcd_ext.losses.recokd import ReCoKDLoss
@@ -17,7 +17,5 @@ __all__ = [
     "FreeKDLoss",
     "IFVDLoss",
     "LogitsLoss",
-    "PromptTuner",
     "ReCoKDLoss",
-    "tune_prompts",
 ]

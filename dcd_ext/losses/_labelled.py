@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._contract import Batch, FeatureLoss
 from dcd_ext.losses._options import check_classes
 from dcd_ext.losses._outputs import read_label
+from dcd_ext.losses.base import Batch, FeatureLoss
 
 __all__ = ["LabelledFeatureLoss"]
 

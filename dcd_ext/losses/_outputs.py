@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.taps import plain_tensor
+from dcd_ext.tensors import plain_tensor
 
 __all__ = ["logit_pairs", "nearest", "one_hot", "read_label"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from dcd_ext.errors import UserError
-from dcd_ext.losses._contract import Batch, FeatureLoss, Terms
 from dcd_ext.losses._lifting import lift, over_slabs, slab_size
 from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._outputs import logit_pairs, one_hot, read_label
+from dcd_ext.losses.base import Batch, FeatureLoss, Terms
 
 __all__ = ["CWDLoss"]
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from dcd_ext.losses._checks import check_channels, check_features, check_options
-from dcd_ext.losses._detail_energy import detail_energy, make_engine
-from dcd_ext.losses._detail_error import detail_error
 from dcd_ext.losses._projections import make_projection, mixing, project
-from dcd_ext.taps import plain_tensor
+from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import parse_bands
+from dcd_ext.wavelets.energy.engine import detail_energy, make_engine
+from dcd_ext.wavelets.energy.reference import detail_error
 
 __all__ = ["DCDLoss"]
 

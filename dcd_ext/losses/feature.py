@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dcd_ext.losses._contract import FeatureLoss, Terms
 from dcd_ext.losses._lifting import lift, over_slabs
+from dcd_ext.losses.base import FeatureLoss, Terms
 
 __all__ = ["FitNetLoss"]
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._contract import FeatureLoss, Terms
 from dcd_ext.losses._haar import haar_levels, split
 from dcd_ext.losses._lifting import lift, recompute, slab_size
 from dcd_ext.losses._options import check_count, check_number
-from dcd_ext.losses._prompt_tuning import PromptTuner, tune_prompts
-from dcd_ext.losses._prompts import load_prompts, mean_masks
+from dcd_ext.losses.base import FeatureLoss, Terms
+from dcd_ext.losses.prompts import load_prompts, mean_masks
 
-__all__ = ["FreeKDLoss", "PromptTuner", "tune_prompts"]
+__all__ = ["FreeKDLoss"]
 
 
 class FreeKDLoss(FeatureLoss):
@@ -23,7 +22,8 @@ class FreeKDLoss(FeatureLoss):
     ``d_j`` are the seven details of level j of a 3D Haar transform, ``F^S`` is the lifted student feature, and
     ``M_j = mean over tokens of sigmoid(P_j · D_j)`` with the teacher's ``D_j`` = sum of its seven details.
 
-    The prompts ``P`` are tuned beforehand with the teacher, see :class:`PromptTuner`; here they are constants.
+    The prompts ``P`` are tuned beforehand with the teacher, see :class:`dcd_ext.distill.PromptTuner`; here
+    they are constants.
 
     Source: Zhang et al., "FreeKD: Knowledge Distillation via Semantic Frequency Prompt", CVPR 2024, and their code for
     detection in 2D. Certain: the masked L1 of the details, without the approximation, beside a plain MSE (weight 5
@@ -33,7 +33,7 @@ class FreeKDLoss(FeatureLoss):
     Args:
         student_channels: the student's channels per stage.
         teacher_channels: the teacher's.
-        prompts: file written by :meth:`PromptTuner.save`; or "none" for the reduced variant ``M = 1``, which is not
+        prompts: file written by ``PromptTuner.save``; or "none" for the reduced variant ``M = 1``, which is not
             FreeKD and must be reported as "FreeKD without prompts".
         levels: Haar levels J; limited per stage by floor(log2(shortest side)).
         mse_weight: weight of the plain MSE next to the details' 1.

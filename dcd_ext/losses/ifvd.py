@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._contract import Terms
 from dcd_ext.losses._labelled import LabelledFeatureLoss
 from dcd_ext.losses._outputs import nearest, one_hot
+from dcd_ext.losses.base import Terms
 
 __all__ = ["IFVDLoss"]
 

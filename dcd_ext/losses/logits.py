@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dcd_ext.losses._contract import Batch, DistillationLoss, Terms
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses._outputs import logit_pairs
+from dcd_ext.losses.base import Batch, DistillationLoss, Terms
 from dcd_ext.networks import deep_supervision_weights
 
 __all__ = ["LogitsLoss"]

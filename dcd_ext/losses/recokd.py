@@ -9,12 +9,12 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._context import ContextBlock
-from dcd_ext.losses._contract import Terms
 from dcd_ext.losses._labelled import LabelledFeatureLoss
 from dcd_ext.losses._lifting import seeded
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses._outputs import nearest
 from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
+from dcd_ext.losses.base import Terms
 
 __all__ = ["ReCoKDLoss"]
 

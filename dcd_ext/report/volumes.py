@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.datalist import load_cases
+from dcd_ext.data.cases import load_cases
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from dcd_ext.errors import UserError
-from dcd_ext.taps import plain_tensor
+from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets.axis_maps import axis_map, check_wavelet
 from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
-from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.torchscript import load_torchscript
 
 __all__ = ["check_weights"]
 

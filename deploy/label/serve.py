@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if not options.studies.is_dir():
         raise UserError(
-            "no studies", options.studies, "a folder of *.nii.gz", "no such folder", "run scripts/make_studies.py first"
+            "no studies", options.studies, "a folder of *.nii.gz", "no such folder", "run dcd studies first"
         )
     app = options.app.resolve()
     names = prepare_app(app, find_bundles(options.bundles), options.fresh)

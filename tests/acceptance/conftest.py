@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.bundles.conftest import make_small
 from tests.conftest import ROLES, SHORT, TASKS, read_json
-from tests.share.conftest import make_small
 
 NINE = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 # whatever asks the internet fails at once

@@ -13,18 +13,18 @@ import monai.bundle
 import pytest
 import torch
 
+from dcd_ext.bundles.checks import OK, SKIPPED
+from dcd_ext.bundles.export import export
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.large_files import move_out
+from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, session
+from dcd_ext.bundles.pack import pack
+from dcd_ext.bundles.sums import file_sha256, write_sums
+from dcd_ext.bundles.verify import verify
+from dcd_ext.bundles.verify_text import _SCHEMA
 from dcd_ext.networks import count_parameters
-from dcd_ext.share.checks import OK, SKIPPED
-from dcd_ext.share.export import export
-from dcd_ext.share.folder import BundleFolder
-from dcd_ext.share.large_files import move_out
-from dcd_ext.share.onnx_export import ONNX_TOLERANCE, session
-from dcd_ext.share.pack import pack
-from dcd_ext.share.sums import file_sha256, write_sums
-from dcd_ext.share.verify import verify
-from dcd_ext.share.verify_text import _SCHEMA
+from tests.bundles.hub import served
 from tests.conftest import BUNDLES, read_json
-from tests.share.hub import served
 
 pytestmark = pytest.mark.slow
 LOAD = """

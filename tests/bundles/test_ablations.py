@@ -6,8 +6,8 @@ import shlex
 import pytest
 import torch
 
-from dcd_ext.bundle_tools import read_options
-from dcd_ext.schedules import ConstantWeight, CosineWeight
+from dcd_ext.bundles.tools import read_options
+from dcd_ext.distill.schedules import ConstantWeight, CosineWeight
 from tests.conftest import BUNDLES, ROOT, SMALL, make_workflow
 
 NAME = "hippocampus_segmentation_student_dcd"
@@ -74,11 +74,11 @@ ABLATIONS = {
     '--kd_stages "[0,1]"': (are_two_stages, True),
     "--kd_loss_def#train_projections False": (is_frozen, False),
     "--kd_weight 0.1": (lambda parser: parser.get_parsed_content("kd_schedule").weight == 0.1, False),
-    "--kd_schedule#_target_ dcd_ext.schedules.ConstantWeight --kd_schedule#start 0": (
+    "--kd_schedule#_target_ dcd_ext.distill.schedules.ConstantWeight --kd_schedule#start 0": (
         shares(ConstantWeight, 1, 1),
         False,
     ),
-    "--kd_schedule#_target_ dcd_ext.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
+    "--kd_schedule#_target_ dcd_ext.distill.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
     "--kd_weight 0": (lambda parser: parser.get_parsed_content("kd_schedule")(10, 10) == 0, False),
     "--reduction_factor 2": (attribute("student_channels", (16, 16, 16, 16)), True),
     "--use_ema False": (is_without_ema, False),

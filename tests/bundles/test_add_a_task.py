@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
+from dcd_ext.commands import check, prepare
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
-from scripts import build_bundles, check_data, prepare_data
+from scripts import build_bundles
 from tests.conftest import ROLES, ROOT, read_json
 
 DOC = (ROOT / "docs" / "add_a_task.md").read_text("utf-8")
@@ -102,9 +103,9 @@ def _run(bundle: Path, config: str, kind: str, **override) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning:monai")
 def test_the_documented_task_is_prepared_checked_trained_and_used(bundles: Path, tmp_path: Path) -> None:
     source, data = _prostate_phantoms(tmp_path / "Task05_Prostate"), tmp_path / "prepared"
-    assert prepare_data.main(["msd", "--source", str(source), "--output", str(data)]) == 0
+    assert prepare.main(["msd", "--source", str(source), "--output", str(data)]) == 0
     metadata = bundles / "prostate_segmentation_student" / "configs" / "metadata.json"
-    assert check_data.main([str(data), "--task", str(metadata)]) == 0
+    assert check.main([str(data), "--task", str(metadata)]) == 0
     for role in ("teacher", "student_dcd"):
         bundle = bundles / f"prostate_segmentation_{role}"
         _run(bundle, "train", "train", dataset_dir=str(data), **SHORT)

@@ -15,6 +15,7 @@ NAMES = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 # what a distilled student's train.json has beside the plain student's
 DISTILLATION = {
     "teacher_ckpt",
+    "teacher_min_features",
     "teacher_reduction_factor",
     "teacher_def",
     "teacher",
@@ -63,7 +64,7 @@ def test_dcd_student_is_the_student_plus_distillation(task):
     student, dcd = (config(f"{task}_segmentation_{role}") for role in ("student", "student_dcd"))
     assert {key: dcd.pop(key) for key in set(dcd) - set(student)}.keys() == DISTILLATION
     handler = dcd["train"]["handlers"].pop()
-    assert handler["_target_"] == "dcd_ext.handlers.DistillationHandler"
+    assert handler["_target_"] == "dcd_ext.distill.DistillationHandler"
     assert dcd["resume_state"].pop("kd_loss") == "@kd_loss"
     assert dcd.pop("parameter_groups") == (
         "$[{'params': list(@network.parameters())}, {'params': [p for p in @kd_loss.parameters() if p.requires_grad]}]"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts import check_data, prepare_data
+from dcd_ext.commands import check, prepare
 from tests.conftest import BUNDLES, make_workflow, read_json
 
 pytestmark = [
@@ -20,8 +20,8 @@ pytestmark = [
 
 
 def _prepare(task: str, source: Path, output: Path) -> dict:
-    assert prepare_data.main([task, "--source", str(source), "--output", str(output)]) == 0
-    assert check_data.main([str(output), "--task", task]) == 0
+    assert prepare.main([task, "--source", str(source), "--output", str(output)]) == 0
+    assert check.main([str(output), "--task", task]) == 0
     return read_json(output / "datalist.json")
 
 

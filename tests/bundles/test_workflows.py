@@ -28,7 +28,7 @@ def trained(tmp_path_factory, prepared):
             override = {**SMALL[task], **SHORT, "dataset_dir": str(prepared(task))}
             if role == "student_dcd":
                 override["teacher_ckpt"] = str(train(task, "teacher") / "models" / "model.pt")
-                override["kd_schedule"] = {"_target_": "dcd_ext.schedules.ConstantWeight", "weight": 0.1}
+                override["kd_schedule"] = {"_target_": "dcd_ext.distill.schedules.ConstantWeight", "weight": 0.1}
             run(task, role, "train", folder=folder, **override)
             done[task, role] = folder
         return done[task, role]
@@ -114,7 +114,7 @@ def test_weight_zero_gives_the_plain_students_losses_bit_for_bit(trained, prepar
 def test_an_interrupted_run_resumes_exactly(trained, prepared, tmp_path):
     override = {
         "teacher_ckpt": str(trained("hippocampus", "teacher") / "models" / "model.pt"),
-        "kd_schedule": {"_target_": "dcd_ext.schedules.WarmupWeight", "weight": 0.1, "ramp": 1.0},
+        "kd_schedule": {"_target_": "dcd_ext.distill.schedules.WarmupWeight", "weight": 0.1, "ramp": 1.0},
         "max_epochs": 4,
     }
     whole = hippocampus("student_dcd", prepared, tmp_path / "whole", **override)

@@ -17,7 +17,7 @@ MESSAGE = re.compile(r"^[^\n]+ – [^\n]+ – expected [^\n]+, found [^\n]+ – 
 
 
 class Outcome(NamedTuple):
-    """Exit code and streams of a script."""
+    """Exit code and streams of a command."""
 
     code: int
     out: str
@@ -25,15 +25,15 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def script(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run ``scripts/<name>.py`` in this process, which spares each test the start of an interpreter."""
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``dcd <name>`` in this process, which spares each test the start of an interpreter."""
 
     def run(name: str, *arguments: object) -> Outcome:
         capsys.readouterr()
-        code = import_module(f"scripts.{name}").main([str(argument) for argument in arguments])
+        code = import_module(f"dcd_ext.commands.{name}").main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
-        if code and name != "check_data":
+        if code and name != "check":
             assert MESSAGE.match(err.splitlines()[-1]), err
         return Outcome(code, out, err)
 

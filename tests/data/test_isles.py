@@ -97,13 +97,13 @@ def test_itk_loads_where_warnings_are_errors(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, "[512, 512]\n"), result.stderr
 
 
-def _prepare(script, source: Path, output: Path, *arguments: str):
-    return script("prepare_data", "isles22", "--source", source, "--output", output, "--workers", "1", *arguments)
+def _prepare(command, source: Path, output: Path, *arguments: str):
+    return command("prepare", "isles22", "--source", source, "--output", output, "--workers", "1", *arguments)
 
 
-def test_list_names_the_grid_keeps_the_published_mask_and_passes_the_check(script, phantoms, tmp_path: Path) -> None:
+def test_list_names_the_grid_keeps_the_published_mask_and_passes_the_check(command, phantoms, tmp_path: Path) -> None:
     source, out = phantoms("isles22"), tmp_path / "out"
-    assert _prepare(script, source, out).code == 0
+    assert _prepare(command, source, out).code == 0
     content = json.loads((out / "datalist.json").read_text())
     assert content["grid"] == "FLAIR" and list(content["modality"].values()) == list(ISLES22.modalities)
     entry = content["training"][0]
@@ -119,15 +119,15 @@ def test_list_names_the_grid_keeps_the_published_mask_and_passes_the_check(scrip
     ]
     assert volume[0] == pytest.approx(volume[1], rel=0.5)  # 6 mm slices sample a small lesion coarsely
     assert len(content["test"]) == 1 and "source_mask" not in content["test"][0]
-    assert script("check_data", out).code == 0
+    assert command("check", out).code == 0
 
 
-def test_output_inside_the_source_can_be_prepared_again(script, phantoms) -> None:
+def test_output_inside_the_source_can_be_prepared_again(command, phantoms) -> None:
     source = phantoms("isles22")
     for _ in range(2):
-        assert _prepare(script, source, source / "prepared").code == 0
+        assert _prepare(command, source, source / "prepared").code == 0
     assert len(json.loads((source / "prepared" / "datalist.json").read_text())["training"]) == 6
-    outcome = _prepare(script, source, source)
+    outcome = _prepare(command, source, source)
     assert outcome.code == 1 and "a folder named as a case" in outcome.err and not (source / "on_flair").exists()
 
 
@@ -135,16 +135,16 @@ def _markers(out: Path) -> dict[str, int]:
     return {f.parent.name: f.stat().st_mtime_ns for f in out.glob("on_flair/*/done.json")}
 
 
-def test_a_second_run_redoes_only_what_changed(script, phantoms, tmp_path: Path) -> None:
+def test_a_second_run_redoes_only_what_changed(command, phantoms, tmp_path: Path) -> None:
     source, out = phantoms("isles22"), tmp_path / "out"
-    _prepare(script, source, out)
+    _prepare(command, source, out)
     before = _markers(out)
     os.utime(next(source.rglob("*strokecase0002*_dwi.nii.gz")))
     next((out / "on_flair" / "sub-strokecase0003").glob("*adc*")).unlink()
     (out / "on_flair" / "sub-strokecase0004" / "done.json").write_text("half a marke")
     leftover = out / "on_flair" / "sub-strokecase0004" / ".tmp-1-x.nii.gz"
     leftover.write_bytes(b"half an image")
-    assert _prepare(script, source, out).code == 0
+    assert _prepare(command, source, out).code == 0
     after = _markers(out)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {f"sub-strokecase{n:04d}" for n in (2, 3, 4)} and not leftover.exists()
@@ -159,7 +159,7 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
             target = Path(str(file).replace(first, name))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    command = [sys.executable, "scripts/prepare_data.py", "isles22", "--source", str(source), "--output", str(out)]
+    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(out)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     run = subprocess.Popen(
         [*command, "--workers", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -193,27 +193,27 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
     ],
 )
 def test_a_broken_case_is_named_and_the_others_are_finished(
-    pattern: str, change, text: str, script, phantoms, tmp_path: Path
+    pattern: str, change, text: str, command, phantoms, tmp_path: Path
 ) -> None:
     source, out = phantoms("isles22"), tmp_path / "out"
     change(next(source.rglob(pattern)))
-    outcome = _prepare(script, source, out)
+    outcome = _prepare(command, source, out)
     assert outcome.code == 1 and text in outcome.err and "1 of 7 cases could not be resampled" in outcome.err
     assert len(_markers(out)) == 6 and not (out / "datalist.json").exists() and not list(out.rglob(".tmp-*"))
 
 
-def test_missing_adc_is_one_line(script, phantoms, tmp_path: Path) -> None:
+def test_missing_adc_is_one_line(command, phantoms, tmp_path: Path) -> None:
     source = phantoms("isles22")
     next(source.rglob("*case0003*_adc.nii.gz")).unlink()
-    outcome = _prepare(script, source, tmp_path / "out")
+    outcome = _prepare(command, source, tmp_path / "out")
     assert outcome.code == 1 and "case sub-strokecase0003: no ADC" in outcome.err
 
 
-def test_files_already_on_the_flair_grid_are_used_in_place(script, phantoms, tmp_path: Path) -> None:
+def test_files_already_on_the_flair_grid_are_used_in_place(command, phantoms, tmp_path: Path) -> None:
     source, out = phantoms("isles22"), tmp_path / "out"
     dwi = next(source.rglob("*case0001*_dwi.nii.gz"))
     flair = nib.load(next(source.rglob("*case0001*_FLAIR.nii.gz")))
     nib.save(nib.Nifti1Image(np.asarray(flair.dataobj), flair.affine), dwi)
-    _prepare(script, source, out)
+    _prepare(command, source, out)
     entry = json.loads((out / "datalist.json").read_text())["training"][0]
     assert (out / entry["image"][1]).resolve() == dwi.resolve()

@@ -112,12 +112,12 @@ def test_isles_layout_has_two_oblique_grids_of_one_head(phantoms) -> None:
         (["--cases", "1", "--shape", "8", "64", "64"], "too small for its structures"),
     ],
 )
-def test_impossible_requests_are_one_line(arguments: list[str], text: str, script, tmp_path: Path) -> None:
-    outcome = script("make_phantoms", "--output", tmp_path / "out", *arguments)
+def test_impossible_requests_are_one_line(arguments: list[str], text: str, command, tmp_path: Path) -> None:
+    outcome = command("phantoms", "--output", tmp_path / "out", *arguments)
     assert outcome.code == 1 and text in outcome.err
 
 
-def test_output_below_a_file_is_one_line(script, tmp_path: Path) -> None:
+def test_output_below_a_file_is_one_line(command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = script("make_phantoms", "--output", tmp_path / "file" / "out")
+    outcome = command("phantoms", "--output", tmp_path / "file" / "out")
     assert outcome.code == 1 and "cannot create the output folder" in outcome.err

@@ -18,8 +18,8 @@ def _load(output: Path) -> dict:
     return json.loads((output / "datalist.json").read_text())
 
 
-def test_brats_list_has_four_channels_subjects_folds_and_test_cases(script, phantoms, tmp_path: Path) -> None:
-    outcome = script("prepare_data", "brats24", "--source", phantoms("brats24"), "--output", tmp_path / "out")
+def test_brats_list_has_four_channels_subjects_folds_and_test_cases(command, phantoms, tmp_path: Path) -> None:
+    outcome = command("prepare", "brats24", "--source", phantoms("brats24"), "--output", tmp_path / "out")
     content = _load(tmp_path / "out")
     assert content["modality"] == {"0": "t1n", "1": "t1c", "2": "t2w", "3": "t2f"}
     assert content["labels"] == {"0": "background", "1": "NETC", "2": "SNFH", "3": "ET", "4": "RC"}
@@ -37,11 +37,11 @@ def test_brats_list_has_four_channels_subjects_folds_and_test_cases(script, phan
     assert "t2f       1×1×1 mm (7)" in outcome.out and "ET" in outcome.out
 
 
-def test_same_command_gives_the_same_bytes(script, phantoms, tmp_path: Path) -> None:
+def test_same_command_gives_the_same_bytes(command, phantoms, tmp_path: Path) -> None:
     source = phantoms("brats24")
     texts = set()
     for _ in range(2):
-        script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+        command("prepare", "brats24", "--source", source, "--output", tmp_path / "out")
         texts.add((tmp_path / "out" / "datalist.json").read_bytes())
     assert len(texts) == 1
 
@@ -51,12 +51,12 @@ def test_same_command_gives_the_same_bytes(script, phantoms, tmp_path: Path) -> 
     [("out/raw", "out", True), ("source", "out", True), ("deep/source", "out", True), ("source", "deep/out", False)],
 )
 def test_monai_resolves_relative_and_absolute_paths(
-    where: str, output: str, relative: bool, script, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, output: str, relative: bool, command, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / where).parent.mkdir(exist_ok=True)
     source = Path(shutil.move(phantoms("msd", "moving"), tmp_path / where))
     monkeypatch.chdir(tmp_path)
-    assert script("prepare_data", "msd", "--source", where, "--output", output).code == 0
+    assert command("prepare", "msd", "--source", where, "--output", output).code == 0
     assert _load(tmp_path / output)["training"][0]["image"].startswith("/") is not relative
     monkeypatch.chdir("/")
     out = tmp_path / output
@@ -74,20 +74,20 @@ def test_output_reached_through_a_link_keeps_absolute_paths(tmp_path: Path) -> N
     assert portable_path(tmp_path / "image.nii", tmp_path / "link") == str(tmp_path / "image.nii")
 
 
-def test_preparing_copies_and_changes_nothing(script, phantoms, tmp_path: Path) -> None:
+def test_preparing_copies_and_changes_nothing(command, phantoms, tmp_path: Path) -> None:
     source = phantoms("brats24")
     before = {f: f.read_bytes() for f in source.rglob("*.nii.gz")}
-    script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+    command("prepare", "brats24", "--source", source, "--output", tmp_path / "out")
     assert {f: f.read_bytes() for f in source.rglob("*.nii.gz")} == before
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["datalist.json"]
 
 
-def test_cases_are_found_at_any_depth_and_hidden_files_do_not_count(script, phantoms, tmp_path: Path) -> None:
+def test_cases_are_found_at_any_depth_and_hidden_files_do_not_count(command, phantoms, tmp_path: Path) -> None:
     source = phantoms("brats24")
     (source / "training_data1_v2").mkdir()
     shutil.move(source / "BraTS-GLI-00001-000", source / "training_data1_v2")
     (source / "BraTS-GLI-00002-000" / "._BraTS-GLI-00002-000-t1c.nii.gz").write_text("")
-    assert script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out").code == 0
+    assert command("prepare", "brats24", "--source", source, "--output", tmp_path / "out").code == 0
     assert len(_load(tmp_path / "out")["training"]) == 6
 
 
@@ -119,10 +119,10 @@ def _older_layout(source: Path) -> None:
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_incomplete_brats_data_is_one_line(change, text: str, script, phantoms, tmp_path: Path) -> None:
+def test_incomplete_brats_data_is_one_line(change, text: str, command, phantoms, tmp_path: Path) -> None:
     source = phantoms("brats24")
     change(source)
-    outcome = script("prepare_data", "brats24", "--source", source, "--output", tmp_path / "out")
+    outcome = command("prepare", "brats24", "--source", source, "--output", tmp_path / "out")
     assert outcome.code == 1 and text in outcome.err
     assert not (tmp_path / "out" / "datalist.json").exists()
 
@@ -141,67 +141,67 @@ def test_incomplete_brats_data_is_one_line(change, text: str, script, phantoms, 
         ),
     ],
 )
-def test_incomplete_decathlon_data_is_one_line(change, text: str, script, phantoms, tmp_path: Path) -> None:
+def test_incomplete_decathlon_data_is_one_line(change, text: str, command, phantoms, tmp_path: Path) -> None:
     source = phantoms("msd")
     change(source)
-    outcome = script("prepare_data", "msd", "--source", source, "--output", tmp_path / "out")
+    outcome = command("prepare", "msd", "--source", source, "--output", tmp_path / "out")
     assert outcome.code == 1 and text in outcome.err
 
 
-def test_output_that_would_turn_case_names_into_paths_is_refused(script, phantoms) -> None:
+def test_output_that_would_turn_case_names_into_paths_is_refused(command, phantoms) -> None:
     source = phantoms("brats24")
-    outcome = script("prepare_data", "brats24", "--source", source, "--output", source)
+    outcome = command("prepare", "brats24", "--source", source, "--output", source)
     assert outcome.code == 1 and "a folder named as a case" in outcome.err
 
 
 def test_read_only_output_is_one_line_and_leaves_no_rest(
-    script, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command, phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = phantoms("msd"), tmp_path / "out"
-    script("prepare_data", "msd", "--source", source, "--output", out)
+    command("prepare", "msd", "--source", source, "--output", out)
     before = (out / "datalist.json").read_bytes()
 
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(files_module.os, "replace", refuse)
-    outcome = script("prepare_data", "msd", "--source", source, "--output", out, "--seed", "1")
+    outcome = command("prepare", "msd", "--source", source, "--output", out, "--seed", "1")
     assert outcome.code == 1 and "found Read-only file system" in outcome.err
     assert (out / "datalist.json").read_bytes() == before and len(list(out.iterdir())) == 1
 
 
-def test_an_unreadable_label_is_named_and_left_to_the_check(script, phantoms, tmp_path: Path) -> None:
+def test_an_unreadable_label_is_named_and_left_to_the_check(command, phantoms, tmp_path: Path) -> None:
     source = phantoms("msd")
     (source / "labelsTr" / "hippocampus_001.nii.gz").write_bytes(b"broken")
-    outcome = script("prepare_data", "msd", "--source", source, "--output", tmp_path / "out")
+    outcome = command("prepare", "msd", "--source", source, "--output", tmp_path / "out")
     assert outcome.code == 0 and "unreadable: hippocampus_001" in outcome.out
-    assert script("check_data", tmp_path / "out").code == 1
+    assert command("check", tmp_path / "out").code == 1
 
 
-def test_download_offline_is_one_line(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_offline_is_one_line(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("Error processing URL:\nname resolution failed")
 
     monkeypatch.setattr("monai.apps.download_and_extract", refuse)
-    outcome = script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
+    outcome = command("prepare", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
     assert outcome.code == 1 and "fetch it from medicaldecathlon.com" in outcome.err
     assert "MD5 9d24dba78a72977dbd1d2e110310f31b" in outcome.err
-    outcome = script("prepare_data", "msd", "--download", "Task44_Knee", "--output", tmp_path)
+    outcome = command("prepare", "msd", "--download", "Task44_Knee", "--output", tmp_path)
     assert outcome.code == 1 and "unknown Decathlon task" in outcome.err
 
 
-def test_a_wrong_checksum_is_refused(script, tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_refused(command, tmp_path: Path) -> None:
     (tmp_path / "Task04_Hippocampus.tar").write_bytes(b"not the archive")
-    outcome = script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
+    outcome = command("prepare", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path)
     assert outcome.code == 1 and "cannot download the data" in outcome.err
 
 
-def test_an_unpacked_download_is_used_without_a_network(script, phantoms, tmp_path: Path) -> None:
+def test_an_unpacked_download_is_used_without_a_network(command, phantoms, tmp_path: Path) -> None:
     phantoms("msd", "Task04_Hippocampus")
-    assert script("prepare_data", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path).code == 0
+    assert command("prepare", "msd", "--download", "Task04_Hippocampus", "--output", tmp_path).code == 0
     assert _load(tmp_path)["training"][0]["image"] == "Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz"
 
 
-def test_no_source_is_one_line(script, tmp_path: Path) -> None:
-    outcome = script("prepare_data", "msd", "--output", tmp_path / "out")
+def test_no_source_is_one_line(command, tmp_path: Path) -> None:
+    outcome = command("prepare", "msd", "--output", tmp_path / "out")
     assert outcome.code == 1 and "--source" in outcome.err

@@ -11,32 +11,30 @@ import numpy as np
 import pytest
 
 
-def test_hippocampus_gives_folds_of_forty_and_a_clean_report(script, data_dir: Path, tmp_path: Path) -> None:
-    assert script("prepare_data", "msd", "--source", data_dir / "Task04_Hippocampus", "--output", tmp_path).code == 0
+def test_hippocampus_gives_folds_of_forty_and_a_clean_report(command, data_dir: Path, tmp_path: Path) -> None:
+    assert command("prepare", "msd", "--source", data_dir / "Task04_Hippocampus", "--output", tmp_path).code == 0
     content = json.loads((tmp_path / "datalist.json").read_text())
     assert content["task"] == "hippocampus"
     assert set(Counter(entry["fold"] for entry in content["training"]).values()) == {40}
-    outcome = script("check_data", tmp_path, "--task", "hippocampus")
+    outcome = command("check", tmp_path, "--task", "hippocampus")
     assert outcome.code == 0 and "200 cases: 0 errors, 0 warnings" in outcome.out
 
 
-def test_brats_case_without_labels_is_a_test_case(script, data_dir: Path, tmp_path: Path) -> None:
-    assert (
-        script("prepare_data", "brats24", "--source", data_dir / "BraTS2024-BraTS-GLI", "--output", tmp_path).code == 0
-    )
+def test_brats_case_without_labels_is_a_test_case(command, data_dir: Path, tmp_path: Path) -> None:
+    assert command("prepare", "brats24", "--source", data_dir / "BraTS2024-BraTS-GLI", "--output", tmp_path).code == 0
     content = json.loads((tmp_path / "datalist.json").read_text())
     assert content["training"] == [] and content["test"][0]["case"] == "BraTS-GLI-00001-000"
-    outcome = script("check_data", tmp_path)
+    outcome = command("check", tmp_path)
     assert outcome.code == 0 and "nothing to train on" in outcome.out
 
 
-def test_isles_case_goes_onto_its_flair_grid(script, data_dir: Path, tmp_path: Path) -> None:
+def test_isles_case_goes_onto_its_flair_grid(command, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "ISLES-2022"
-    outcome = script("prepare_data", "isles22", "--source", source, "--output", tmp_path, "--workers", "1")
+    outcome = command("prepare", "isles22", "--source", source, "--output", tmp_path, "--workers", "1")
     assert outcome.code == 0 and "0.449×0.449×5 mm (1)" in outcome.out
     [entry] = json.loads((tmp_path / "datalist.json").read_text())["training"]
     label, mask = nib.load(tmp_path / entry["label"]), nib.load(tmp_path / entry["source_mask"])
     assert label.shape == (512, 512, 29)
     volumes = [np.count_nonzero(i.dataobj) * abs(np.linalg.det(i.affine[:3, :3])) / 1000 for i in (label, mask)]
     assert volumes[0] == pytest.approx(volumes[1], rel=0.1)  # millilitres
-    assert script("check_data", tmp_path).code == 0
+    assert command("check", tmp_path).code == 0

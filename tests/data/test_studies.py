@@ -9,9 +9,9 @@ from monai.transforms import LoadImage
 from dcd_ext.data.files import save_nifti
 
 
-def test_channels_become_one_file_that_monai_reads_like_the_list(script, prepared, tmp_path):
+def test_channels_become_one_file_that_monai_reads_like_the_list(command, prepared, tmp_path):
     folder = prepared("brats24")
-    outcome = script("make_studies", folder, "--output", tmp_path / "studies")
+    outcome = command("studies", folder, "--output", tmp_path / "studies")
     assert outcome.code == 0 and "7 images and 6 labels" in outcome.out
     content = json.loads((folder / "datalist.json").read_text())
     case = content["training"][0]
@@ -23,42 +23,42 @@ def test_channels_become_one_file_that_monai_reads_like_the_list(script, prepare
     np.testing.assert_array_equal(stacked.affine, listed.affine)
 
 
-def test_one_channel_is_a_link_and_labels_are_the_server_s_own(script, prepared, tmp_path):
+def test_one_channel_is_a_link_and_labels_are_the_server_s_own(command, prepared, tmp_path):
     folder = prepared("hippocampus")
-    assert script("make_studies", folder / "datalist.json", "--output", tmp_path).code == 0
+    assert command("studies", folder / "datalist.json", "--output", tmp_path).code == 0
     case = json.loads((folder / "datalist.json").read_text())["training"][0]
     image, label = tmp_path / f"{case['case']}.nii.gz", tmp_path / "labels" / "final" / f"{case['case']}.nii.gz"
     assert image.resolve() == (folder / case["image"]).resolve()
     assert not label.is_symlink() and label.read_bytes() == (folder / case["label"]).read_bytes()
     label.write_bytes(b"drawn by hand")
-    assert script("make_studies", folder, "--output", tmp_path).code == 0
+    assert command("studies", folder, "--output", tmp_path).code == 0
     assert label.read_bytes() == b"drawn by hand"
 
 
-def test_channels_on_two_grids_are_refused(script, tmp_path):
+def test_channels_on_two_grids_are_refused(command, tmp_path):
     save_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5, 6), np.int16), np.eye(4))
     save_nifti(tmp_path / "b.nii.gz", np.zeros((4, 5, 6), np.int16), np.diag([1, 1, 2, 1]))
     content = {"training": [{"case": "x", "image": ["a.nii.gz", "b.nii.gz"]}]}
     (tmp_path / "datalist.json").write_text(json.dumps(content))
-    outcome = script("make_studies", tmp_path, "--output", tmp_path / "studies")
+    outcome = command("studies", tmp_path, "--output", tmp_path / "studies")
     assert outcome.code == 1 and "channels do not fit on each other (spacing)" in outcome.err
     assert "b.nii.gz, compared with a.nii.gz – expected 1×1×1 mm, found 1×1×2 mm" in outcome.err
     assert not list((tmp_path / "studies").glob("*.nii.gz"))
 
 
-def test_a_missing_image_or_list_is_a_user_error(script, tmp_path):
-    assert "no data list" in script("make_studies", tmp_path, "--output", tmp_path / "s").err
+def test_a_missing_image_or_list_is_a_user_error(command, tmp_path):
+    assert "no data list" in command("studies", tmp_path, "--output", tmp_path / "s").err
     (tmp_path / "datalist.json").write_text(json.dumps({"training": [{"case": "x", "image": "gone.nii.gz"}]}))
-    assert "image not found" in script("make_studies", tmp_path, "--output", tmp_path / "s").err
+    assert "image not found" in command("studies", tmp_path, "--output", tmp_path / "s").err
 
 
-def test_scaled_integers_keep_their_values(script, tmp_path):
+def test_scaled_integers_keep_their_values(command, tmp_path):
     stored = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
     stored.header.set_slope_inter(0.37, 5)
     nib.save(stored, tmp_path / "a.nii.gz")
     content = {"training": [{"case": "x", "image": ["a.nii.gz", "a.nii.gz"]}]}
     (tmp_path / "datalist.json").write_text(json.dumps(content))
-    assert script("make_studies", tmp_path, "--output", tmp_path / "s").code == 0
+    assert command("studies", tmp_path, "--output", tmp_path / "s").code == 0
     written = np.asarray(nib.load(tmp_path / "s" / "x.nii.gz").dataobj)
     expected = nib.load(tmp_path / "a.nii.gz").get_fdata()
     np.testing.assert_allclose(written[..., 1], expected, rtol=1e-6)

@@ -50,13 +50,13 @@ def test_no_data_list_is_an_error(tmp_path: Path) -> None:
         require_checked(tmp_path)
 
 
-def test_the_gate_follows_the_script(script, phantoms, tmp_path: Path) -> None:
+def test_the_gate_follows_the_script(command, phantoms, tmp_path: Path) -> None:
     source, out = phantoms("msd"), tmp_path / "out"
-    script("prepare_data", "msd", "--source", source, "--output", out)
-    script("check_data", out)
+    command("prepare", "msd", "--source", source, "--output", out)
+    command("check", out)
     require_checked(out)
     (source / "labelsTr" / "hippocampus_002.nii.gz").unlink()
-    assert script("check_data", out).code == 1
+    assert command("check", out).code == 1
     with pytest.raises(UserError, match="expected 0 errors, found 1"):
         require_checked(out)
 

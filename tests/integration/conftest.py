@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.bundles.conftest import make_small
 from tests.conftest import ROOT
 from tests.dicom_series import write_study
-from tests.share.conftest import make_small
 
 REQUIRED = os.environ.get("DCD_INTEGRATION") == "1"
 # what the server and the app read lies in files, so a toy network has to be written there

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from monai.data import MetaTensor
 
-from dcd_ext.losses._contract import DistillationLoss
+from dcd_ext.losses.base import DistillationLoss
 
 
 def features(sides, channels=3, batch=2, dtype=torch.float64, seed=0):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dcd_ext.losses import CWDLoss, DCDLoss, FitNetLoss, FreeKDLoss, IFVDLoss, LogitsLoss, PromptTuner, ReCoKDLoss
+from dcd_ext.distill import PromptTuner
+from dcd_ext.losses import CWDLoss, DCDLoss, FitNetLoss, FreeKDLoss, IFVDLoss, LogitsLoss, ReCoKDLoss
 from tests.losses.contract import assert_leaves_random_state, assert_survives_background_in_bf16, features, labels
 
 WIDTHS = ([4, 8], [8, 16])

@@ -89,7 +89,7 @@ def test_golden_values(n, wavelet, levels, expected):
 )
 @pytest.mark.parametrize("slab_bytes", [1, 1 << 30], ids=["plane by plane", "whole"])
 def test_equals_direct_form(monkeypatch, slab_bytes, sides, wavelet, levels, mode, bands, keys):
-    monkeypatch.setattr("dcd_ext.losses._slabs._SLAB_BYTES", {"cpu": slab_bytes})
+    monkeypatch.setattr("dcd_ext.wavelets.energy.slabs._SLAB_BYTES", {"cpu": slab_bytes})
     student, teacher = random_stage(sides)
     loss = DCDLoss([3], [5], wavelet, levels, mode, bands, cap_levels=False).double()
     projection = loss.projections[0]

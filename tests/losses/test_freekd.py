@@ -6,10 +6,11 @@ import pywt
 import torch
 from torch import nn
 
+from dcd_ext.distill import PromptTuner, tune_prompts
+from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
+from dcd_ext.losses import FreeKDLoss
 from dcd_ext.losses._haar import join, split
-from dcd_ext.losses.freekd import FreeKDLoss, PromptTuner, tune_prompts
-from dcd_ext.teacher import FrozenTeacher
 from tests.losses.contract import (
     assert_gradients,
     assert_parts_add_up,

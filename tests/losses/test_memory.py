@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dcd_ext.losses import CWDLoss, DCDLoss, FitNetLoss, FreeKDLoss, IFVDLoss, LogitsLoss, PromptTuner, ReCoKDLoss
+from dcd_ext.distill import PromptTuner
+from dcd_ext.losses import CWDLoss, DCDLoss, FitNetLoss, FreeKDLoss, IFVDLoss, LogitsLoss, ReCoKDLoss
 
 GRIDS = [(112, 160, 128), (56, 80, 64), (28, 40, 32), (14, 20, 16), (7, 10, 8), (7, 5, 4)]
 STUDENT, TEACHER, CLASSES = [8, 16, 32, 64, 80, 80], [32, 64, 128, 256, 320, 320], 5

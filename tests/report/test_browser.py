@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dcd_ext.commands import compare
 from dcd_ext.errors import UserError
 from dcd_ext.report import browser
-from scripts import compare, screenshot_report
+from scripts import screenshot_report
 
 needs_chromium = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
 

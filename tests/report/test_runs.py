@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from dcd_ext.commands import compare
 from dcd_ext.errors import UserError
 from dcd_ext.report import load_runs
-from scripts import compare
 from tests.conftest import read_json
 
 

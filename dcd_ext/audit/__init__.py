@@ -1,1 +1,0 @@
-"""Read a stranger's bundle as data. Nothing in here imports torch or MONAI."""

@@ -1,0 +1,1 @@
+"""Build, read, check, pack and export bundles."""

@@ -1,0 +1,159 @@
+"""Measure inference: seconds per volume, peak memory and Dice of a network in one way of running it.
+
+Each combination lives in a process of its own, so that its peak memory is its own; the processes take turns, so that a
+busy machine disturbs them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from monai.inferers import Inferer
+from monai.metrics import compute_dice
+from torch.nn.functional import one_hot
+
+from dcd_ext.bundles.backends import build
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.errors import UserError
+
+__all__ = ["Contender", "Volumes", "load_volumes"]
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Preprocessed images (1, M, X, Y, Z) and, where known, their label maps (1, 1, X, Y, Z)."""
+
+    images: list[torch.Tensor]
+    labels: list[torch.Tensor]
+
+
+def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, shape: tuple[int, ...] | None) -> Volumes:
+    """Volumes as the bundle's own preprocessing makes them, or noise of a given shape.
+
+    Args:
+        bundle: whose preprocessing is used.
+        dataset_dir: prepared data; the first ``count`` cases of fold 0. None: noise.
+        count: number of volumes.
+        shape: (X, Y, Z) of the noise; default: the bundle's patch.
+    """
+    spec = next(iter(bundle.metadata["network_data_format"]["inputs"].values()))
+    if dataset_dir is None:
+        generator = torch.Generator().manual_seed(0)
+        size = (1, spec["num_channels"], *(shape or spec["spatial_shape"]))
+        return Volumes([torch.randn(size, generator=generator) for _ in range(count)], [])
+    try:
+        cases = json.loads((dataset_dir / "datalist.json").read_text("utf-8"))["training"]
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError("no data list", dataset_dir, "datalist.json", e, "run dcd prepare") from e
+    parser = bundle.parser()
+    parser.update({"transform_keys": ["image", "label"], "interpolation": ["bilinear", "nearest"]})
+    preprocessing = parser.get_parsed_content("preprocessing")
+    loaded = []
+    for case in [c for c in cases if c["fold"] == 0][:count]:
+        files = case["image"] if isinstance(case["image"], list) else [case["image"]]
+        paths = [str(dataset_dir / f) for f in files]
+        loaded.append(preprocessing({"image": paths, "label": str(dataset_dir / case["label"])}))
+    plain = [{k: item[k].as_tensor().contiguous()[None] for k in ("image", "label")} for item in loaded]
+    return Volumes([item["image"] for item in plain], [item["label"] for item in plain])
+
+
+class Contender:
+    """One network in one way of running it, in a process of its own.
+
+    Args:
+        root: the bundle.
+        backend: key of ``BACKENDS``.
+        volumes: what it infers.
+        threads: torch's and the backend's.
+    """
+
+    def __init__(self, root: Path, backend: str, volumes: Volumes, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = f"{root.name} {backend}"
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, root, backend, threads), daemon=True)
+        self._process.start()
+        other.close()
+        self._pipe.send(volumes)
+        self.start_seconds = float(self._answer())
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as e:
+            raise UserError("a process ended early", self.name, "a result", "none", "is there enough memory?") from e
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def run(self) -> float:
+        """Seconds per volume of one pass over all volumes."""
+        self._pipe.send("run")
+        return float(self._answer())
+
+    def finish(self) -> dict[str, Any]:
+        """End the process: peak memory in bytes above the idle one (None where unknown), and mean Dice per class."""
+        self._pipe.send("finish")
+        answer = self._answer()
+        self._process.join()
+        return answer
+
+
+def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
+    """Build the network, then infer whenever asked."""
+    torch.set_num_threads(threads)
+    volumes: Volumes = pipe.recv()
+    idle = psutil.Process().memory_info().rss
+    _reset_peak()
+    try:
+        start = time.perf_counter()
+        bundle = BundleFolder(root)
+        network, inferer = build(bundle, backend)
+        with torch.inference_mode():
+            inferer(volumes.images[0], network)  # compiles, and allocates what later passes use again
+        pipe.send(time.perf_counter() - start)
+    except UserError as e:
+        pipe.send(e)
+        return
+    while pipe.recv() == "run":
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for image in volumes.images:
+                inferer(image, network)
+        pipe.send((time.perf_counter() - start) / len(volumes.images))
+    peak = _peak_bytes()
+    pipe.send({"peak_bytes": peak and peak - idle, "dice": _dice(network, inferer, volumes)})
+
+
+def _reset_peak() -> None:
+    """Linux sets the peak to the present size; a new process inherits its parent's otherwise."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
+
+
+def _peak_bytes() -> int | None:
+    """Largest resident size of this process since the reset, where the system tells it."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def _dice(network: Any, inferer: Inferer, volumes: Volumes) -> list[float] | None:
+    """Mean Dice per foreground class against the labels."""
+    scores = []
+    with torch.inference_mode():
+        for image, label in zip(volumes.images, volumes.labels, strict=False):
+            logits = inferer(image, network)
+            assert isinstance(logits, torch.Tensor)
+            found, truth = (one_hot(m.long(), logits.shape[1]).movedim(-1, 1) for m in (logits.argmax(1), label[0]))
+            scores.append(compute_dice(found, truth, include_background=False))
+    return torch.cat(scores).nanmean(0).tolist() if scores else None

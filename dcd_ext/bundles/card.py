@@ -1,0 +1,110 @@
+"""The model card of a packed bundle: its README, with what was measured and with commands for the bundle alone."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+from dcd_ext.bundles.sums import SUMS
+
+__all__ = ["front_matter", "packed_readme", "readme_commands"]
+
+_BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def readme_commands(text: str) -> list[str]:
+    """Every command line in the code blocks of a README; a line that ends in a backslash goes on in the next."""
+    blocks = [block.replace("\\\n", " ") for block in _BLOCK.findall(text)]
+    lines = (line.strip() for block in blocks for line in block.splitlines())
+    return [re.sub(r"\s+", " ", line) for line in lines if line and not line.startswith("#")]
+
+
+def front_matter(license_text: str) -> str:
+    """The header of a Hugging Face model card, as MONAI's ``push_to_hf_hub`` writes it."""
+    apache = "Apache License" in license_text and "Version 2.0" in license_text
+    name = "apache-2.0" if apache else "unknown"
+    return f"---\ntags:\n- monai\n- medical\nlibrary_name: monai\nlicense: {name}\n---\n"
+
+
+def packed_readme(text: str, name: str, metadata: dict[str, Any], parameters: int, widths: list[int]) -> str:
+    """The README of a bundle in the collection, rewritten for the bundle that travels alone.
+
+    Args:
+        text: ``docs/README.md``.
+        name: name of the bundle.
+        metadata: of the packed bundle, with its measured metrics.
+        parameters: of the packed network.
+        widths: encoder widths of the packed network.
+    """
+    text = re.sub(
+        r"[\d,]+ parameters, encoder widths [\d, ]+",
+        f"{parameters:,} parameters, encoder widths {', '.join(map(str, widths))}",
+        text,
+    )
+    text = text.replace(f"--bundle_root bundles/{name} ", "").replace(f"bundles/{name}/", "")
+    sections = re.split(r"(?m)^(?=## )", text)
+    for i, section in enumerate(sections):
+        if section.startswith("## Performance"):
+            sections[i] = f"## Performance\n\n{_performance(metadata)}\n\n"
+        elif section.startswith("## MONAI Bundle Commands"):
+            sections[i] = _commands(section, name, metadata)
+    return "".join(sections)
+
+
+def _performance(metadata: dict[str, Any]) -> str:
+    metrics = metadata.get("eval_metrics") or {}
+    if not metrics:
+        return "These weights were packed without an evaluation record: nothing is claimed of them."
+    names = ("dice", "hd95_mm", "nsd")
+    shown = [n for n in names if n in metrics]
+    titles = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+    rows = [f"| class | {' | '.join(titles[n] for n in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    for key in metrics["dice"]:
+        cells = (metrics[n].get(key) for n in shown)
+        rows.append(f"| {key} | {' | '.join('–' if c is None else f'{c:.4f}' for c in cells)} |")
+    cases = f"{metrics['cases']} held-out cases of fold {metrics['fold']}" if "cases" in metrics else "held-out fold"
+    return f"Means over the {cases}, scored against the untouched label files:\n\n" + "\n".join(rows)
+
+
+def _commands(section: str, name: str, metadata: dict[str, Any]) -> str:
+    """The command section: first how to get and check the bundle, last how to train it."""
+    packages = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
+    packages.update(metadata.get("required_packages_version", {}))
+    pins = " ".join(f"{package}=={version}" for package, version in packages.items())
+    before, _, commands = section.partition("shorten the paths.\n")
+    if not commands:
+        commands = before
+    inference, training = _split(commands)
+    return (
+        "## MONAI Bundle Commands\n\n"
+        f"Install what inference needs, unpack the zip (`{name}_v{metadata['version']}.zip`), and check the files "
+        "in the bundle's own folder; all further commands run there, too.\n\n"
+        f"```\npython -m pip install {pins}\nsha256sum -c {SUMS}\n```\n\n"
+        f"{inference}\n"
+        "Training and evaluation need the package `dcd_ext` of the DCD bundle collection: in a clone of it, run\n"
+        "`python -m pip install .` and prepare the data as above."
+        f"{_teacher(name)}\n\n{training}"
+    )
+
+
+def _teacher(name: str) -> str:
+    if not name.endswith("_dcd"):
+        return ""
+    teacher = name.removesuffix("_student_dcd") + "_teacher"
+    return (
+        f"\nThe teacher's weights are looked for in `../{teacher}/models/model.pt`; "
+        "elsewhere: `--teacher_ckpt <file>`.\n"
+        "Distillation leaves no trace in this bundle's network or weights."
+    )
+
+
+def _split(commands: str) -> tuple[str, str]:
+    """Sentences with their code blocks: those for inference, and the others."""
+    inference: list[str] = []
+    training: list[str] = []
+    paragraphs = re.split(r"\n{2,}", commands.strip())
+    for sentence, block in itertools.pairwise(paragraphs):
+        if block.startswith("```"):
+            (inference if "run inference" in block else training).append(f"{sentence}\n\n{block}\n")
+    return "\n".join(inference), "\n".join(training) + "\n"

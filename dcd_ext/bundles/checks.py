@@ -1,0 +1,83 @@
+"""One check of a bundle: a function that returns what it saw, fails with a UserError, or says why it does not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcd_ext.bundles.contents import Contents
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.errors import UserError, first_cause
+
+__all__ = ["FAILED", "OK", "SKIPPED", "Check", "NotApplicable", "Result", "Subject", "run_checks"]
+
+OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
+
+
+class NotApplicable(Exception):
+    """The check has nothing to look at, e.g. a bundle without weights."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked.
+
+    Attributes:
+        bundle: the bundle's folder, unpacked if it was a zip.
+        contents: its files as they came, folder or zip.
+        given: the path the user gave.
+        dataset_dir: prepared data for the README's commands; None: they are read, not run.
+    """
+
+    bundle: BundleFolder
+    contents: Contents
+    given: Path
+    dataset_dir: Path | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether it was packed, as opposed to a bundle among the sources of the collection."""
+        return "SHA256SUMS" in self.contents.files
+
+    def texts(self) -> dict[str, str]:
+        """All text files of the bundle."""
+        kinds = (".json", ".conf", ".md", ".txt", ".yml", ".yaml", ".py")
+        files = (f for f in self.contents.files if f.endswith(kinds))
+        return {f: self.contents.read(f).decode("utf-8", errors="replace") for f in sorted(files)}
+
+    def need(self, file: str, why: str) -> Path:
+        """Path of a file, or :class:`NotApplicable`."""
+        path = self.bundle.root / file
+        if not path.is_file():
+            raise NotApplicable(f"no {file}: {why}")
+        return path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of one check."""
+
+    check: str
+    status: str
+    detail: str
+
+
+Check = Callable[[Subject], str]
+
+
+def run_checks(subject: Subject, checks: Sequence[Check]) -> list[Result]:
+    """Run all checks; one that fails does not keep the others from running."""
+    results = []
+    for check in checks:
+        name = check.__name__.removeprefix("check_")
+        try:
+            results.append(Result(name, OK, check(subject)))
+        except NotApplicable as e:
+            results.append(Result(name, SKIPPED, str(e)))
+        except UserError as e:
+            results.append(Result(name, FAILED, str(e)))
+        except Exception as e:  # what a broken bundle raises cannot be foreseen
+            cause = first_cause(e)
+            results.append(Result(name, FAILED, f"{type(cause).__name__}: {str(cause).strip()[:300]}"))
+    return results

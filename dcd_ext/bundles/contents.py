@@ -1,0 +1,151 @@
+"""The files of a bundle, a folder or a zip, read where they are: nothing is extracted and no link is followed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dcd_ext.bundles.findings import Finding
+from dcd_ext.errors import UserError
+
+__all__ = ["DAMAGED", "Contents", "open_contents"]
+
+# a zip that unpacks to more than this many times its size was made to fill a disk
+_MAX_RATIO = 200
+# the largest file that is read, and the largest one of such a zip
+_MAX_READ, _MAX_READ_OF_BOMB = 4 * 2**30, 64 * 2**20
+# what reading a damaged, an encrypted and an unknown kind of zip entry raises
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+
+
+class Contents:
+    """Files of one bundle.
+
+    Attributes:
+        name: name of the bundle: its folder, or the top folder of the zip.
+        files: path inside the bundle (with ``/``) -> function that opens it for reading bytes.
+        sizes: path inside the bundle -> bytes.
+        findings: what is wrong with the paths themselves: traversal, links, doubles.
+        max_read: bytes up to which a file is read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.files: dict[str, Callable[[], IO[bytes]]] = {}
+        self.sizes: dict[str, int] = {}
+        self.findings: list[Finding] = []
+        self.max_read = _MAX_READ
+        self._folded: set[str] = set()
+
+    def add(self, path: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
+        """Register one file; names that differ only in case overwrite each other on many systems."""
+        if path.casefold() in self._folded:
+            self.report(path, "the same name twice: which of the two is used depends on the program")
+        self._folded.add(path.casefold())
+        self.files[path], self.sizes[path] = opener, size
+
+    def report(self, path: str, what: str) -> None:
+        """Add a finding on a path."""
+        self.findings.append(Finding(path, "", what))
+
+    def read(self, path: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            UserError: if it is damaged (a zip checks each file's CRC-32), or too large.
+        """
+        if self.sizes[path] > self.max_read:
+            raise UserError(
+                "file too large", path, f"at most {self.max_read} bytes", self.sizes[path], "read it yourself"
+            )
+        try:
+            with self.files[path]() as file:
+                return file.read()
+        except DAMAGED as e:
+            raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def open_contents(path: Path) -> Contents:
+    """Look into a bundle.
+
+    Args:
+        path: folder or zip.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if path.is_dir():
+        return _from_folder(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as e:
+        raise UserError("not a bundle", path, "a folder or a zip", e, "check the path or download it again") from e
+    return _from_zip(path, archive)
+
+
+def _from_folder(root: Path) -> Contents:
+    contents = Contents(root.resolve().name)
+    for folder, folders, files in os.walk(root):
+        for name in sorted([*folders, *files]):
+            path = Path(folder, name)
+            inside = path.relative_to(root).as_posix()
+            kind = path.lstat().st_mode
+            if stat.S_ISLNK(kind):
+                _judge_link(contents, root, path, inside)
+            elif stat.S_ISREG(kind):
+                contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+            elif not stat.S_ISDIR(kind):
+                contents.report(inside, "neither a file nor a folder")
+    return contents
+
+
+def _judge_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
+    """A link inside the bundle is its target's content once more; any other leads out of it."""
+    target = os.readlink(path)
+    if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
+        contents.report(inside, f"a link that leads out of the bundle, to {target}")
+    elif path.is_file():
+        contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+
+
+def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    tops = {entry.filename.split("/")[0] for entry in entries if "/" in entry.filename}
+    # a bundle's zip holds one folder; names are shown below it, as in the unpacked bundle
+    top = tops.pop() if len(tops) == 1 and all("/" in e.filename for e in entries) else ""
+    contents = Contents(top if top not in ("", "..") else path.stem)
+    for entry in entries:
+        inside = entry.filename.removeprefix(f"{top}/") if top not in ("", "..") else entry.filename
+        for problem in _entry_problems(entry):
+            contents.report(inside, problem)
+        contents.add(inside, entry.file_size, functools.partial(archive.open, entry))
+    if sum(e.file_size for e in entries) > _MAX_RATIO * max(path.stat().st_size, 1):
+        contents.max_read = _MAX_READ_OF_BOMB
+        contents.report("", f"unpacks to more than {_MAX_RATIO} times its size")
+    return contents
+
+
+def _entry_problems(entry: zipfile.ZipInfo) -> list[str]:
+    name, problems = entry.orig_filename, []
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in parts:
+        problems.append("path traversal: '..' in the name of a zip entry")
+    if name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
+        problems.append("path traversal: absolute name of a zip entry")
+    if "\\" in name or not name.isprintable():
+        problems.append("backslash or control character in the name of a zip entry")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        problems.append("a link in a zip")
+    if entry.flag_bits & 1:
+        problems.append("encrypted, so it cannot be read")
+    return problems

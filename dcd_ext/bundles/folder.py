@@ -1,0 +1,103 @@
+"""A bundle's folder: its configs, its metadata, its network."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from dcd_ext.distill.teacher import load_state_dict_strictly
+from dcd_ext.errors import UserError
+
+__all__ = ["BundleFolder"]
+
+
+class BundleFolder:
+    """What packing, exporting and verifying need to know of a bundle.
+
+    Args:
+        root: the bundle's folder.
+
+    Attributes:
+        root: absolute path.
+        name: name of the folder.
+        metadata: content of ``configs/metadata.json``.
+
+    Raises:
+        UserError: if it has no readable ``configs/metadata.json`` and ``configs/inference.json``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.name = self.root.name
+        self.metadata: dict[str, Any] = self.read("configs/metadata.json")
+        self._inference = self.read("configs/inference.json")
+
+    def read(self, file: str) -> Any:
+        """A JSON file of the bundle.
+
+        Raises:
+            UserError: if it is missing or cannot be parsed.
+        """
+        try:
+            return json.loads((self.root / file).read_text("utf-8"))
+        except (OSError, ValueError) as e:
+            raise UserError("not a bundle", self.root / file, "a JSON file", e, "check the path of the bundle") from e
+
+    @property
+    def weights(self) -> Path:
+        """``models/model.pt``."""
+        return self.root / "models" / "model.pt"
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return str(self.metadata.get("version", "0.0.0"))
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """By how much the encoder divides each side of its input; 1 where the config does not say."""
+        strides = self._inference.get("strides") or [[1, 1, 1]]
+        first, second, third = (math.prod(stride[axis] for stride in strides) for axis in range(3))
+        return first, second, third
+
+    def parser(self) -> ConfigParser:
+        """``inference.json``, ready to build from."""
+        parser = ConfigParser(json.loads(json.dumps(self._inference)))
+        parser["bundle_root"] = str(self.root)
+        return parser
+
+    def network(self, weights: Path | None = None) -> nn.Module:
+        """The network in evaluation mode.
+
+        Args:
+            weights: checkpoint that is loaded strictly; default ``models/model.pt``.
+
+        Raises:
+            UserError: if the checkpoint is missing or does not fit.
+        """
+        network = self.parser().get_parsed_content("network_def")
+        next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
+        load_state_dict_strictly(network, str(weights or self.weights), next_step)
+        return network.eval()
+
+    def smallest_input(self, times: int = 2, batch: int = 1) -> tuple[int, ...]:
+        """Shape (B, M, X, Y, Z) of a small input the network accepts.
+
+        Args:
+            times: side of the deepest feature map; an instance norm needs more than one voxel.
+            batch: B.
+        """
+        spec = next(iter(self.metadata["network_data_format"]["inputs"].values()))
+        if not self._inference.get("strides"):
+            return (batch, int(spec["num_channels"]), *(int(side) for side in spec["spatial_shape"]))
+        return (batch, int(spec["num_channels"]), *(times * stride for stride in self.strides))
+
+    def random_input(self, times: int = 2, batch: int = 1, seed: int = 0) -> torch.Tensor:
+        """Seeded noise of the shape of :meth:`smallest_input`."""
+        return torch.randn(self.smallest_input(times, batch), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,72 @@
+"""Weights that travel beside the zip, as in the model zoo: ``large_files.yml`` says where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from dcd_ext.bundles.sums import file_sha256
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
+
+__all__ = ["check_address", "listed_files", "move_out"]
+
+LARGE_FILES = "large_files.yml"
+
+
+def move_out(root: Path, target: Path, url: str) -> dict[str, str]:
+    """Move the weights of a bundle out of its folder and list them.
+
+    Args:
+        root: the bundle's folder; its ``models`` are moved and ``large_files.yml`` is written.
+        target: folder to upload below ``url``; the files keep their path inside the bundle.
+        url: where they will be downloaded from.
+
+    Returns:
+        Path inside the bundle -> SHA-256 of the moved files.
+    """
+    entries = []
+    for file in sorted((root / "models").glob("model.*")):
+        path = file.relative_to(root).as_posix()
+        entries.append(
+            {
+                "path": path,
+                "url": f"{url.rstrip('/')}/{path}",
+                "hash_val": file_sha256(file),
+                "hash_type": "sha256",
+            }
+        )
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target / path)
+    write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False), root / LARGE_FILES)
+    return {entry["path"]: entry["hash_val"] for entry in entries}
+
+
+def check_address(url: str) -> None:
+    """Refuse an address that is neither https nor this machine's.
+
+    Raises:
+        UserError: then.
+    """
+    if not is_safe_address(url):
+        raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
+
+
+def listed_files(content: bytes) -> frozenset[str]:
+    """Paths that a ``large_files.yml`` lists."""
+    entries = (yaml.safe_load(content) or {}).get("large_files") or []
+    return frozenset(str(entry.get("path")) for entry in entries)
+
+
+def is_safe_address(url: str) -> bool:
+    """Whether an address is https with a plain host, or this machine's."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if not host or "@" in parts.netloc or "\\" in url or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and host == "127.0.0.1")

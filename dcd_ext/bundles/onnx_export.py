@@ -1,0 +1,73 @@
+"""Export to ONNX with a dynamic batch and dynamic spatial axes, and run it with ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.torchscript import run_monai_export
+from dcd_ext.errors import UserError
+
+__all__ = ["ONNX_TOLERANCE", "export_onnx", "run_onnx", "session"]
+
+# float32 sums in another order; logits are of the order of 1 to 10
+ONNX_TOLERANCE = 1e-4
+_AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}
+_OPSET = 17
+
+
+def export_onnx(bundle: BundleFolder, path: Path) -> Path:
+    """Write ONNX of ``models/model.pt`` with MONAI's ``onnx_export``.
+
+    The exporter that torch calls legacy is asked for: it keeps spatial axes dynamic in one pass over the trace.
+
+    Args:
+        bundle: a bundle with weights.
+        path: the file; write to a folder of its own and rename, as ``export`` does.
+
+    Raises:
+        UserError: if ``onnx`` is missing or the export fails.
+    """
+    onnx = _require("onnx")
+    converter = {
+        "input_names": ["image"],
+        "output_names": ["pred"],
+        "dynamic_axes": {"image": _AXES, "pred": _AXES},
+        "dynamo": False,
+        "opset_version": _OPSET,
+    }
+    run_monai_export("onnx_export", bundle, path, converter_kwargs=converter)
+    onnx.checker.check_model(str(path))
+    return path
+
+
+def _require(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as e:
+        raise UserError(
+            f"{package} is not installed", "ONNX", package, "nothing", "pip install -r requirements-dev.txt"
+        ) from e
+
+
+def session(path: Path, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU.
+
+    Args:
+        path: the ONNX file.
+        threads: of one operator; default: torch's.
+    """
+    runtime = _require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """Output of an ONNX file for ``image`` (B, M, X, Y, Z), on the CPU."""
+    return torch.from_numpy(session(path).run(None, {"image": image.numpy()})[0])

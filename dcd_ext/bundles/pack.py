@@ -1,0 +1,175 @@
+"""Pack a bundle for others: weights, TorchScript, configs, card, licences and checksums in one reproducible zip."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcd_ext.bundles.card import front_matter, packed_readme
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.large_files import check_address, move_out
+from dcd_ext.bundles.sums import file_sha256, write_sums, write_zip
+from dcd_ext.bundles.torchscript import export_torchscript
+from dcd_ext.data.files import make_folder
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_json, write_text
+from dcd_ext.networks import count_parameters
+
+__all__ = ["pack"]
+
+# what a bundle consists of; everything else in its folder (eval, other weights) stays at home
+_PARTS = ("configs/**/*", "docs/**/*", "scripts/**/*.py", "LICENSE")
+
+
+def pack(
+    bundle: Path,
+    checkpoint: Path,
+    output: Path,
+    reduction_factor: int | None = None,
+    metrics: Path | None = None,
+    large_files_url: str | None = None,
+) -> Path:
+    """Write ``<output>/<name>_v<version>.zip``.
+
+    Args:
+        bundle: the bundle's folder.
+        checkpoint: trained weights; they have to fit the bundle's network strictly.
+        output: folder of the zip.
+        reduction_factor: width divisor the weights were trained with, if it is not the bundle's.
+        metrics: ``metrics.json`` of the evaluation of exactly these weights; None claims no score.
+        large_files_url: if given, weights stay out of the zip, and ``large_files.yml`` says that they are to be
+            downloaded below this URL.
+
+    Returns:
+        The zip.
+
+    Raises:
+        UserError: if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
+    """
+    if large_files_url is not None:
+        check_address(large_files_url)
+    source = BundleFolder(bundle)
+    stem = f"{source.name}_v{source.version}"
+    with tempfile.TemporaryDirectory(dir=make_folder(output)) as folder:
+        root, away = Path(folder, source.name), Path(folder, f"{stem}_files")
+        _stage(source, root, checkpoint, reduction_factor, metrics)
+        write_sums(root, move_out(root, away, large_files_url) if large_files_url is not None else None)
+        made = Path(folder, f"{stem}.zip")
+        write_zip(root, made)
+        if away.is_dir():
+            shutil.rmtree(output / away.name, ignore_errors=True)
+            away.replace(output / away.name)
+        return made.replace(output / made.name)
+
+
+def _stage(
+    source: BundleFolder, root: Path, checkpoint: Path, reduction_factor: int | None, metrics: Path | None
+) -> None:
+    """Everything of the packed bundle but its checksums."""
+    if not checkpoint.is_file():
+        raise UserError(
+            "weights not found", checkpoint, "a checkpoint", "no such file", "train it, or --checkpoint FILE"
+        )
+    _copy_parts(source.root, root)
+    if reduction_factor is not None:
+        _set_reduction_factor(root, reduction_factor)
+    _write_metadata(BundleFolder(root), _measured(metrics, checkpoint))
+    bundle = BundleFolder(root)
+    _write_weights(bundle, checkpoint)
+    export_torchscript(bundle, root / "models" / "model.ts")
+    _write_card(bundle)
+
+
+def _copy_parts(source: Path, root: Path) -> None:
+    for pattern in _PARTS:
+        for file in source.glob(pattern):
+            if file.is_file():
+                target = root / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+    for needed in ("LICENSE", "configs/inference.json", "docs/README.md"):
+        if not (root / needed).is_file():
+            raise UserError("incomplete bundle", source, needed, "no such file", "take a bundle of this collection")
+
+
+def _set_reduction_factor(root: Path, factor: int) -> None:
+    """Change one number in the text of the configs, so that their layout stays."""
+    for name in ("train", "inference"):
+        file = root / "configs" / f"{name}.json"
+        text, changes = re.subn(r'("reduction_factor": )\d+', rf"\g<1>{factor}", file.read_text("utf-8"), count=1)
+        if not changes:
+            raise UserError("no width to reduce", file, "an entry reduction_factor", "none", "leave the option out")
+        write_text(text, file)
+
+
+def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
+    """The scores for ``eval_metrics``, refused if they were measured with other weights."""
+    if metrics is None:
+        return {}
+    try:
+        record = json.loads(metrics.read_text("utf-8"))
+        summary = record["summary"]
+        means = {m: {c: v[m]["mean"] for c, v in summary.items()} for m in ("dice", "hd95_mm", "nsd")}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError("no evaluation record", metrics, "metrics.json", e, "evaluate the bundle first") from e
+    found = file_sha256(checkpoint)
+    if record.get("weights_sha256") != found:
+        where = f"{found} ({checkpoint})"
+        next_step = "evaluate exactly this checkpoint"
+        raise UserError("metrics of other weights", metrics, record.get("weights_sha256"), where, next_step)
+    return {
+        "fold": record["fold"],
+        "cases": len(record["cases"]),
+        "nsd_tolerance_mm": record["nsd_tolerance_mm"],
+        **means,
+    }
+
+
+def _write_metadata(bundle: BundleFolder, measured: dict[str, Any]) -> None:
+    """Exact versions of this environment, which made and checks the exports, and the measured scores."""
+    metadata = dict(bundle.metadata)
+    versions = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
+    metadata.update({key: _installed(package) for key, package in versions.items()})
+    packages = metadata.get("required_packages_version", {})
+    metadata["required_packages_version"] = {name: _installed(name) for name in packages}
+    metadata["eval_metrics"] = measured
+    write_json(metadata, bundle.root / "configs" / "metadata.json")
+
+
+def _installed(package: str) -> str:
+    """Public version: indexes have no ``2.13.0+cpu``."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError as e:
+        raise UserError("package missing", package, "installed", "not found", f"pip install {package}") from e
+
+
+def _write_weights(bundle: BundleFolder, checkpoint: Path) -> None:
+    """A flat state dict of tensors; a checkpoint that is one already is copied byte by byte."""
+    network = bundle.network(checkpoint)
+    bundle.weights.parent.mkdir(exist_ok=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if list(state) == list(network.state_dict()):
+        shutil.copyfile(checkpoint, bundle.weights)
+    else:
+        torch.save(network.state_dict(), bundle.weights)
+
+
+def _write_card(bundle: BundleFolder) -> None:
+    parser = bundle.parser()
+    network = parser.get_parsed_content("network_def")
+    widths = parser.get_parsed_content("network_def::features_per_stage")
+    readme = bundle.root / "docs" / "README.md"
+    text = packed_readme(
+        readme.read_text("utf-8"), bundle.name, bundle.metadata, count_parameters(network), list(widths)
+    )
+    write_text(text, readme)
+    license_text = (bundle.root / "LICENSE").read_text("utf-8")
+    write_text(front_matter(license_text) + text, bundle.root / "README.md")

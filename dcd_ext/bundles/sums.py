@@ -1,0 +1,147 @@
+"""SHA-256 of every file of a bundle, in the format of ``sha256sum``, and a zip that is the same whenever it is made."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from dcd_ext.bundles.contents import Contents
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
+
+__all__ = ["SUMS", "check_sums", "check_zip", "file_sha256", "write_sums", "write_zip"]
+
+SUMS = "SHA256SUMS"
+# a zip stores local time; the model zoo uses this moment, too
+_MOMENT = (2022, 5, 30, 0, 0, 0)
+# what using a bundle writes into its folder: results, and the hub's records of a download
+_LATER = ("eval/", ".cache/huggingface/")
+_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bundle_files(root: Path) -> list[Path]:
+    """All files of a folder, in an order that no system or locale changes."""
+    return sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix())
+
+
+def write_sums(root: Path, elsewhere: Mapping[str, str] | None = None) -> None:
+    """Write ``SHA256SUMS`` into a bundle's folder; ``sha256sum -c SHA256SUMS`` in there checks it.
+
+    Args:
+        root: the folder.
+        elsewhere: path -> SHA-256 of files that belong to the bundle but are downloaded later.
+    """
+    sums = {p.relative_to(root).as_posix(): file_sha256(p) for p in bundle_files(root) if p.name != SUMS}
+    sums.update(elsewhere or {})
+    write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), root / SUMS)
+
+
+def write_zip(root: Path, path: Path) -> None:
+    """Zip a folder below its own name: same content, same bytes.
+
+    Nothing is compressed: weights hardly shrink, and another zlib would write other bytes.
+
+    Args:
+        root: folder; its name becomes the top folder of the zip.
+        path: the zip.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in bundle_files(root):
+            entry = zipfile.ZipInfo(f"{root.name}/{file.relative_to(root).as_posix()}", _MOMENT)
+            entry.create_system = 3  # Unix, also when made elsewhere
+            entry.external_attr = 0o100644 << 16
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=False) as target:
+                while block := source.read(2**20):
+                    target.write(block)
+
+
+def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:
+    """Compare every file with ``SHA256SUMS``.
+
+    Args:
+        contents: the bundle, folder or zip.
+        elsewhere: files that are listed but still have to be downloaded.
+
+    Returns:
+        Number of files compared.
+
+    Raises:
+        UserError: with the file's name, if one differs, is missing, or is not listed.
+    """
+    again = "download the bundle again"
+    if SUMS not in contents.files:
+        raise UserError("no checksums", SUMS, "a packed bundle", "none", "pack it: dcd pack")
+    listed: dict[str, str] = {}
+    for line in contents.read(SUMS).decode("utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise UserError("damaged file", SUMS, "<sha256>  <file> in each line", repr(line[:80]), again)
+        listed[match[2]] = match[1]
+    unlisted = {f for f in contents.files.keys() - {SUMS} - listed.keys() if not f.startswith(_LATER)}
+    for file in sorted(unlisted):
+        raise UserError("file without a checksum", file, f"only files of {SUMS}", "one more", again)
+    for file, expected in listed.items():
+        if file not in contents.files:
+            if file in elsewhere:
+                continue
+            raise UserError("missing file", file, expected, "no such file", again)
+        found = hashlib.sha256(contents.read(file)).hexdigest()
+        if found != expected:
+            raise UserError("file differs from what was packed", file, expected, found, again)
+    return len(listed.keys() & contents.files.keys())
+
+
+def check_zip(root: Path, path: Path) -> None:
+    """Compare a zip with what :func:`write_zip` makes of its content: times, permissions, order, all other bytes.
+
+    Args:
+        root: folder with the zip's content.
+        path: the zip.
+
+    Raises:
+        UserError: with the name of the first entry that differs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        expected = Path(folder, "expected.zip")
+        write_zip(root, expected)
+        if filecmp.cmp(path, expected, shallow=False):
+            return
+        with zipfile.ZipFile(path) as one, zipfile.ZipFile(expected) as two:
+            pairs = zip(one.infolist(), two.infolist(), strict=False)
+            entry = next((b.filename for a, b in pairs if _record(a) != _record(b)), "")
+        where = entry.partition("/")[2] or _entry_at(expected, _first_difference(path, expected))
+        raise UserError("zip differs from what was packed", where, "the same bytes", "others", "download it again")
+
+
+def _record(entry: zipfile.ZipInfo) -> tuple[object, ...]:
+    names = (name for name in entry.__slots__ if not name.startswith("_"))
+    return tuple(getattr(entry, name, None) for name in names)
+
+
+def _first_difference(one: Path, two: Path) -> int:
+    position = 0
+    with one.open("rb") as a, two.open("rb") as b:
+        while (x := a.read(2**20)) == (y := b.read(2**20)) and x:
+            position += len(x)
+    return position + next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
+
+
+def _entry_at(path: Path, position: int) -> str:
+    """Name of the entry that a byte of a zip belongs to."""
+    with zipfile.ZipFile(path) as archive:
+        before = [entry for entry in archive.infolist() if entry.header_offset <= position < archive.start_dir]
+        return before[-1].filename.partition("/")[2] if before else "the list at the end of the zip"

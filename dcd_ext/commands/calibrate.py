@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Propose distillation weights that pull equally hard: kd_weight · |grad KD| / |grad seg| = a target ratio.
+
+Gradients of both losses are measured on augmented training batches with the student's weights from the middle of a
+run. Any other option of the bundle's training, such as --teacher_ckpt FILE, may be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.bundles.method_runs import method_files
+from dcd_ext.bundles.tools import config_files, read_options
+from dcd_ext.distill.calibration import SCOPES, calibrate
+from dcd_ext.errors import UserError, user_error
+from dcd_ext.io import write_json
+from dcd_ext.report.tables import Table, to_text
+
+_RECORDED = ("bundle_root", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle_root", required=True, help="folder of a student_dcd bundle")
+    parser.add_argument("--config_file", default="train.json", help="file or ['file','file'] (default train.json)")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="names in configs/methods, dcd, or all: one row each"
+    )
+    parser.add_argument("--dataset_dir", required=True, help="prepared data")
+    parser.add_argument("--checkpoint", help="checkpoint_last.pt or model.pt of a student (default: initial weights)")
+    parser.add_argument("--batches", type=int, default=8, help="training batches to look at (default 8)")
+    parser.add_argument("--target_ratio", type=float, default=0.2, help="wanted ratio of the gradients (default 0.2)")
+    parser.add_argument("--fit_steps", type=int, default=30, help="steps to train untrained projections (default 30)")
+    parser.add_argument("--scope", choices=SCOPES, default="encoder", help="parameters to look at (default encoder)")
+    parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")
+    return parser
+
+
+def methods(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Config files per method.
+
+    Raises:
+        UserError: for a missing file or an unknown method.
+    """
+    files = config_files(options.config_file, options.bundle_root)
+    if options.methods:
+        return method_files(options.bundle_root, options.methods, files)
+    last = Path(files[-1])
+    return {last.stem if last.parent.name == "methods" else "dcd": files}
+
+
+def table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
+    """One row per method."""
+    header = ["method", "|grad seg|", "|grad KD|", "ratio at weight 1", "from", "to", "kd_weight now", "its ratio"]
+    rows = []
+    for name, result in results.items():
+        s = result[options.scope]
+        keys = ("seg", "kd", "ratio", "ratio_min", "ratio_max")
+        numbers = [*(s[key] for key in keys), result["kd_weight"], s["weighted_ratio"], s["proposed_weight"]]
+        rows.append([name, *(f"{x:.3g}" for x in numbers), result["projections"]])
+    where = "the encoder's" if options.scope == "encoder" else "all"
+    return Table(
+        f"Gradient norms over {where} parameters of the student, medians of {options.batches} batches",
+        [*header, f"kd_weight for {options.target_ratio:g}", "projections"],
+        rows,
+        f"Weights: {options.checkpoint or 'initial; pass --checkpoint of a half-trained student for better numbers'}.",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: command line without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        0, or 1 after an error that was printed as one line.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    results: dict[str, dict[str, Any]] = {}
+    try:
+        override = {**read_options(rest), "dataset_dir": options.dataset_dir}
+        numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
+        for name, files in methods(options).items():
+            results[name] = {"config_file": files, **calibrate(options.bundle_root, files, *numbers, **override)}
+            if options.scope not in results[name]:
+                where = f"network_def of {files[0]}"
+                raise UserError("student has no encoder", where, "a module 'encoder'", "none", "pass --scope all")
+    except Exception as error:
+        if (cause := user_error(error)) is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        return 1
+    chosen = {k: getattr(options, k) for k in _RECORDED}
+    write_json({"format": "dcd-calibration-1", **chosen, "options": rest, "methods": results}, options.output)
+    print(to_text(table(results, options)))
+    weight = results[name][options.scope]["proposed_weight"]
+    print(f"{options.output}; train {name} with --kd_weight {weight:.3g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

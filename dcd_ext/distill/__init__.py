@@ -1,0 +1,7 @@
+"""What stands between networks and losses: feature hooks, teachers, schedules, the handler, calibration."""
+
+from dcd_ext.distill.handler import DistillationHandler
+from dcd_ext.distill.prompt_tuning import PromptTuner, tune_prompts
+from dcd_ext.distill.teacher import load_teacher
+
+__all__ = ["DistillationHandler", "PromptTuner", "load_teacher", "tune_prompts"]

@@ -1,0 +1,223 @@
+"""How strongly a distillation loss pulls at the student next to the segmentation loss, and what would even it out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data.utils import set_rnd
+from torch import nn
+
+from dcd_ext.bundles.tools import open_bundle
+from dcd_ext.distill.hooks import FeatureTaps
+from dcd_ext.distill.teacher import FrozenTeacher, load_state_dict_strictly, read_checkpoint
+from dcd_ext.errors import UserError
+from dcd_ext.tensors import plain_tensor, unwrap
+
+__all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
+
+SCOPES = ("encoder", "all")
+
+
+class Norms(NamedTuple):
+    """L2 norms of the two unweighted losses' gradients."""
+
+    seg: float
+    kd: float
+
+
+class GradientMeter:
+    """Gradient norms of segmentation and distillation loss over the student's parameters, batch by batch.
+
+    The student is not trained. The gradients are float32, without mixed precision and without clipping.
+
+    Args:
+        network: the student, in training mode.
+        teacher: the frozen teacher.
+        loss: segmentation loss, called with the student's output and the label.
+        kd_loss: distillation loss, called as :class:`dcd_ext.distill.DistillationHandler` does.
+        taps: dotted paths of the tapped modules of both networks.
+
+    Attributes:
+        scopes: "all" parameters, before it those of the student's "encoder" if it has a module of this name.
+
+    Raises:
+        UserError: if a tap is not found.
+    """
+
+    def __init__(
+        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: nn.Module, taps: Sequence[str]
+    ) -> None:
+        self.network, self.teacher, self.loss, self.kd_loss = network.train(), teacher, loss, kd_loss
+        whole = getattr(kd_loss, "needs_teacher_output", False)
+        self._student = FeatureTaps(network, taps)
+        self._teacher = teacher.tap(taps, stop_after_last=not whole)
+        named = [(name, p) for name, p in unwrap(network).named_parameters() if p.requires_grad]
+        self._parameters = [p for _, p in named]
+        self._in_encoder = [name.startswith("encoder.") for name, _ in named]
+        self.scopes = SCOPES if any(self._in_encoder) else SCOPES[1:]
+
+    def __call__(self, image: torch.Tensor, label: torch.Tensor) -> dict[str, Norms]:
+        """Norms by scope for ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z).
+
+        Raises:
+            UserError: if one of the gradients is not finite.
+        """
+        arguments = self._forward(image)
+        seg = self._norms(self.loss(arguments[2], label), keep=True)
+        kd = self._norms(self.kd_loss(*arguments, label), keep=False)
+        return {scope: Norms(seg[scope], kd[scope]) for scope in self.scopes}
+
+    def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Train the distillation loss's own parameters alone, one step of Adam per batch.
+
+        Projections as they are drawn miss the teacher's features by far more than any student does later.
+        """
+        optimizer = torch.optim.Adam([p for p in self.kd_loss.parameters() if p.requires_grad], lr=1e-2)
+        for image, label in batches:
+            with torch.no_grad():
+                arguments = self._forward(image)
+            optimizer.zero_grad()
+            self.kd_loss(*arguments, label).backward()
+            optimizer.step()
+
+    def _forward(self, image: torch.Tensor) -> tuple[Any, ...]:
+        """What a distillation loss is called with, but for the label."""
+        self._student.enabled = True
+        output = self.network(image)
+        self._student.enabled = False
+        teacher_output = self.teacher(image)
+        return self._student.pop(), self._teacher.pop(), output, teacher_output
+
+    def _norms(self, loss: torch.Tensor, keep: bool) -> dict[str, float]:
+        gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
+        squares = [0.0 if g is None else g.double().square().sum().item() for g in gradients]
+        if not all(torch.tensor(squares).isfinite()):
+            raise UserError(
+                "gradient is not finite", "kd_loss or loss", "numbers", "inf or nan", "check the checkpoint"
+            )
+        chosen = [s for s, is_inside in zip(squares, self._in_encoder, strict=True) if is_inside]
+        return {"encoder": sum(chosen) ** 0.5, "all": sum(squares) ** 0.5}
+
+    def close(self) -> None:
+        """Leave no hook behind."""
+        self._student.remove()
+        self._teacher.remove()
+
+
+def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
+    """Medians over batches, and the weight whose median ``weight · |grad KD| / |grad seg|`` is ``target_ratio``.
+
+    Args:
+        norms: one entry per batch.
+        target_ratio: wanted ratio.
+        weight: the weight configured now.
+
+    Raises:
+        UserError: if a gradient vanishes, so that no weight reaches the ratio.
+    """
+    if any(n.kd == 0 or n.seg == 0 for n in norms):
+        found = f"{min(n.kd for n in norms):g} (kd_loss), {min(n.seg for n in norms):g} (loss)"
+        raise UserError("a gradient vanishes", "calibration", "norms above 0", found, "use other weights or batches")
+    ratios = [n.kd / n.seg for n in norms]
+    ratio = statistics.median(ratios)
+    return {
+        "seg": statistics.median(n.seg for n in norms),
+        "kd": statistics.median(n.kd for n in norms),
+        "ratio": ratio,
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "weighted_ratio": weight * ratio,
+        "proposed_weight": target_ratio / ratio,
+    }
+
+
+def calibrate(
+    bundle_root: str,
+    files: Sequence[str],
+    checkpoint: str | None = None,
+    batches: int = 8,
+    target_ratio: float = 0.2,
+    fit_steps: int = 30,
+    **override: Any,
+) -> dict[str, Any]:
+    """Measure one method as a bundle's config files describe it.
+
+    Args:
+        bundle_root: folder of a ``student_dcd`` bundle.
+        files: its ``train.json`` and overlays.
+        checkpoint: student weights from the middle of a run: ``checkpoint_last.pt``, whose trained projections are
+            taken over if they are this method's, or ``model.pt``; None: the initial weights.
+        batches: how many augmented training batches to look at; they are the same for every method.
+        target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
+        fit_steps: steps for which projections that do not come from the checkpoint are trained first.
+        override: further config entries.
+
+    Returns:
+        ``kd_weight``, ``projections`` ("initial", "fitted", "from the checkpoint" or "none"), and under each scope the
+        medians of :func:`summarise_norms` with the norms of every batch.
+
+    Raises:
+        UserError: for a config without distillation, unusable numbers, or weights that do not fit.
+    """
+    if batches < 1 or target_ratio <= 0 or fit_steps < 0:
+        where, found = "--batches, --target_ratio, --fit_steps", f"{batches}, {target_ratio}, {fit_steps}"
+        raise UserError("option out of range", where, "from 1, above 0, from 0", found, "correct them")
+    # a few batches do not repay filling the cache
+    parser = open_bundle(bundle_root, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
+    if "kd_loss" not in parser:
+        raise UserError("no distillation in the config", bundle_root, "'kd_loss'", "none", "use a student_dcd bundle")
+    network, kd_loss = parser.get_parsed_content("network"), parser.get_parsed_content("kd_loss")
+    projections = _load(network, kd_loss, checkpoint)
+    teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
+    meter = GradientMeter(network, teacher, loss, kd_loss, parser.get_parsed_content("taps"))
+    if projections == "initial" and fit_steps:
+        meter.fit(islice(_batches(parser, seed_offset=1), fit_steps))
+        projections = "fitted"
+    norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
+    meter.close()
+    weight = float(parser.get_parsed_content("kd_weight"))
+    scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
+    return {
+        "kd_weight": weight,
+        "projections": projections,
+        **{
+            scope: {**summarise_norms(values, target_ratio, weight), "batches": [n._asdict() for n in values]}
+            for scope, values in scopes.items()
+        },
+    }
+
+
+def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str:
+    """Load what the checkpoint has; where the loss's own parameters come from."""
+    own = kd_loss.state_dict()
+    source = "initial" if any(p.requires_grad for p in kd_loss.parameters()) else "none"
+    if checkpoint is None:
+        return source
+    next_step = "pass --checkpoint with weights of this bundle's student"
+    load_state_dict_strictly(unwrap(network), checkpoint, next_step)
+    saved = read_checkpoint(checkpoint, next_step).get("kd_loss")
+    if not own or not isinstance(saved, Mapping) or _shapes(saved) != _shapes(own):
+        return source
+    kd_loss.load_state_dict(saved)
+    return "from the checkpoint"
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
+
+
+def _batches(parser: ConfigParser, seed_offset: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Augmented training batches without end, the same in every call with the same offset."""
+    seed, device = parser.get_parsed_content("seed") + seed_offset, parser.get_parsed_content("device")
+    # made first: MONAI's data loader draws random numbers when it is
+    loader: Iterable[Mapping[str, Any]] = parser.get_parsed_content("train::dataloader")
+    torch.manual_seed(seed)
+    set_rnd(parser.get_parsed_content("train::dataset"), seed)
+    while True:
+        for batch in loader:
+            yield plain_tensor(batch["image"]).to(device), plain_tensor(batch["label"]).to(device)

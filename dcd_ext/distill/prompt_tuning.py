@@ -1,0 +1,160 @@
+"""The phase before FreeKD: tune the frequency prompts on the task, with the teacher frozen."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dcd_ext.distill.teacher import FrozenTeacher
+from dcd_ext.errors import UserError
+from dcd_ext.losses._lifting import seeded
+from dcd_ext.losses._options import check_count, check_number
+from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
+from dcd_ext.tensors import plain_tensor, unwrap
+
+__all__ = ["PromptTuner", "tune_prompts"]
+
+_log = logging.getLogger(__name__)
+
+
+class PromptTuner(nn.Module):
+    """Runs a frozen teacher whose tapped features are replaced by what the prompts leave of them.
+
+    Every user of a tapped module's output, skip connections included, sees the masked feature.
+
+    Args:
+        teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.
+        taps: dotted paths of the tapped modules.
+        channels: their widths.
+        tokens: prompts T per band.
+        levels: Haar levels J.
+
+    Attributes:
+        prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
+        diversity: after a call, how alike the masks of different tokens are, averaged over the stages.
+
+    Raises:
+        UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        taps: Sequence[str],
+        channels: Sequence[int],
+        tokens: int = 6,
+        levels: int = 3,
+    ) -> None:
+        super().__init__()
+        check_count("tokens", tokens)
+        check_count("levels", levels)
+        network = unwrap(teacher.network if isinstance(teacher, FrozenTeacher) else teacher)
+        self._network = [network.eval().requires_grad_(False)]
+        modules = dict(network.named_modules())
+        missing = [path for path in taps if path not in modules]
+        if missing or len(taps) != len(channels):
+            found = missing[0] if missing else f"{len(taps)} taps, {len(channels)} channels"
+            raise UserError("taps do not fit the teacher", "taps", "one module path per width", found, "correct 'taps'")
+        self.taps, self.channels = tuple(taps), tuple(channels)
+        with seeded():
+            self.prompts = nn.ParameterList(torch.randn(levels + 1, tokens, c) * 0.01 for c in channels)
+        self.diversity = torch.zeros(())
+
+    def forward(self, image: torch.Tensor) -> Any:
+        """The teacher's output for ``image`` (B, M, X, Y, Z) with masked features."""
+        overlaps: dict[str, torch.Tensor] = {}
+        network = self._network[0]
+        handles = [
+            network.get_submodule(path).register_forward_hook(self._hook(i, path, overlaps))
+            for i, path in enumerate(self.taps)
+        ]
+        try:
+            output = network(plain_tensor(image))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.diversity = torch.stack(list(overlaps.values())).mean()
+        return output
+
+    def save(self, path: str) -> None:
+        """Write the prompts to the file that ``FreeKDLoss(prompts=path)`` reads."""
+        save_prompts(path, list(self.prompts))
+
+    def _hook(self, i: int, path: str, overlaps: dict[str, torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            if output.ndim != 5 or output.shape[1] != self.channels[i]:
+                expected = f"shape (B, {self.channels[i]}, X, Y, Z)"
+                raise UserError("teacher feature does not fit", path, expected, tuple(output.shape), "correct channels")
+            with torch.autocast(output.device.type, enabled=False):
+                masked, overlaps[path] = masked_reconstruction(self.prompts[i], output)
+            return masked
+
+        return hook
+
+
+def tune_prompts(
+    tuner: PromptTuner,
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    task_loss: Callable[[Any, torch.Tensor], torch.Tensor],
+    iterations: int = 1000,
+    lr: float = 0.1,
+    diversity_weight: float = 1.0,
+    amp: bool = False,
+    save_as: str | None = None,
+) -> list[float]:
+    """Train the prompts alone by SGD (momentum 0.9, rate falling with power 0.9); the task loss of every step.
+
+    Args:
+        tuner: on the device to use.
+        batches: mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); begun anew when exhausted.
+        task_loss: the segmentation loss, called with the teacher's output and the label.
+        iterations: number of steps.
+        lr: learning rate of the first.
+        diversity_weight: of the penalty for masks that are alike.
+        amp: run the teacher in bfloat16 autocast.
+        save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
+
+    Raises:
+        UserError: if there is no batch, an option is out of range, or the loss is not finite.
+    """
+    check_count("iterations", iterations)
+    check_number("lr", lr)
+    optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
+    history: list[float] = []
+    # no bar where nobody watches, as in a log file
+    steps = tqdm(range(iterations), desc="tune prompts", disable=None)
+    for step, batch in zip(steps, _forever(batches), strict=False):
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9
+        optimizer.zero_grad()
+        image, label = (plain_tensor(batch[key]).to(tuner.prompts[0].device) for key in ("image", "label"))
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=amp):
+            task = task_loss(tuner(image), label)
+        (task + diversity_weight * tuner.diversity).backward()
+        if not all(x.isfinite().all() for x in (task, *(p.grad for p in tuner.prompts if p.grad is not None))):
+            found = f"a loss of {task.item()}, or its gradient"
+            raise UserError("prompt tuning diverged", f"step {step}", "a finite loss and gradient", found, "lower lr")
+        history.append(task.item())
+        optimizer.step()
+    tenth = max(iterations // 10, 1)
+    first, last = statistics.fmean(history[:tenth]), statistics.fmean(history[-tenth:])
+    _log.info(f"{iterations} steps, segmentation loss of the masked teacher from {first:.4f} to {last:.4f}")
+    if save_as is not None:
+        tuner.save(save_as)
+        _log.info(f"Tuned prompts: {save_as}")
+    return history
+
+
+def _forever(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[Mapping[str, torch.Tensor]]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise UserError("no data to tune on", "batches", "at least one batch", "none", "check 'dataset_dir'")

@@ -1,0 +1,23 @@
+"""Small things every room needs to know about tensors and wrapped networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+__all__ = ["plain_tensor", "unwrap"]
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``."""
+    while True:
+        inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner
+
+
+def plain_tensor(x: Any) -> Any:
+    """Strip MONAI's ``MetaTensor``: its bookkeeping would follow every operation of the loss."""
+    return x.as_tensor() if hasattr(x, "as_tensor") else x

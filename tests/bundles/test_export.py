@@ -1,0 +1,174 @@
+"""Exports compute what the network does, for inputs of other shapes and batches, and say nothing of this machine."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import load_net_with_metadata
+
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.torchscript import load_torchscript
+from dcd_ext.commands import export as export_bundle
+from scripts import bench_inference
+from tests.bundles.conftest import NAME
+from tests.conftest import read_json
+
+pytestmark = pytest.mark.slow
+SHAPES = [(1, 1, 16, 24, 16), (2, 1, 24, 16, 32), (3, 1, 40, 56, 40)]
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    """The small bundle with TorchScript, and ONNX where its packages are."""
+    root = tmp_path_factory.mktemp("exported") / NAME
+    shutil.copytree(small, root)
+    assert export_bundle.main([str(root), "--formats", "torchscript"]) == 0
+    return root
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torchscript_is_exact_on_other_shapes(shape, exported):
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = BundleFolder(exported).network()(image)
+        assert (load_torchscript(exported / "models" / "model.ts")(image) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_torchscript_carries_configs_and_nothing_of_this_machine(exported):
+    path = exported / "models" / "model.ts"
+    _, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
+    assert metadata == read_json(exported / "configs" / "metadata.json") and b"network_def" in extra["inference.json"]
+    with zipfile.ZipFile(path) as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {"model"}
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"site-packages" not in content and str(exported.parent).encode() not in content
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_onnx_with_dynamic_batch_and_space(shape, exported):
+    import onnx
+    import onnxruntime as runtime
+
+    path = exported / "models" / "model.onnx"
+    if not path.exists():
+        assert export_bundle.main([str(exported), "--formats", "onnx"]) == 0
+    onnx.checker.check_model(onnx.load(path))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (spec,) = session.get_inputs()
+    assert spec.name == "image" and spec.shape == ["batch", 1, "x", "y", "z"]
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = BundleFolder(exported).network()(image).numpy()
+    assert np.abs(session.run(["pred"], {"image": image.numpy()})[0] - expected).max() < 1e-4
+
+
+def infer(root, configs, data, output, *more):
+    files = [str(root / "configs" / f"{name}.json") for name in configs]
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--bundle_root", str(root)]
+    command += ["--config_file", str(files), "--dataset_dir", str(data), "--output_dir", str(output), *more]
+    result = subprocess.run(command, cwd=output.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (file,) = output.rglob("*_seg.nii.gz")
+    return nib.load(file)
+
+
+def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
+    """In float32: random weights leave ties that bfloat16 breaks otherwise. bench_inference compares the Dice."""
+    data = prepared("hippocampus")
+    plain = infer(exported, ["inference"], data, tmp_path / "plain")
+    precise = ("--openvino_config#INFERENCE_PRECISION_HINT", "f32")
+    fast = infer(exported, ["inference", "fast_cpu"], data, tmp_path / "fast", *precise)
+    assert np.array_equal(plain.affine, fast.affine) and plain.shape == fast.shape
+    assert (np.asarray(plain.dataobj) == np.asarray(fast.dataobj)).mean() > 0.9999
+
+
+def test_tensorrt_overlay_runs_the_file_it_names(exported, prepared, tmp_path):
+    """With plain TorchScript in the place of an engine, which only a GPU can make."""
+    data = prepared("hippocampus")
+    path = ("--trt_path", str(exported / "models" / "model.ts"), "--device", "$torch.device('cpu')")
+    plain, swapped = (
+        infer(exported, ["inference", *overlay], data, tmp_path / f"out{len(overlay)}", *more)
+        for overlay, more in (([], ()), (["inference_trt"], path))
+    )
+    assert np.array_equal(np.asarray(plain.dataobj), np.asarray(swapped.dataobj))
+
+
+def test_scripting_fails_at_the_skip_connections(exported, tmp_path):
+    """Why exports are traced: these networks choose their skip connection by a lambda. The READMEs say so."""
+    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def"]
+    command += ["--filepath", str(tmp_path / "model.ts"), "--config_file", "configs/inference.json"]
+    command += ["--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json"]
+    result = subprocess.run(command, cwd=exported, capture_output=True, text=True)
+    assert result.returncode != 0 and "has no attribute 'skip'" in result.stderr
+    assert not (tmp_path / "model.ts").exists()
+    assert "chosen by a lambda" in (exported / "docs" / "README.md").read_text("utf-8")
+
+
+def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
+    shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
+    assert export_bundle.main([str(tmp_path / NAME)]) == 1
+    assert "weights not found – " in capsys.readouterr().err
+
+
+def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path):
+    """In bfloat16, where the processor has it, and with weights that have learned something."""
+    root = shutil.copytree(small, tmp_path / NAME)
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.json"]
+    command += ["--dataset_dir", str(prepared("hippocampus")), "--use_ema", "False", "--num_workers", "0"]
+    command += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    arguments = ["--teacher", str(root), "--student", str(root), "--teacher_backends", "eager", "--threads", "1"]
+    arguments += ["--backends", "openvino bf16", "--dataset_dir", str(prepared("hippocampus"))]
+    assert bench_inference.main([*arguments, "--volumes", "2", "--repeats", "1", "--output", str(tmp_path)]) == 0
+    eager, fast = (np.mean(row["dice"]) for row in read_json(tmp_path / "inference_hippocampus.json")["rows"])
+    # two volumes of a few thousand voxels: a voxel weighs more than in docs/results/inference_hippocampus.md
+    assert eager > 0.3 and abs(eager - fast) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--repeats", "0"], "argument --repeats: expected a whole number above 0, found '0'"),
+        (["--patch", "30", "30", "30"], "patch does not fit the strides – --patch – expected multiples of (8, 8, 8), "),
+        (["--teacher", "nowhere"], "not a bundle – "),
+        (["--dataset_dir", "nowhere"], "no data list – nowhere"),
+    ],
+)
+def test_wrong_options_of_the_benchmark_end_with_one_line(options, message, small, capsys):
+    arguments = ["--teacher", str(small), "--student", str(small), "--backends", "eager", "--teacher_backends", "eager"]
+    try:
+        assert bench_inference.main([*arguments, *options]) == 1
+    except SystemExit as error:  # argparse's
+        assert error.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert message in last
+
+
+def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
+    before = (exported / "models" / "model.ts").read_bytes()
+    monkeypatch.setattr("dcd_ext.bundles.export.largest_difference", lambda *_: 1.0)
+    assert export_bundle.main([str(exported)]) == 1
+    assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
+    assert (exported / "models" / "model.ts").read_bytes() == before
+    assert {p.suffix for p in (exported / "models").iterdir()} <= {".pt", ".ts", ".onnx", ""}
+
+
+def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path):
+    arguments = ["--teacher", str(exported), "--student", str(exported), "--volumes", "1", "--repeats", "1"]
+    arguments += ["--backends", "torchscript", "--teacher_backends", "eager", "--threads", "1"]
+    arguments += ["--dataset_dir", str(prepared("hippocampus")), "--output", str(tmp_path)]
+    assert bench_inference.main(arguments) == 0
+    rows = read_json(tmp_path / "inference_hippocampus.json")["rows"]
+    page = (tmp_path / "inference_hippocampus.md").read_text("utf-8")
+    assert "| student | torchscript | " in page and "trained weights" in page and "scripts/bench_inference.py" in page
+    assert [(r["role"], r["backend"]) for r in rows] == [("teacher", "eager"), ("student", "torchscript")]
+    assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
+    assert rows[0]["dice"] == rows[1]["dice"] and len(rows[0]["dice"]) == 2
+    assert "torchscript" in capsys.readouterr().out

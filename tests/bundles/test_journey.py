@@ -1,0 +1,115 @@
+"""Pack a bundle, publish it on loopback, get it the ways MONAI offers, and use it where nothing of ours is."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai import bundle as monai_bundle
+
+from dcd_ext.bundles.pack import pack
+from dcd_ext.bundles.verify import verify
+from dcd_ext.commands import verify as verify_bundle
+from tests.bundles.conftest import NAME
+from tests.bundles.hub import served
+
+pytestmark = pytest.mark.slow
+ZIP = f"{NAME}_v0.1.0.zip"
+
+
+def monai(*arguments, cwd, **environment):
+    """``python -m monai.bundle`` as a stranger runs it: no ``dcd_ext``, another directory."""
+    blocker = cwd / "blocker"
+    blocker.mkdir(exist_ok=True)
+    (blocker / "dcd_ext.py").write_text("raise ImportError('dcd_ext is not installed here')")
+    path = os.pathsep.join([str(blocker), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def infer(root, data, output, cwd):
+    result = monai(
+        *("run", "inference", "--bundle_root", root, "--config_file", root / "configs" / "inference.json"),
+        *("--dataset_dir", data, "--output_dir", output),
+        cwd=cwd,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (file,) = output.rglob("*_seg.nii.gz")
+    return nib.load(file)
+
+
+def test_packed_served_downloaded_and_used_elsewhere(small, packed, prepared, tmp_path):
+    """One user's journey; the label map is that of the bundle which was packed."""
+    with served(packed.parent) as address:
+        url = f"{address}/{ZIP}"
+        result = monai("download", "--name", NAME, "--url", url, "--bundle_dir", tmp_path / "got", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    got = tmp_path / "got" / NAME
+    assert verify_bundle.main([str(got)]) == 0
+    data = prepared("hippocampus")
+    ours, theirs = (infer(r, data, tmp_path / n, tmp_path) for r, n in ((small, "ours"), (got, "theirs")))
+    assert np.array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj))
+    assert np.array_equal(ours.affine, theirs.affine) and len(np.unique(np.asarray(ours.dataobj))) > 1
+
+    code = (
+        "import monai.bundle, torch, sys\n"
+        f"for kind in sys.argv[1:]:\n"
+        f"    net = monai.bundle.load({NAME!r}, bundle_dir='got', workflow_type=kind)\n"
+        "    assert isinstance(net, torch.nn.Module)\n"
+        f"ts, meta, extra = monai.bundle.load({NAME!r}, bundle_dir='got', load_ts_module=True)\n"
+        "assert meta['version'] == '0.1.0'\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "inference", "train"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_flipped_byte_is_refused_with_the_files_name(packed, tmp_path, capsys):
+    """By MONAI's download, by the audit's and by verify's reading, and in an unpacked bundle."""
+    with zipfile.ZipFile(packed) as archive:
+        entry = archive.getinfo(f"{NAME}/models/model.pt")
+        archive.extractall(tmp_path / "unpacked")
+    data = bytearray(packed.read_bytes())
+    data[entry.header_offset + 200 + entry.file_size // 2] ^= 1
+    broken = tmp_path / ZIP
+    broken.write_bytes(data)
+    assert verify_bundle.main([str(broken)]) == 1
+    assert "damaged file – models/model.pt – " in capsys.readouterr().err
+    result = monai("download", "--name", NAME, "--url", broken.as_uri(), "--bundle_dir", "got", cwd=tmp_path)
+    assert result.returncode != 0 and "models/model.pt" in result.stderr
+    config = tmp_path / "unpacked" / NAME / "configs" / "inference.json"
+    config.write_text(config.read_text().replace('"overlap": 0.5', '"overlap": 0.4'))
+    assert verify_bundle.main([str(config.parents[1])]) == 1
+    assert "file differs from what was packed – configs/inference.json – " in capsys.readouterr().out
+
+
+def test_weights_beside_the_zip(small, tmp_path):
+    with served(tmp_path / "dist") as address:
+        (tmp_path / "dist").mkdir()
+        folder = f"{NAME}_v0.1.0_files"
+        path = pack(small, small / "models" / "model.pt", tmp_path / "dist", large_files_url=f"{address}/{folder}")
+        assert verify_bundle.main([str(path)]) == 0
+        with zipfile.ZipFile(path) as archive:
+            assert not [n for n in archive.namelist() if n.endswith((".pt", ".ts"))]
+            archive.extractall(tmp_path)
+        got = tmp_path / NAME
+        monai_bundle.download_large_files(bundle_path=str(got))
+        assert {r.status for r in verify(got) if r.check in ("sha256", "weights", "torchscript")} == {"ok"}
+        (got / "models" / "model.pt").unlink()
+        listing = got / "large_files.yml"
+        listing.write_text(re.sub("hash_val: [0-9a-f]{64}", "hash_val: " + "0" * 64, listing.read_text()))
+        with pytest.raises(ValueError, match="sha256 hash check of"):
+            monai_bundle.download_large_files(bundle_path=str(got))
+
+
+def test_every_command_of_the_readme_runs(packed, prepared, tmp_path, capsys):
+    """The plain student's card trains, evaluates and infers; the data set's preparation is the one thing left out."""
+    assert verify_bundle.main([str(packed), "--dataset_dir", str(prepared("hippocampus"))]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if " commands " in x)
+    assert "6 of 8 ran" in line and line.count("it installs or prepares") == 2

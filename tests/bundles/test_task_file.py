@@ -1,0 +1,70 @@
+"""A task file that contradicts itself is refused before anything is built."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+
+from dcd_ext.bundles.task_file import check_task_file
+from dcd_ext.errors import UserError
+from tests.conftest import ROOT, TASKS, read_json
+
+# set by every shipped task, but with a default in base/train.json
+OPTIONAL = {"iterations_per_epoch", "val_interval"}
+
+
+def _task(name: str = "brats24"):
+    return read_json(ROOT / "bundle_src" / "tasks" / f"{name}.json")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_shipped_tasks_pass(name: str) -> None:
+    check_task_file(_task(name), ROOT)
+
+
+def test_what_every_shipped_task_has_is_demanded() -> None:
+    """A key that the build begins to need is refused by name where it is missing, not by a KeyError."""
+    tasks = [_task(name) for name in TASKS]
+    for section in tasks[0]:
+        for key in set.intersection(*(set(task[section]) for task in tasks)) - OPTIONAL:
+            task = deepcopy(tasks[0])
+            del task[section][key]
+            with pytest.raises(UserError, match=f"expected '{key}' in section '{section}', found none"):
+                check_task_file(task, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "text"),
+    [
+        ("train", None, None, "expected a section 'train', found none"),
+        ("train", "mirror_axes", None, "expected 'mirror_axes' in section 'train', found none"),
+        ("common", "features", [32, 64], "'features' contradicts .* expected 6 .one per entry of 'strides'., found 2"),
+        ("common", "n_blocks", [1], "'n_blocks' contradicts .* expected 6 .* found 1"),
+        ("common", "in_channels", 3, "'inputs' contradicts .* expected 3 .'in_channels' names., found 4"),
+        ("common", "num_classes", 6, "'outputs' contradicts .* expected 6 .* found 5"),
+        ("common", "pixdim", [1.0], "'pixdim' contradicts .* expected 3 .* found 1"),
+        (
+            "train",
+            "class_names",
+            ["NETC", "SNFH", "RC", "ET"],
+            r"'class_names' contradicts .* found \['NETC', 'SNFH', 'RC",
+        ),
+        (
+            "common",
+            "patch_size",
+            [112, 160, 100],
+            "does not fit the strides along z – t.json – expected a side divisible by 32, found 100 – choose 96",
+        ),
+    ],
+)
+def test_a_contradiction_is_named(section: str, key: str | None, value: object, text: str) -> None:
+    task = deepcopy(_task())
+    if key is None:
+        del task[section]
+    elif value is None:
+        del task[section][key]
+    else:
+        task[section][key] = value
+    with pytest.raises(UserError, match=text):
+        check_task_file(task, "t.json")
