@@ -3,7 +3,7 @@
 Each bundle is complete and works when copied away alone, so what bundles share is written once, in ``bundle_src``:
 ``base`` (workflows), ``tasks`` (one small file per data set), ``roles`` (teacher, student, student_dcd) and ``methods``
 (other distillation losses, overlays of the DCD student). The fragments are merged by the rules of MONAI's
-``ConfigParser`` (``#`` addresses an entry, ``+`` extends one) and every ``%`` macro is replaced by what it names.
+``ConfigParser`` (``::`` addresses an entry, ``+`` extends one) and every ``%`` macro is replaced by what it names.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge_entry(config: dict[str, Any], key: str, value: Any) -> None:
-    extend, path = key.startswith("+"), key.lstrip("+").split("#")
+    extend, path = key.startswith("+"), key.lstrip("+").split("::")
     for part in path[:-1]:
         config = config[part]
     if extend and isinstance(value, list):
@@ -84,14 +84,36 @@ def to_json(config: dict[str, Any]) -> str:
     return re.sub(r"\[[-\d.,\s]+\]", lambda m: "[" + " ".join(m[0][1:-1].split()) + "]", text) + "\n"
 
 
-def build_config(source: Path, name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
-    """``train.json`` or ``inference.json`` of one bundle."""
-    sources = {
-        "fragments": {**load(source / "base" / "fragments.json"), **task["fragments"]},
+def without_flips(transforms: list[dict[str, Any]], mirror_axes: list[int]) -> list[dict[str, Any]]:
+    """Leave out the flips along axes that the task does not mirror."""
+    return [t for t in transforms if t["_target_"] != "RandFlipd" or t["spatial_axis"] in mirror_axes]
+
+
+def sources_of(source: Path, name: str, task: dict[str, Any]) -> dict[str, Any]:
+    """What the macros of one config name: shared fragments, those of this config and those of the task."""
+    fragments = load(source / "base" / "fragments.json")
+    return {
+        "fragments": {**fragments, **fragments[name], **task["fragments"]},
         "distillation": task["distillation"],
     }
+
+
+def build_evaluate(source: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """``evaluate.json`` of a task: its keys reach into ``train.json``, so only macros are resolved."""
+    overlay = {**task["evaluate"], **load(source / "base" / "evaluate.json")}
+    merged = merge(sources_of(source, "evaluate", task), {"overlay": overlay})
+    return prune(merged["overlay"])
+
+
+def build_config(source: Path, name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
+    """``train.json`` or ``inference.json`` of one bundle."""
+    sources = sources_of(source, name, task)
     base = load(source / "base" / f"{name}.json")
-    # the knobs a user turns come first, right after the paths
+    if name == "train":
+        base["train"]["random_transforms"] = without_flips(
+            base["train"]["random_transforms"], task["fragments"]["mirror_axes"]
+        )
+    # what a user changes first comes first, right after the paths
     position = list(base).index("device")
     common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
     keys = [*list(base)[:position], *common, *[k for k in list(base)[position:] if k not in common]]
@@ -146,12 +168,15 @@ def build_metadata(source: Path, name: str, task: dict[str, Any], role: dict[str
 def build_readme(source: Path, name: str, task: dict[str, Any], role: dict[str, Any], train: dict[str, Any]) -> str:
     """``docs/README.md``; the parameter count is taken from the network itself."""
     parser = ConfigParser(load_only_network(train))
+    parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
+    metadata = build_metadata(source, name, task, role)
     values = {
         **task["readme"],
         **role["readme"],
         "title": f"{task['metadata']['title']}: {role['metadata']['title']}",
         "name": name,
-        "parameters": f"{count_parameters(parser.get_parsed_content('network_def')):,}",
+        "parameters": parameters,
+        "performance": performance(metadata["eval_metrics"], parameters),
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
         "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
@@ -160,16 +185,29 @@ def build_readme(source: Path, name: str, task: dict[str, Any], role: dict[str, 
         "channels": train["in_channels"],
         "image_classes": task["metadata"]["image_classes"],
         "label_classes": task["metadata"]["label_classes"],
-        "references": "\n".join(f"- {r}" for r in build_metadata(source, name, task, role)["references"]),
+        "references": "\n".join(f"- {r}" for r in metadata["references"]),
     }
     return (source / "base" / "README.md").read_text(encoding="utf-8").format(**values)
 
 
+def performance(measured: dict[str, Any], parameters: str) -> str:
+    """Dice table of the trained weights, or the sentence that there are none."""
+    if not measured:
+        return "No trained weights yet: the first command below trains them, the third one scores them."
+    classes = list(measured["dice"])
+    scores = [f"{measured['dice'][c]:.4f} ± {measured['dice_sem'][c]:.4f}" for c in classes]
+    header = ["parameters", *(f"Dice {c}" if c != "mean" else "mean Dice" for c in classes)]
+    rows = [header, ["---"] * len(header), [parameters, *scores]]
+    about = (
+        f"Mean ± standard error over the {measured['cases']} cases of fold {measured['fold']}, which also chose the "
+        "epoch, scored against the untouched label files:"
+    )
+    return "\n".join([about, "", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def load_only_network(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that the network definition refers to."""
-    names = (
-        "in_channels num_classes features n_blocks strides reduction_factor min_features deep_supervision network_def"
-    )
+    names = "in_channels num_classes features n_blocks strides reduction_factor min_features network_def"
     return {name: deepcopy(config[name]) for name in names.split()}
 
 
@@ -182,7 +220,7 @@ def build_bundle(source: Path, task_name: str, role_name: str) -> dict[str, str]
         "metadata": build_metadata(source, name, task, role),
         "train": train,
         "inference": build_config(source, "inference", task, role),
-        "evaluate": load(source / "base" / "evaluate.json"),
+        "evaluate": build_evaluate(source, task),
         "fast_cpu": load(source / "base" / "fast_cpu.json"),
         "inference_trt": load(source / "base" / "inference_trt.json"),
         "multi_gpu_train": load(source / "base" / "multi_gpu_train.json"),

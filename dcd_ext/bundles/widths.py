@@ -17,7 +17,7 @@ from torch import nn
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.record import count_flops
-from dcd_ext.networks import count_parameters
+from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.versions import environment
 
 __all__ = ["held_out_case", "mean_dice", "measure_family", "smallest_patch", "time_in_turns"]
@@ -85,14 +85,14 @@ def measure_family(
         "volume": list(volume.shape[2:]),
         "repeats": {"patch": repeats, "volume": volume_repeats},
         "warm_up": WARM_UP,
-        "memory_format": str(first.get_parsed_content("memory_format")),
+        "memory_format": str(memory_format("cpu")),
         "environment": environment(),
         "members": [{**m, "relative": _relative(m, members[0])} for m in members],
     }
 
 
 def _open(bundle_root: str, factor: int, patch: Sequence[int] | None, **override: Any) -> ConfigParser:
-    override |= {"reduction_factor": factor, "deep_supervision": False, "device": "$torch.device('cpu')", "amp": False}
+    override |= {"reduction_factor": factor, "network_def::deep_supervision": False, "device": "cpu", "amp": False}
     if patch is not None:
         override["patch_size"] = list(patch)
     return open_bundle(bundle_root, [os.path.join(bundle_root, "configs", "train.json")], **override)
@@ -100,7 +100,7 @@ def _open(bundle_root: str, factor: int, patch: Sequence[int] | None, **override
 
 def _network(parser: ConfigParser) -> nn.Module:
     network: Any = parser.get_parsed_content("network_def", lazy=False)
-    return network.eval().to(memory_format=parser.get_parsed_content("memory_format"))
+    return network.eval().to(memory_format=memory_format("cpu"))
 
 
 def _check_patch(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> None:

@@ -61,7 +61,7 @@ def test_the_docs_commands_name_what_is_built(bundles: Path) -> None:
     ("old", "new", "text"),
     [
         ("320, 20]", "320, 21]", "does not fit the strides along z"),
-        ('"fragments": {},', "", "expected a section 'fragments', found none"),
+        ('"fragments": {', '"other": {', "expected a section 'fragments', found none"),
         ("{", "[", "no task file"),
     ],
 )

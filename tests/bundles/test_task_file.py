@@ -11,7 +11,7 @@ from dcd_ext.errors import UserError
 from tests.conftest import ROOT, TASKS, read_json
 
 # set by every shipped task, but with a default in base/train.json
-OPTIONAL = {"iterations_per_epoch", "val_interval"}
+OPTIONAL = {"iterations_per_epoch", "val_interval", "normalize_nonzero", "whole_volume"}
 
 
 def _task(name: str = "brats24"):
@@ -38,14 +38,14 @@ def test_what_every_shipped_task_has_is_demanded() -> None:
     ("section", "key", "value", "text"),
     [
         ("train", None, None, "expected a section 'train', found none"),
-        ("train", "mirror_axes", None, "expected 'mirror_axes' in section 'train', found none"),
+        ("fragments", "mirror_axes", None, "expected 'mirror_axes' in section 'fragments', found none"),
         ("common", "features", [32, 64], "'features' contradicts .* expected 6 .one per entry of 'strides'., found 2"),
         ("common", "n_blocks", [1], "'n_blocks' contradicts .* expected 6 .* found 1"),
         ("common", "in_channels", 3, "'inputs' contradicts .* expected 3 .'in_channels' names., found 4"),
         ("common", "num_classes", 6, "'outputs' contradicts .* expected 6 .* found 5"),
         ("common", "pixdim", [1.0], "'pixdim' contradicts .* expected 3 .* found 1"),
         (
-            "train",
+            "evaluate",
             "class_names",
             ["NETC", "SNFH", "RC", "ET"],
             r"'class_names' contradicts .* found \['NETC', 'SNFH', 'RC",
