@@ -27,10 +27,10 @@ _MONAI_KEYS = {"_meta_", *_TRACKING}
 def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
-    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence and does
-    not do what it says: :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose
-    ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given; one without ``datalist.json`` is
-    left to whoever sets the data themselves, such as MONAI Label.
+    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence:
+    :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose ``dcd check``
+    found errors is refused unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked at,
+    because MONAI Label sets the cases themselves.
 
     Args:
         bundle_root: folder of the bundle.
@@ -52,8 +52,8 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
 def _running_workflow() -> ConfigWorkflow:
     """The workflow that is evaluating the expression this was called from.
 
-    ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow nor
-    the merged config (``@`` names resolved entries only), so the call stack is the one place where it can be found.
+    ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow
+    nor the merged config (``@`` names resolved entries only), so the call stack is the one place to find it.
     """
     frame = inspect.currentframe()
     while frame is not None:
