@@ -12,7 +12,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.data import require_checked
-from dcd_ext.data.verdict import DATALIST_FILE
 from dcd_ext.errors import UserError, show_plainly
 
 __all__ = ["check_keys", "prepare_run", "unknown_keys"]
@@ -45,7 +44,7 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
-    if (Path(dataset_dir) / DATALIST_FILE).is_file():
+    if (Path(dataset_dir) / "datalist.json").is_file():
         require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
 
 
