@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.build_bundles import load, merge, prune
+from dcd_ext.bundles.build import load, merge, prune
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, make_workflow, read_json
 
 BASE = ROOT / "bundle_src" / "base"
