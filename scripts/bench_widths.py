@@ -30,7 +30,7 @@ from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.record import count_flops
 from dcd_ext.io import write_atomically, write_json, write_text
-from dcd_ext.networks import count_parameters
+from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
 from dcd_ext.report.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
@@ -43,7 +43,7 @@ SECONDS = {"patch": "seconds_per_patch", "volume": "seconds_per_volume"}
 
 def open_student(bundle: Path, factor: int) -> ConfigParser:
     """The bundle's training config at another width."""
-    override = {"reduction_factor": factor, "deep_supervision": False, "device": "$torch.device('cpu')", "amp": False}
+    override = {"reduction_factor": factor, "network_def::deep_supervision": False, "device": "cpu", "amp": False}
     return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
@@ -61,10 +61,10 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     if any(side % stride for side, stride in zip(patch, strides, strict=True)):
         raise UserError("patch does not fit the network", "--patch", f"multiples of {strides}", patch, "correct it")
     volume = options.volume or [side + side // 2 for side in patch]
-    memory_format, channels = (first.get_parsed_content(key) for key in ("memory_format", "in_channels"))
+    channels = first.get_parsed_content("in_channels")
     networks: dict[int, Any] = {r: p.get_parsed_content("network_def", lazy=False) for r, p in parsers.items()}
     for network in networks.values():
-        network.eval().to(memory_format=memory_format)
+        network.eval().to(memory_format=memory_format("cpu"))
     image, whole = torch.randn(1, channels, *patch), torch.randn(1, channels, *volume)
     inferer: Any = first.get_parsed_content("validate::inferer")
     repeats = {"patch": options.repeats, "volume": options.volume_repeats}
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "volume": list(volume),
         "repeats": repeats,
         "warm_up": WARM_UP,
-        "memory_format": str(memory_format),
+        "memory_format": str(memory_format("cpu")),
         "environment": environment(),
         "members": [{**m, "relative": _relative(m, members[0])} for m in members],
     }

@@ -115,6 +115,17 @@ This page is written by `scripts/write_results.py` from `metrics.json` and `trai
 """
 
 
+def eval_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle's metadata and README say of its weights: Dice per class, mean and standard error over cases."""
+    dice = {name: entry["dice"] for name, entry in metrics["summary"].items()}
+    return {
+        "fold": metrics["fold"],
+        "cases": len(metrics["cases"]),
+        "dice": {name: round(value["mean"], 4) for name, value in dice.items()},
+        "dice_sem": {name: round(value["sem"], 4) for name, value in dice.items()},
+    }
+
+
 def update_readme(task: str, table: str) -> None:
     """Replace the README's table between the task's markers."""
     path = ROOT / "README.md"
@@ -142,9 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         write_text(text, target)
         update_readme(args.task, markdown(result_rows(runs)))
         for run in runs:
-            scores = {k: v["dice"]["mean"] for k, v in run["metrics"]["summary"].items()}
             path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
-            write_json({"fold": run["metrics"]["fold"], "dice": scores}, path)
+            write_json(eval_metrics(run["metrics"]), path)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -62,7 +62,7 @@ def test_a_task_with_a_shipped_name_does_not_get_the_shipped_results(tmp_path: P
     ("old", "new", "text"),
     [
         ("320, 20]", "320, 21]", "does not fit the strides along z"),
-        ('"fragments": {},', "", "expected a section 'fragments', found none"),
+        ('"fragments": {', '"other": {', "expected a section 'fragments', found none"),
         ("{", "[", "no task file"),
     ],
 )

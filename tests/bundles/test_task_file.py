@@ -13,7 +13,7 @@ from dcd_ext.errors import UserError
 from tests.conftest import ROOT, TASKS, read_json
 
 # set by every shipped task, but with a default in base/train.json
-OPTIONAL = {"iterations_per_epoch", "val_interval"}
+OPTIONAL = {"iterations_per_epoch", "val_interval", "normalize_nonzero", "whole_volume"}
 
 
 def _task(name: str = "brats24"):
@@ -40,7 +40,7 @@ def test_what_every_shipped_task_has_is_demanded() -> None:
     ("section", "key", "value", "text"),
     [
         ("train", None, None, "expected a section 'train', found none"),
-        ("train", "mirror_axes", None, "expected 'mirror_axes' in section 'train', found none"),
+        ("fragments", "mirror_axes", None, "expected 'mirror_axes' in section 'fragments', found none"),
         ("common", "features", [32, 64], "'features' contradicts .* expected 6 .one per entry of 'strides'., found 2"),
         ("common", "n_blocks", [1], "'n_blocks' contradicts .* expected 6 .* found 1"),
         ("common", "in_channels", 3, "'inputs' contradicts .* expected 3 .'in_channels' names., found 4"),
@@ -49,12 +49,12 @@ def test_what_every_shipped_task_has_is_demanded() -> None:
         ("common", "features", [32, "64"], "unusable entry: common features 1 – .* found '64'"),
         ("common", "patch_size", [0, 32, 32], "unusable entry: common patch_size 0 – .* expected minimum 1, found 0"),
         ("common", "strides", [[2, 2]] * 6, "unusable entry: common strides . – .* expected minItems 3"),
-        ("train", "mirror_axes", [0, 3], "unusable entry: train mirror_axes 1 – .* found 3"),
+        ("fragments", "mirror_axes", [0, 3], "unusable entry: fragments mirror_axes 1 – .* found 3"),
         ("distillation", "start", 1.5, "unusable entry: distillation start – .* expected maximum 1, found 1.5"),
         ("metadata", "inputs", "T1", "unusable entry: metadata inputs"),
         ("common", "pixdim", [1.0], "'pixdim' contradicts .* expected 3 .* found 1"),
         (
-            "train",
+            "evaluate",
             "class_names",
             ["NETC", "SNFH", "RC", "ET"],
             r"'class_names' contradicts .* found \['NETC', 'SNFH', 'RC",

@@ -10,7 +10,7 @@ from ignite.engine import Engine
 
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation import ScoringPool, case_metrics
-from dcd_ext.handlers import MetricsJson
+from dcd_ext.handlers import MetricsJson, metrics_json
 from dcd_ext.io import write_json
 from tests.conftest import ToyNet, read_json
 
@@ -120,6 +120,7 @@ def test_a_case_scored_by_two_processes_is_refused(cases, tmp_path, monkeypatch)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_other_processes_write_nothing(cases, tmp_path):
-    out = evaluate(cases, tmp_path, write=False)
+def test_other_processes_write_nothing(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_json, "is_main_process", lambda: False)
+    out = evaluate(cases, tmp_path)
     assert not (out / "metrics.json").exists() and not (out / "metrics.csv").exists()
