@@ -18,8 +18,8 @@ import torch
 from dcd_ext.bundles.widths import held_out_case, mean_dice, measure_family, smallest_patch
 from dcd_ext.errors import UserError, user_error
 from dcd_ext.io import write_atomically, write_json, write_text
-from dcd_ext.report.tables import to_text
 from dcd_ext.report.widths import family_alt, family_page, family_plot, family_table
+from dcd_ext.tables import to_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from dcd_ext.data.parallel import cores
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
+from dcd_ext.parallel import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, FLAIR_SPACING = (112, 112, 73), (0.4375, 0.4375, 5.0)
@@ -39,7 +39,7 @@ _PERIOD = 0.2
 
 @dataclass
 class Phase:
-    """What one run of ``prepare_data.py`` took.
+    """What one run of ``dcd prepare`` took.
 
     Attributes:
         name: which run.
@@ -101,12 +101,12 @@ def markers(output: Path) -> dict[str, int]:
 
 
 def run(name: str, source: Path, output: Path, workers: int, total: int, kill_at: int | None = None) -> Phase:
-    """Run ``prepare_data.py isles22``, watch it, and kill it once ``kill_at`` cases are finished.
+    """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished.
 
     Raises:
         UserError: when it fails by itself.
     """
-    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     phase, start = Phase(name), time.monotonic()
     with open(output.parent / "prepare.log", "a", encoding="utf-8") as log:

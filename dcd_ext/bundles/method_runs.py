@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-from dcd_ext.report.tables import Table
+from dcd_ext.tables import Table
 
 __all__ = ["known_methods", "method_files", "proposed_weights", "run_method", "summary_table"]
 

@@ -17,7 +17,7 @@ from dcd_ext.bundles.tools import config_files, read_options
 from dcd_ext.distill.calibration import SCOPES, calibrate
 from dcd_ext.errors import UserError, user_error
 from dcd_ext.io import write_json
-from dcd_ext.report.tables import Table, to_text
+from dcd_ext.tables import Table, to_text
 
 _RECORDED = ("bundle_root", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_atomically, write_json
-from dcd_ext.report import all_tables, build_page, compare, load_runs, to_markdown, to_text
+from dcd_ext.report import all_tables, build_page, compare, load_runs
+from dcd_ext.tables import to_markdown, to_text
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from dcd_ext.bundles.method_runs import method_files, proposed_weights, run_meth
 from dcd_ext.bundles.tools import read_options
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import to_markdown, to_text
+from dcd_ext.tables import to_markdown, to_text
 
 
 def _parser() -> argparse.ArgumentParser:

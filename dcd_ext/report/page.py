@@ -13,7 +13,8 @@ from dcd_ext.report.page_style import CSS
 from dcd_ext.report.plots import box_plot, difference_plot, training_plots
 from dcd_ext.report.runs import Run
 from dcd_ext.report.slices import picture_sections
-from dcd_ext.report.tables import all_tables, metric_title, p_text, to_html
+from dcd_ext.report.tables import all_tables, metric_title, p_text
+from dcd_ext.tables import to_html
 
 __all__ = ["build_page", "findings"]
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
-from dcd_ext.report.tables import Table, to_markdown
+from dcd_ext.tables import Table, to_markdown
 
 __all__ = ["family_alt", "family_page", "family_plot", "family_table"]
 

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.method_runs import known_methods, method_files, proposed_weights, summary_table
 from dcd_ext.commands import methods as run_methods
 from dcd_ext.errors import UserError
-from dcd_ext.report.tables import to_text
+from dcd_ext.tables import to_text
 from tests.conftest import BUNDLES, SHORT, SMALL, read_json
 
 BUNDLE = BUNDLES / "hippocampus_segmentation_student_dcd"

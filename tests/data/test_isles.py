@@ -159,7 +159,7 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
             target = Path(str(file).replace(first, name))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(out)]
+    command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(out)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     run = subprocess.Popen(
         [*command, "--workers", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

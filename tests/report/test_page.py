@@ -11,8 +11,8 @@ import pytest
 from dcd_ext.commands import compare
 from dcd_ext.report import load_runs
 from dcd_ext.report.slices import choose_plane, crop_around, most_different
-from dcd_ext.report.tables import Table, to_html, to_markdown, to_text
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
+from dcd_ext.tables import Table, to_html, to_markdown, to_text
 from tests.conftest import read_json
 
 VOID = {"meta", "img", "br", "link", "input"}
