@@ -1,12 +1,11 @@
-"""A table, and its text for a terminal, a Markdown page or an HTML page."""
+"""A table, and its text for a terminal or a Markdown page (for HTML: ``report/macros.html``)."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Table", "to_html", "to_markdown", "to_text"]
+__all__ = ["Table", "to_markdown", "to_text"]
 
 
 @dataclass
@@ -27,13 +26,6 @@ class Table:
     note: str = ""
     bold: set[tuple[int, int]] = field(default_factory=set)
 
-    def stressed(self, form: str) -> list[list[str]]:
-        """The rows, with the bold texts put into ``form``, such as ``**{}**``."""
-        return [
-            [form.format(text) if (i, j) in self.bold else text for j, text in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
-
 
 def to_text(table: Table) -> str:
     """Aligned columns for a terminal."""
@@ -52,22 +44,8 @@ def to_markdown(table: Table) -> str:
 
     heading = [f"### {table.title}", ""] if table.title else []
     note = ["", table.note] if table.note else []
-    rows = map(line, table.stressed("**{}**"))
+    rows = [
+        line(f"**{cell}**" if (i, j) in table.bold else cell for j, cell in enumerate(row))
+        for i, row in enumerate(table.rows)
+    ]
     return "\n".join([*heading, line(table.header), "|" + "---|" * len(table.header), *rows, *note])
-
-
-def to_html(table: Table) -> str:
-    """A table that scrolls inside its own box; names stand on the left, numbers on the right."""
-    align = [' class="text"' if name in ("run", "class") else "" for name in table.header]
-    head = "".join(f'<th scope="col"{a}>{html.escape(c)}</th>' for a, c in zip(align, table.header, strict=True))
-    escaped = Table("", [], [[html.escape(cell) for cell in row] for row in table.rows], bold=table.bold)
-    body = []
-    for first, *rest in escaped.stressed("<strong>{}</strong>"):
-        cells = "".join(f"<td{a}>{c}</td>" for a, c in zip(align[1:], rest, strict=True))
-        body.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    title = html.escape(table.title)
-    return (
-        f'<h3>{title}</h3><div class="scroll" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{note}"
-    )

@@ -10,9 +10,10 @@ import pytest
 
 from dcd_ext.commands import compare
 from dcd_ext.report import load_runs
+from dcd_ext.report.page import TEMPLATES
 from dcd_ext.report.slices import choose_plane, crop_around, most_different
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
-from dcd_ext.tables import Table, to_html, to_markdown, to_text
+from dcd_ext.tables import Table, to_markdown, to_text
 from tests.conftest import read_json
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -147,6 +148,7 @@ def test_agreement_shows_the_middle_of_the_truth():
 
 def test_tables_escape_what_names_contain():
     table = Table("a < b", ["run", "x|y"], [["<b>", "1"]], bold={(0, 1)})
-    assert "&lt;b&gt;" in to_html(table) and "<strong>1</strong>" in to_html(table) and "a &lt; b" in to_html(table)
+    page = str(TEMPLATES.get_template("macros.html").module.table(table))
+    assert "&lt;b&gt;" in page and "<strong>1</strong>" in page and "a &lt; b" in page
     assert "| <b> | **1** |" in to_markdown(table) and "x\\|y" in to_markdown(table)
     assert to_text(table).splitlines()[1] == "run  x|y"
