@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from dcd_ext.data.parallel import cores
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
+from dcd_ext.parallel import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, FLAIR_SPACING = (112, 112, 73), (0.4375, 0.4375, 5.0)

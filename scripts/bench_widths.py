@@ -32,7 +32,7 @@ from dcd_ext.evaluation.record import count_flops
 from dcd_ext.io import write_atomically, write_json, write_text
 from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
-from dcd_ext.report.tables import Table, to_markdown, to_text
+from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import Table, to_markdown, to_text
+from dcd_ext.tables import Table, to_markdown, to_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.data import require_checked
-from dcd_ext.data.verdict import DATALIST_FILE
+from dcd_ext.data.cases import DATALIST_FILE
 from dcd_ext.errors import UserError, show_plainly
 
 __all__ = ["check_keys", "prepare_run", "unknown_keys"]

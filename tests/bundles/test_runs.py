@@ -19,7 +19,7 @@ from dcd_ext.commands.benchmark import suite_runs
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.commands.methods import proposed_weights, summary_table
 from dcd_ext.errors import UserError
-from dcd_ext.report.tables import to_text
+from dcd_ext.tables import to_text
 from tests.conftest import BUNDLES, SHORT, SMALL, read_json
 
 BUNDLE = BUNDLES / "hippocampus_segmentation_student_dcd"
