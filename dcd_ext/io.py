@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["save_checkpoint", "write_atomically", "write_json", "write_text"]
+__all__ = ["save_checkpoint", "sha256", "write_atomically", "write_json", "write_text"]
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
@@ -34,6 +35,15 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> No
 def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
     """``torch.save``, atomically. The checkpoint should hold tensors, numbers and strings only (``weights_only``)."""
     write_atomically(path, lambda name: torch.save(checkpoint, name))
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file as hexadecimal digits, read block by block: checkpoints need not fit into memory twice."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:

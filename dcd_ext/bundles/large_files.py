@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from dcd_ext.bundles.sums import file_sha256
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_text
+from dcd_ext.io import sha256, write_text
 
 __all__ = ["check_address", "listed_files", "move_out"]
 
@@ -34,7 +33,7 @@ def move_out(root: Path, target: Path, url: str) -> dict[str, str]:
             {
                 "path": path,
                 "url": f"{url.rstrip('/')}/{path}",
-                "hash_val": file_sha256(file),
+                "hash_val": sha256(file),
                 "hash_type": "sha256",
             }
         )

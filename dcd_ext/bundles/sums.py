@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_text
+from dcd_ext.io import sha256, write_text
 
-__all__ = ["SUMS", "check_sums", "check_zip", "file_sha256", "write_sums", "write_zip"]
+__all__ = ["SUMS", "check_sums", "check_zip", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 # a zip stores local time; the model zoo uses this moment, too
@@ -22,15 +22,6 @@ _MOMENT = (2022, 5, 30, 0, 0, 0)
 # what using a bundle writes into its folder: results, and the hub's records of a download
 _LATER = ("eval/", ".cache/huggingface/")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def bundle_files(root: Path) -> list[Path]:
@@ -45,7 +36,7 @@ def write_sums(root: Path, elsewhere: Mapping[str, str] | None = None) -> None:
         root: the folder.
         elsewhere: path -> SHA-256 of files that belong to the bundle but are downloaded later.
     """
-    sums = {p.relative_to(root).as_posix(): file_sha256(p) for p in bundle_files(root) if p.name != SUMS}
+    sums = {p.relative_to(root).as_posix(): sha256(p) for p in bundle_files(root) if p.name != SUMS}
     sums.update(elsewhere or {})
     write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), root / SUMS)
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from dcd_ext.bundles.pack import pack
-from dcd_ext.bundles.sums import file_sha256
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
+from dcd_ext.io import sha256
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"sha256 {file_sha256(path)}")
+    print(f"sha256 {sha256(path)}")
     print(f"next: dcd verify {path}")
     return 0
 

@@ -12,10 +12,11 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.card import packed_readme, readme_commands
 from dcd_ext.bundles.contents import open_contents
 from dcd_ext.bundles.pack import pack
-from dcd_ext.bundles.sums import check_sums, check_zip, file_sha256, write_sums, write_zip
+from dcd_ext.bundles.sums import check_sums, check_zip, write_sums, write_zip
 from dcd_ext.bundles.verify_text import _SCHEMA
 from dcd_ext.commands import pack as pack_bundle
 from dcd_ext.errors import UserError
+from dcd_ext.io import sha256
 from tests.bundles.conftest import NAME
 from tests.conftest import BUNDLES, read_json
 
@@ -213,7 +214,7 @@ def test_monais_own_checks_of_the_packed_bundle(packed, tmp_path):
         archive.extractall(tmp_path)
     configs = tmp_path / NAME / "configs"
     meta = str(configs / "metadata.json")
-    schema = {"filepath": str(_SCHEMA), "hash_val": file_sha256(_SCHEMA), "hash_type": "sha256"}
+    schema = {"filepath": str(_SCHEMA), "hash_val": sha256(_SCHEMA), "hash_type": "sha256"}
     monai.bundle.verify_metadata(meta_file=meta, **schema)
     monai.bundle.verify_net_in_out(
         net_id="network_def", meta_file=meta, config_file=str(configs / "inference.json"), device="cpu"
