@@ -29,8 +29,8 @@ def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
         UserError: if it is no bundle, or a file of a zip is damaged.
     """
     contents = open_contents(path)
-    if contents.findings:
-        raise UserError("unsafe paths", path, "files below the bundle", contents.findings[0], "do not unpack it")
+    if contents.problems:
+        raise UserError("unsafe paths", path, "files below the bundle", contents.problems[0], "do not unpack it")
     if path.is_dir():
         return _run(Subject(BundleFolder(path), contents, path, dataset_dir))
     with tempfile.TemporaryDirectory() as folder:

@@ -179,8 +179,8 @@ def test_no_byte_of_a_zip_can_be_flipped_unnoticed(tmp_path):
         broken.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         with pytest.raises(UserError) as error:
             contents = open_contents(broken)
-            if contents.findings:
-                raise UserError("unsafe paths", broken, "files", contents.findings[0], "do not unpack it")
+            if contents.problems:
+                raise UserError("unsafe paths", broken, "files", contents.problems[0], "do not unpack it")
             check_sums(contents)
             check_zip(root, broken)
         messages.append(str(error.value))
