@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from dcd_ext.bundles.backends import BACKENDS
-from dcd_ext.bundles.bench import Contender, load_volumes
-from dcd_ext.bundles.bench_page import inference_page, inference_table
+from scripts.inference_backends import BACKENDS
+from scripts.inference_timing import Contender, load_volumes
+from scripts.inference_page import inference_page, inference_table
 from dcd_ext.bundles.export import export
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.commands.common import positive

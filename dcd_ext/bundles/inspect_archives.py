@@ -45,7 +45,7 @@ def describe(file: IO[bytes]) -> str:
     if max(e.file_size for e in archive.infolist() if e.filename.endswith(".pkl")) > _MAX_RECORD:
         raise ValueError("too large")
     file.seek(0)
-    names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))  # type: ignore[arg-type]
+    names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     return f"checkpoint; names that weights_only=True refuses: {', '.join(names) or 'none'}"
 
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Verify a bundle, folder or zip, packed or not: prints one line per check, exits with 1 if one fails."""
+"""Verify a bundle of this project, folder or zip: rebuild its configs from their sources, compare, check the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dcd_ext.bundles.checks import FAILED
+from dcd_ext.bundles.inspect import escape
 from dcd_ext.bundles.verify import verify
 from dcd_ext.errors import UserError
 
@@ -22,25 +22,25 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or 1 if a check fails or the bundle is damaged.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dcd verify", description=__doc__, epilog="example: dcd verify dist/hippocampus_segmentation_student_v0.1.0.zip"
+    )
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
-    parser.add_argument("--dataset_dir", type=Path, help="prepared data of the task: run the README's commands, too")
+    parser.add_argument("--task", type=Path, metavar="TASK.json", help="task file of bundles of your own task")
+    parser.add_argument("--trust", action="store_true", help="execute configs that differ from the sources, too")
     options = parser.parse_args(arguments)
-    data, failed = options.dataset_dir, 0
-    if data and not (data / "datalist.json").is_file():
-        error = UserError("no prepared data", data, "datalist.json", "none", "run dcd prepare")
-        print(error, file=sys.stderr)
-        return 1
+    failed = 0
     logging.disable(logging.WARNING)
     try:
         for path in options.bundles:
             print(path)
             try:
-                for result in verify(path, data):
-                    print(f"  {result.status:8} {result.check:12} {result.detail}")
+                for result in verify(path, options.task, options.trust):
+                    print(f"  {result.status:8} {result.check:12} {escape(result.detail)}")
+                    print("".join(f"    {escape(line)}\n" for line in result.lines), end="")
                     failed += result.status == FAILED
             except UserError as error:  # the next one may be whole
-                print(error, file=sys.stderr)
+                print(escape(str(error)), file=sys.stderr)
                 failed += 1
     finally:
         logging.disable(logging.NOTSET)
