@@ -87,7 +87,7 @@ def map_processes(
             title,
             f"{workers} processes with enough memory",
             "one that ended abruptly",
-            "start again with fewer --workers; finished cases are kept",
+            "start again with fewer --jobs; finished cases are kept",
         ) from error
 
 

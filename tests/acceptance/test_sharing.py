@@ -21,7 +21,7 @@ from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, session
 from dcd_ext.bundles.pack import pack
 from dcd_ext.bundles.sums import write_sums
 from dcd_ext.bundles.verify import verify
-from dcd_ext.bundles.verify_text import _SCHEMA
+from dcd_ext.bundles.verify_text import SCHEMA
 from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
 from tests.bundles.hub import served
@@ -63,7 +63,7 @@ def test_every_check_of_ours_passes(packed):
 def test_monai_s_own_checks_of_what_is_committed(bundle, tmp_path):
     """Metadata against the schema, and the network at its full patch; the check of the metadata can fail."""
     configs = BUNDLES / bundle.name / "configs"
-    schema = {"filepath": str(_SCHEMA), "hash_val": sha256(_SCHEMA), "hash_type": "sha256"}
+    schema = {"filepath": str(SCHEMA), "hash_val": sha256(SCHEMA), "hash_type": "sha256"}
     monai.bundle.verify_metadata(meta_file=str(configs / "metadata.json"), **schema)
     monai.bundle.verify_net_in_out(
         net_id="network_def",

@@ -20,7 +20,7 @@ import torch
 from dcd_ext.bundles import inspect as module
 from dcd_ext.bundles.inspect import escape, inspect
 from dcd_ext.bundles.inspect_code import kind_of_name, names_used
-from dcd_ext.commands import inspect as command
+from dcd_ext.commands.main import main as dcd
 from tests.conftest import BUNDLES
 
 INFERENCE = {
@@ -228,7 +228,7 @@ def test_hostile_bundles_are_listed_and_not_run(kind, tmp_path, monkeypatch, cap
     files, expected = HOSTILE[kind]
     bundle(tmp_path / "b", **{k: v() if callable(v) else v for k, v in files.items()})
     modules, start = set(sys.modules), time.monotonic()
-    assert command.main(["b"]) == 0
+    assert dcd(["inspect", "b"]) == 0
     printed = capsys.readouterr().out
     assert time.monotonic() - start < 20 and not {m for m in set(sys.modules) - modules if m.startswith("scripts.a")}
     assert expected in printed and len(printed.splitlines()) <= 40
@@ -276,8 +276,8 @@ def test_time_and_number_of_files_are_bounded(tmp_path, monkeypatch):
 
 
 def test_no_bundle_is_one_line(tmp_path, capsys):
-    assert command.main([str(tmp_path / "nowhere.zip")]) == 1
-    assert capsys.readouterr().err.startswith("not a bundle – ")
+    assert dcd(["inspect", str(tmp_path / "nowhere.zip")]) == 1
+    assert capsys.readouterr().err.startswith("error: not a bundle – ")
 
 
 def test_names_are_those_python_would_look_up():

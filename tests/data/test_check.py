@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.data import check as check_module
 from dcd_ext.data import files as files_module
 from dcd_ext.data.findings import CHECKS
@@ -18,12 +19,10 @@ from tests.data.faults import FAULTS, SILENT, Broken
 
 @pytest.fixture(scope="session")
 def _prepared(_phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dcd_ext.commands import prepare
-
     # spaces and letters outside ASCII, in every test of this file
     root = tmp_path_factory.mktemp("prepared") / "Daten für Köpfe 脳"
     shutil.copytree(_phantoms["brats24"], root / "original data")
-    assert prepare.main(["brats24", "--source", str(root / "original data"), "--output", str(root)]) == 0
+    assert dcd(["prepare", "brats24", "--source", str(root / "original data"), "--output", str(root)]) == 0
     return root
 
 
@@ -98,7 +97,7 @@ def test_a_cache_that_does_not_fit_is_a_warning_with_the_rate(
 
 
 def test_folder_in_place_of_the_file_and_a_second_json(broken: Broken, command, tmp_path: Path) -> None:
-    outcome = command("check", broken.root, "--json", tmp_path / "report.json")
+    outcome = command("check", broken.root, "--output", tmp_path / "report.json")
     assert outcome.code == 0
     assert (tmp_path / "report.json").read_text() == (broken.root / "check.json").read_text()
 
@@ -113,7 +112,7 @@ def test_unwritable_folder_only_warns(
     outcome = command("check", broken.root)
     assert outcome.code == 0 and "the verdict is not stored" in caplog.text
     assert not (broken.root / "check.json").exists() and not list(broken.root.glob(".tmp*"))
-    outcome = command("check", broken.root, "--json", broken.root / "report.json")
+    outcome = command("check", broken.root, "--output", broken.root / "report.json")
     assert outcome.code == 1 and "Read-only file system" in outcome.err
 
 

@@ -98,7 +98,7 @@ def test_itk_loads_where_warnings_are_errors(tmp_path: Path) -> None:
 
 
 def _prepare(command, source: Path, output: Path, *arguments: str):
-    return command("prepare", "isles22", "--source", source, "--output", output, "--workers", "1", *arguments)
+    return command("prepare", "isles22", "--source", source, "--output", output, "--jobs", "1", *arguments)
 
 
 def test_list_names_the_grid_keeps_the_published_mask_and_passes_the_check(command, phantoms, tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
             target = Path(str(file).replace(first, name))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(out)]
+    command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(out)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     run = subprocess.Popen(
-        [*command, "--workers", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--jobs", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 600
     while len(_markers(out)) < 8:
@@ -173,7 +173,7 @@ def test_sigkill_half_way_and_a_restart_complete_without_redoing(phantoms, tmp_p
     time.sleep(1)  # the workers notice and end
     before = _markers(out)
     assert 8 <= len(before) < 39 and not (out / "datalist.json").exists()
-    again = subprocess.run([*command, "--workers", "1"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    again = subprocess.run([*command, "--jobs", "1"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     after = _markers(out)
     assert len(after) == 39 and all(after[name] == stamp for name, stamp in before.items())

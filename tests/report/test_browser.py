@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcd_ext.commands import compare
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.report import browser
 from scripts import screenshot_report
@@ -15,7 +15,7 @@ needs_chromium = pytest.mark.skipif(browser.find_chromium() is None, reason="Chr
 @pytest.fixture(scope="module")
 def report(three_runs, tmp_path_factory):
     output = tmp_path_factory.mktemp("browser") / "report.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "1"]) == 0
+    assert dcd(["compare", *map(str, three_runs), "--output", str(output), "--pictures", "1"]) == 0
     return output
 
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from dcd_ext.commands import compare
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.report import load_runs
 from dcd_ext.report.slices import choose_plane, crop_around, most_different
 from dcd_ext.report.tables import Table, to_html, to_markdown, to_text
@@ -45,7 +45,7 @@ class Checker(html.parser.HTMLParser):
 def report(three_runs, tmp_path_factory):
     """The page of three runs, and its folder."""
     output = tmp_path_factory.mktemp("report") / "report.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "2"]) == 0
+    assert dcd(["compare", *map(str, three_runs), "--output", str(output), "--pictures", "2"]) == 0
     return output
 
 
@@ -92,14 +92,14 @@ def test_page_says_what_the_numbers_say(report, three_runs):
 
 def test_same_input_same_bytes(report, three_runs, tmp_path):
     again = tmp_path / "again.html"
-    assert compare.main([*map(str, three_runs), "--output", str(again), "--pictures", "2"]) == 0
+    assert dcd(["compare", *map(str, three_runs), "--output", str(again), "--pictures", "2"]) == 0
     for suffix in (".html", ".md", ".json"):
         assert again.with_suffix(suffix).read_bytes() == report.with_suffix(suffix).read_bytes()
 
 
 def test_terminal_table(three_runs, tmp_path, capsys):
     output = tmp_path / "x.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "0"]) == 0
+    assert dcd(["compare", *map(str, three_runs), "--output", str(output), "--pictures", "0"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^run +core +rim +mean of classes$", out, re.MULTILINE)
     assert "paired difference to student" in out and "gap recovered" in out and "GFLOPs per patch" in out
@@ -107,7 +107,7 @@ def test_terminal_table(three_runs, tmp_path, capsys):
 
 
 def test_unknown_baseline(three_runs, tmp_path, capsys):
-    assert compare.main([*map(str, three_runs), "--baseline", "me", "--output", str(tmp_path / "x.html")]) == 1
+    assert dcd(["compare", *map(str, three_runs), "--baseline", "me", "--output", str(tmp_path / "x.html")]) == 1
     assert "no such run – me – expected one of teacher, student, student_dcd, found me" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
 
@@ -115,7 +115,7 @@ def test_unknown_baseline(three_runs, tmp_path, capsys):
 def test_moved_data_set_is_named(three_runs, tmp_path):
     output = tmp_path / "x.html"
     arguments = [*map(str, three_runs), "--output", str(output), "--dataset_dir", str(tmp_path)]
-    assert compare.main(arguments) == 0
+    assert dcd(["compare", *arguments]) == 0
     assert "give its folder with --dataset_dir" in output.read_text("utf-8")
 
 

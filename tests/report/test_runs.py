@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dcd_ext.commands import compare
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.report import load_runs
 from tests.conftest import read_json
@@ -49,7 +49,7 @@ SPOILED = [
 @pytest.mark.parametrize(("edit", "message"), SPOILED)
 def test_spoiled_metrics(pair, edit, message, capsys):
     change(pair[1], edit)
-    assert compare.main([str(p) for p in pair]) == 1
+    assert dcd(["compare", *map(str, pair)]) == 1
     captured = capsys.readouterr()
     assert re.fullmatch(f"error: {message}.*\n", captured.err) and captured.out == ""
 
