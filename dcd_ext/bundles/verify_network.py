@@ -6,12 +6,13 @@ import json
 import re
 import warnings
 import zipfile
+from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow, verify_net_in_out
 from monai.data import load_net_with_metadata
 
-from dcd_ext.bundles.checks import NotApplicable, Subject
+from dcd_ext.bundles.checks import Subject
 from dcd_ext.bundles.export import FORMATS, largest_difference
 from dcd_ext.bundles.inspect_archives import FILE_OPERATORS, torchscript_names
 from dcd_ext.errors import UserError
@@ -41,9 +42,9 @@ def check_weights(subject: Subject) -> str:
 def check_network(subject: Subject) -> str:
     """Output channels and type are those of the metadata, by MONAI, on a small input."""
     configs, (_, _, *sides) = subject.bundle.root / "configs", subject.bundle.smallest_input()
-    files = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")}
-    shape = {"_meta_::network_data_format::inputs::image::spatial_shape": sides}
-    verify_net_in_out(net_id="network_def", device="cpu", **files, **shape)
+    meta, config = str(configs / "metadata.json"), str(configs / "inference.json")
+    override: Any = {"_meta_::network_data_format::inputs::image::spatial_shape": sides}
+    verify_net_in_out("network_def", meta_file=meta, config_file=config, device="cpu", **override)
     return f"as the metadata says, for an input of {sides} voxels"
 
 
@@ -92,7 +93,9 @@ def check_properties(subject: Subject) -> str:
             except (KeyError, ValueError, IndexError) as e:
                 if entry["required"]:
                     where = f"configs/{names[-1]}.json"
-                    raise UserError(f"property {name} missing", where, f"an entry {entry['id']}", "none", "add it") from e
+                    raise UserError(
+                        f"property {name} missing", where, f"an entry {entry['id']}", "none", "add it"
+                    ) from e
     return f"{count} entries"
 
 

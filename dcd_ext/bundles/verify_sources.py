@@ -34,8 +34,8 @@ def check_sources(subject: Subject) -> str:
         two = _text(subject, file) if file in found else None
         if one != two:
             different += 1
-            texts = [[] if text is None else text.splitlines() for text in (one, two)]
-            lines += difflib.unified_diff(*texts, f"rebuilt/{file}", f"bundle/{file}", n=1, lineterm="")
+            before, after = ((text or "").splitlines() for text in (one, two))
+            lines += difflib.unified_diff(before, after, f"rebuilt/{file}", f"bundle/{file}", n=1, lineterm="")
     if different:
         rest = len(lines) - _MAX_LINES
         shown = lines if rest <= 0 else [*lines[: _MAX_LINES - 1], f"… {rest + 1} more lines"]

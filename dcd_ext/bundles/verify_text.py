@@ -87,7 +87,9 @@ def check_paths(subject: Subject) -> str:
             match = _MACHINE_PATH.search(subject.contents.read(file).decode("latin-1"))
             if match:
                 step = "edit it, or export it with dcd pack"
-                raise UserError("path of one machine", file, "paths below the bundle or /workspace", match[0][:80], step)
+                raise UserError(
+                    "path of one machine", file, "paths below the bundle or /workspace", match[0][:80], step
+                )
     return "none of this or another machine"
 
 

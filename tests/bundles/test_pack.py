@@ -181,7 +181,7 @@ def test_no_byte_of_a_zip_can_be_flipped_unnoticed(tmp_path):
             check_sums(contents)
             check_zip(root, broken)
         messages.append(str(error.value))
-    assert any(m.startswith("zip differs from what was packed – a – ") for m in messages)
+    assert any(m.startswith(f"zip differs from what was packed – {broken} – ") for m in messages)
     assert any(m.startswith("damaged file – b – ") for m in messages)
 
 
