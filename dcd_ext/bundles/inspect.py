@@ -61,19 +61,20 @@ def _likely_code_first(path: str) -> tuple[int, str]:
 
 def _groups(contents: Contents, inventory: Inventory) -> Iterable[tuple[str, list[str], int]]:
     """Title, lines, and how many of these are shown at most; all of them together stay below 40 lines."""
-    familiar = ", ".join(f"{name} {count}" for name, count in inventory.familiar_targets.most_common())
+    lines, counts = inventory.lines, inventory.counts
+    familiar = ", ".join(f"{name} {count}" for name, count in counts["familiar"].most_common())
     unread = [f"{reason}: {_few(files)}" for reason, files in inventory.unread.items()]
-    yield "Python files", inventory.python, 5
-    yield f"_target_ outside MONAI, torch and ignite (others: {familiar or 'none'})", _joined(inventory.targets), 3
-    yield f"names in {inventory.expression_count} $ expressions", _expression_lines(inventory.expressions), 7
-    yield "weights and pickles", inventory.archives, 3
-    yield "downloads", inventory.downloads, 2
-    yield "addresses in configs", _joined(inventory.addresses), 1
-    yield "paths outside the bundle in configs", _joined(inventory.outside), 1
+    yield "Python files", lines["python"], 5
+    yield f"_target_ outside MONAI, torch and ignite (others: {familiar or 'none'})", _joined(counts["targets"]), 3
+    yield f"names in {inventory.expression_count} $ expressions", _expression_lines(counts["expressions"]), 7
+    yield "weights and pickles", lines["archives"], 3
+    yield "downloads", lines["downloads"], 2
+    yield "addresses in configs", _joined(counts["addresses"]), 1
+    yield "paths outside the bundle in configs", _joined(counts["outside"]), 1
     yield "links and names that lead out of the bundle", contents.problems, 2
-    yield "files that tools start by themselves", [_few(inventory.started)] if inventory.started else [], 1
+    yield "files that tools start by themselves", [_few(lines["started"])] if lines["started"] else [], 1
     yield "NOT READ", unread, 3
-    yield "other files", _joined(inventory.others), 1
+    yield "other files", _joined(counts["others"]), 1
 
 
 def _limits(groups: list[tuple[str, list[str], int]]) -> list[int]:

@@ -96,7 +96,7 @@ def torchscript_names(archive: zipfile.ZipFile) -> Counter[str]:
         if "/code/" in entry.filename and entry.filename.endswith(".py"):
             if entry.file_size > _MAX_CODE:
                 raise ValueError("too large")
-            names += names_used(archive.read(entry).decode("utf-8"))
+            names.update(names_used(archive.read(entry).decode("utf-8")))
     return names
 
 

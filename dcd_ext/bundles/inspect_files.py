@@ -23,7 +23,7 @@ from dcd_ext.bundles.inspect_code import FAMILIAR, familiar, names_used, summari
 __all__ = ["Inventory"]
 
 # bytes above which a file of a kind is not read: parsing takes at most a few seconds below
-_LIMITS = {"python": 2**18, "json": 2**22, "yaml": 2**17, "logging": 2**16, "archive": 2**29}
+_LIMITS = {"python": 2**18, "json": 2**21, "yaml": 2**17, "logging": 2**16, "archive": 2**29}
 _KINDS = {
     "python": (".py", ".pyw"),
     "json": (".json",),
@@ -46,39 +46,29 @@ class Inventory:
     """Lines and counts of what :meth:`read` saw.
 
     Attributes:
-        python, archives, downloads, started: lines, one per file or entry.
-        expressions: names that ``$`` expressions and ``logging.conf`` use -> count.
-        expression_count: number of these expressions.
-        targets: ``_target_`` that is not a class of a familiar package -> count.
-        familiar_targets: package -> number of the others.
-        addresses, outside: host or path named in a config -> count.
+        lines: ``python``, ``archives``, ``downloads``, ``started``: a line for each file or entry.
+        counts: how often what occurs: names in ``expressions`` (``logging.conf`` included), ``targets`` that are no
+            classes of a familiar package, packages of the ``familiar`` ones, hosts (``addresses``) and paths
+            (``outside``) that configs name, endings of ``others``.
+        expression_count: number of expressions.
         unread: reason -> files.
-        others: ending -> number of files that are data for all this knows.
     """
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
-        self.python: list[str] = []
-        self.archives: list[str] = []
-        self.downloads: list[str] = []
-        self.started: list[str] = []
-        self.expressions: Counter[str] = Counter()
+        self.lines: defaultdict[str, list[str]] = defaultdict(list)
+        self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.expression_count = self._expression_length = 0
-        self.targets: Counter[str] = Counter()
-        self.familiar_targets: Counter[str] = Counter()
-        self.addresses: Counter[str] = Counter()
-        self.outside: Counter[str] = Counter()
         self.unread: defaultdict[str, list[str]] = defaultdict(list)
-        self.others: Counter[str] = Counter()
 
     def read(self, path: str) -> None:
         """Add one file."""
         if _STARTED.search(path.lower()):
-            self.started.append(path)
+            self.lines["started"].append(path)
         try:
             kind = self._kind(path)
             if kind is None:
-                self.others[PurePosixPath(path).suffix.lower() or "without ending"] += 1
+                self.counts["others"][PurePosixPath(path).suffix.lower() or "without ending"] += 1
             elif self.contents.sizes[path] > _LIMITS[kind]:
                 self._leave_out("too large", path)
             elif kind == "archive":
@@ -107,21 +97,21 @@ class Inventory:
             if head.lstrip().startswith((b"{", b"[")):
                 return "json"
             if head.startswith(b"#!"):
-                self.started.append(path)
+                self.lines["started"].append(path)
         return kind
 
     def _python(self, path: str, content: bytes) -> None:
         top = PurePosixPath(path).parts[0].removesuffix(".py")
         hides = top in sys.stdlib_module_names or top in FAMILIAR
         note = "; named like a module: Python started in the bundle's folder imports it instead" if hides else ""
-        self.python.append(f"{path}: {summarize_python(content)}{note}")
+        self.lines["python"].append(f"{path}: {summarize_python(content)}{note}")
 
     def _archive(self, path: str) -> None:
         """From a copy: files within a zip cannot be searched."""
         with self.contents.files[path]() as source, tempfile.TemporaryFile() as copy:
             shutil.copyfileobj(source, copy)
             copy.seek(0)
-            self.archives.append(f"{path}: {describe(copy)}")
+            self.lines["archives"].append(f"{path}: {describe(copy)}")
 
     def _logging(self, path: str, content: bytes) -> None:
         """``logging.config.fileConfig`` evaluates these entries."""
@@ -139,7 +129,7 @@ class Inventory:
             self._leave_out("expressions that are too large or too many", path)
             return
         try:
-            self.expressions += names_used(text)
+            self.counts["expressions"].update(names_used(text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self._leave_out("expressions that are no Python", path)
 
@@ -170,9 +160,9 @@ class Inventory:
         elif name != "metadata.json":
             scheme, found, rest = text.partition("://")
             if found:
-                self.addresses[f"{scheme[-10:]}://{rest[:100].partition('/')[0]}"] += 1
+                self.counts["addresses"][f"{scheme[-10:]}://{rest[:100].partition('/')[0]}"] += 1
             elif _OUTSIDE.match(text):
-                self.outside[text[:100]] += 1
+                self.counts["outside"][text[:100]] += 1
 
     def _target(self, name: str) -> None:
         """A class of MONAI may stand without its module; functions may do anything, so they are named."""
@@ -180,15 +170,15 @@ class Inventory:
             return  # an expression
         last = name.rpartition(".")[2]
         if last[:1].isupper() and (familiar(name) or (name == last and not hasattr(builtins, name))):
-            self.familiar_targets[name.partition(".")[0] if "." in name else "monai"] += 1
+            self.counts["familiar"][name.partition(".")[0] if "." in name else "monai"] += 1
         else:
-            self.targets[name] += 1
+            self.counts["targets"][name] += 1
 
     def _large_files(self, config: dict[str, Any]) -> None:
         for entry in config.get("large_files") or []:
             checked = str(entry.get("hash_type")).lower() == "sha256" and len(str(entry.get("hash_val"))) == 64
             word = "with SHA-256" if checked else "WITHOUT SHA-256"
-            self.downloads.append(f"{entry.get('path')} from {str(entry.get('url'))[:100]}, {word}")
+            self.lines["downloads"].append(f"{entry.get('path')} from {str(entry.get('url'))[:100]}, {word}")
 
 
 def _from_yaml(content: bytes) -> Any:

@@ -194,7 +194,7 @@ HOSTILE = {
     "a script": ({"run": "#!/bin/sh\n"}, "themselves: run"),
     "escapes": ({"configs/\x1b[2J\u202e.json": {"_target_": "a\x1b]0;x\x07\nb"}}, r"a\x1b]0;x\x07\nb 1"),
     "huge expression": ({"configs/a.json": {"x": "$" + " " * 200_000}}, "too large or too many: configs/a.json"),
-    "many expressions": ({"configs/a.json": ["$a"] * 600_000}, "too large or too many: configs/a.json"),
+    "many expressions": ({"configs/a.json": ["$a"] * 300_000}, "too large or too many: configs/a.json"),
     "deep expression": ({"configs/a.json": {"x": "$" + "-" * 9_999}}, "expressions that are no Python: configs/a.json"),
     "spaces in TorchScript": ({"models/model.ts": b" " * 200_000}, "cannot be read"),
     "deep JSON": ({"configs/a.json": "[" * 2_000_000}, "cannot be read (RecursionError): configs/a.json"),
@@ -227,10 +227,10 @@ def test_hostile_bundles_are_listed_and_not_run(kind, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     files, expected = HOSTILE[kind]
     bundle(tmp_path / "b", **{k: v() if callable(v) else v for k, v in files.items()})
-    modules, start = set(sys.modules), time.monotonic()
+    modules, start = set(sys.modules), time.process_time()
     assert dcd(["inspect", "b"]) == 0
     printed = capsys.readouterr().out
-    assert time.monotonic() - start < 20 and not {m for m in set(sys.modules) - modules if m.startswith("scripts.a")}
+    assert time.process_time() - start < 15 and not {m for m in set(sys.modules) - modules if m.startswith("scripts.a")}
     assert expected in printed and len(printed.splitlines()) <= 40
     assert all(line.isprintable() for line in printed.splitlines())
 
