@@ -201,22 +201,14 @@ def shipped(tmp_path):
 
 @pytest.mark.slow
 def test_a_packed_bundle_as_shipped(tmp_path, capsys, monkeypatch):
-    """Its configs are identical, so that all checks run; packed with another width it differs by that number."""
+    """Its configs are identical to the rebuilt ones after packing, too, so that all checks run without --trust."""
     monkeypatch.undo()  # packing starts MONAI's export
     root = shipped(tmp_path)
     folder = BundleFolder(root)
-    for factor in (4, 8):
-        torch.manual_seed(0)
-        parser = folder.parser()
-        parser["reduction_factor"] = factor
-        torch.save(parser.get_parsed_content("network_def").state_dict(), folder.weights)
-        assert pack(root, folder.weights, tmp_path / str(factor), reduction_factor=factor).is_file()
-    assert dcd(["verify", *map(str, (tmp_path / "4").iterdir())]) == 0
+    torch.save(folder.parser().get_parsed_content("network_def").state_dict(), folder.weights)
+    assert dcd(["verify", str(pack(root, folder.weights, tmp_path / "dist"))]) == 0
     printed = capsys.readouterr().out
     assert " ok       sources      identical: " in printed and " ok       torchscript  largest" in printed
-    assert dcd(["verify", *map(str, (tmp_path / "8").iterdir())]) == 1
-    printed = capsys.readouterr().out
-    assert printed.count('+    "reduction_factor": 8,') == 2 and " skipped  torchscript  executes" in printed
 
 
 CHANGES = {
