@@ -68,7 +68,11 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     name = f"{task_file.stem}_segmentation_{role_name}"
     train = build_config("train", task, role)
     configs = {
-        "metadata": build_metadata(task, role, _results(task_file, name)),
+        "metadata": {
+            **build_metadata(task, role, _results(task_file, name)),
+            # what dcd verify rebuilds the bundle from
+            "generated_from": {"task": task_file.stem, "role": role_name},
+        },
         "train": train,
         "inference": build_config("inference", task, role),
         "evaluate": build_evaluate(task),

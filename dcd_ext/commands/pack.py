@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from dcd_ext.bundles.pack import pack
-from dcd_ext.bundles.sums import file_sha256
 from dcd_ext.commands.common import positive
+from dcd_ext.io import sha256
 
 EXAMPLE = "dcd pack bundles/hippocampus_segmentation_student --checkpoint runs/student/models/model.pt"
 
@@ -33,6 +33,6 @@ def run(options: argparse.Namespace) -> int:
         large_files_url=options.large_files_url,
     )
     print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"sha256 {file_sha256(path)}")
+    print(f"sha256 {sha256(path)}")
     print(f"next: dcd verify {path}")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dcd_ext.bundles.build import BUNDLE_SRC
+from dcd_ext.bundles.sources import BUNDLE_SRC
 from dcd_ext.commands.main import main as dcd
 from tests.conftest import BUNDLES, ROLES, ROOT, read_json
 

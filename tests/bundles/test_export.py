@@ -167,7 +167,11 @@ def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path
     assert bench_inference.main(arguments) == 0
     rows = read_json(tmp_path / "inference_hippocampus.json")["rows"]
     page = (tmp_path / "inference_hippocampus.md").read_text("utf-8")
-    assert "| student | torchscript | " in page and "trained weights" in page and "scripts/bench_inference.py" in page
+    assert (
+        "| student | torchscript | " in page
+        and "trained weights" in page
+        and "python -m scripts.bench_inference" in page
+    )
     assert [(r["role"], r["backend"]) for r in rows] == [("teacher", "eager"), ("student", "torchscript")]
     assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
     assert rows[0]["dice"] == rows[1]["dice"] and len(rows[0]["dice"]) == 2

@@ -12,10 +12,11 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.card import packed_readme, readme_commands
 from dcd_ext.bundles.contents import open_contents
 from dcd_ext.bundles.pack import pack
-from dcd_ext.bundles.sums import check_sums, check_zip, file_sha256, write_sums, write_zip
-from dcd_ext.bundles.verify_text import _SCHEMA
+from dcd_ext.bundles.sums import check_sums, check_zip, write_sums, write_zip
+from dcd_ext.bundles.verify_text import SCHEMA
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
+from dcd_ext.io import sha256
 from tests.bundles.conftest import NAME
 from tests.conftest import BUNDLES, read_json
 
@@ -175,12 +176,12 @@ def test_no_byte_of_a_zip_can_be_flipped_unnoticed(tmp_path):
         broken.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         with pytest.raises(UserError) as error:
             contents = open_contents(broken)
-            if contents.findings:
-                raise UserError("unsafe paths", broken, "files", contents.findings[0], "do not unpack it")
+            if contents.problems:
+                raise UserError("unsafe paths", broken, "files", contents.problems[0], "do not unpack it")
             check_sums(contents)
             check_zip(root, broken)
         messages.append(str(error.value))
-    assert any(m.startswith("zip differs from what was packed – a – ") for m in messages)
+    assert any(m.startswith(f"zip differs from what was packed – {broken} – ") for m in messages)
     assert any(m.startswith("damaged file – b – ") for m in messages)
 
 
@@ -210,7 +211,7 @@ def test_monais_own_checks_of_the_packed_bundle(packed, tmp_path):
         archive.extractall(tmp_path)
     configs = tmp_path / NAME / "configs"
     meta = str(configs / "metadata.json")
-    schema = {"filepath": str(_SCHEMA), "hash_val": file_sha256(_SCHEMA), "hash_type": "sha256"}
+    schema = {"filepath": str(SCHEMA), "hash_val": sha256(SCHEMA), "hash_type": "sha256"}
     monai.bundle.verify_metadata(meta_file=meta, **schema)
     monai.bundle.verify_net_in_out(
         net_id="network_def", meta_file=meta, config_file=str(configs / "inference.json"), device="cpu"
