@@ -12,7 +12,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.data import require_checked
-from dcd_ext.data.cases import DATALIST_FILE
 from dcd_ext.errors import UserError, show_plainly
 
 __all__ = ["check_keys", "prepare_run", "unknown_keys"]
@@ -27,10 +26,10 @@ _MONAI_KEYS = {"_meta_", *_TRACKING}
 def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
-    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence and does
-    not do what it says: :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose
-    ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given; one without ``datalist.json`` is
-    left to whoever sets the data themselves, such as MONAI Label.
+    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence:
+    :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose ``dcd check``
+    found errors is refused unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked at,
+    because MONAI Label sets the cases themselves.
 
     Args:
         bundle_root: folder of the bundle.
@@ -45,15 +44,15 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
-    if (Path(dataset_dir) / DATALIST_FILE).is_file():
+    if (Path(dataset_dir) / "datalist.json").is_file():
         require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
 
 
 def _running_workflow() -> ConfigWorkflow:
     """The workflow that is evaluating the expression this was called from.
 
-    ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow nor
-    the merged config (``@`` names resolved entries only), so the call stack is the one place where it can be found.
+    ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow
+    nor the merged config (``@`` names resolved entries only), so the call stack is the one place to find it.
     """
     frame = inspect.currentframe()
     while frame is not None:

@@ -25,9 +25,9 @@ _SAME_OPTIONS = "resume with the config files and options the run was started wi
 class Checkpoints:
     """Writes the best weights and, after every epoch, all that the run needs to go on; restores it on request.
 
-    ``<ckpt_dir>/model.pt`` is the plain state dict of the validated network (the EMA copy if there is one), written when
-    the validator's key metric improves. ``<output_dir>/checkpoint_last.pt`` holds the state dicts of ``state``, the
-    gradient scaler, the best metric and the epoch. Only the first process of a distributed run writes.
+    ``<ckpt_dir>/model.pt`` is the plain state dict of the validated network (the EMA copy if there is one), written
+    when the validator's key metric improves. ``<output_dir>/checkpoint_last.pt`` holds the state dicts of ``state``,
+    the gradient scaler, the best metric and the epoch. Only the first process of a distributed run writes.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a killed run can leave half a file, and forgets its best value.
     ignite's ``EMAHandler`` has no ``state_dict`` and copies the network before a checkpoint is loaded; its average
@@ -57,11 +57,7 @@ class Checkpoints:
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer.
-
-        Args:
-            engine: a ``monai.engines.SupervisedTrainer``.
-        """
+        """Register with a ``monai.engines.SupervisedTrainer``."""
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             return
         engine.add_event_handler(Events.STARTED, self.started)
@@ -107,8 +103,8 @@ class Checkpoints:
                 raise self._does_not_fit(f"an entry '{name}' that fits", str(e).strip().splitlines()[-1].strip()) from e
         epoch = checkpoint["epoch"]
         if epoch >= expected:
-            what = f"fewer than {expected} epochs"
-            raise UserError("run is already complete", self.path, what, epoch, "start a new run in another --output_dir")
+            step = "start a new run in another --output_dir"
+            raise UserError("run is already complete", self.path, f"fewer than {expected} epochs", epoch, step)
         if self.validator is not None:
             self.validator.state.best_metric = checkpoint["best"]["metric"]
             self.validator.state.best_metric_epoch = checkpoint["best"]["epoch"]

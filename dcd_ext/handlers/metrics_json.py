@@ -74,11 +74,7 @@ class MetricsJson:
         self._clock = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator.
-
-        Args:
-            engine: a ``monai.engines.SupervisedEvaluator``.
-        """
+        """Register with a ``monai.engines.SupervisedEvaluator``."""
         if engine.has_event_handler(self, Events.ITERATION_COMPLETED):
             return
         engine.add_event_handler(Events.STARTED, self.started)

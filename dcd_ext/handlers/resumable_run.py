@@ -47,10 +47,6 @@ class ResumableRun:
         )
 
     def attach(self, engine: Engine) -> None:
-        """Register the three with a trainer.
-
-        Args:
-            engine: a ``monai.engines.SupervisedTrainer``.
-        """
+        """Register the three with a ``monai.engines.SupervisedTrainer``."""
         for handler in self.handlers:
             handler.attach(engine)

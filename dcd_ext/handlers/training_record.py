@@ -45,11 +45,7 @@ class TrainingRecord:
         self._learning_rate = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer.
-
-        Args:
-            engine: a ``monai.engines.SupervisedTrainer``.
-        """
+        """Register with a ``monai.engines.SupervisedTrainer``."""
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)

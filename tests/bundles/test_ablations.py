@@ -59,26 +59,26 @@ def has_slower_average(parser):
 
 # option -> (what has to hold, and whether the loss of the same features changes)
 ABLATIONS = {
-    "--kd_loss_def#bands directional": (keys(*DIRECTIONAL), False),
-    "--kd_loss_def#bands approximation": (keys("aaa"), True),
-    "--kd_loss_def#bands diagonal": (keys("ddd"), True),
-    "--kd_loss_def#bands all": (keys("aaa", "ddd", *DIRECTIONAL), True),
-    "--kd_loss_def#bands \"['aad','daa']\"": (keys("aad", "daa"), True),
-    "--kd_loss_def#reconstruct False": (attribute("reconstruct", False), True),
-    "--kd_loss_def#level_reduction per_level": (attribute("level_reduction", "per_level"), True),
-    "--kd_loss_def#level_reduction joint": (attribute("level_reduction", "joint"), False),
-    "--kd_loss_def#levels 1": (attribute("levels", 1), True),
-    "--kd_loss_def#cap_levels False": (attribute("cap_levels", False), True),
-    "--kd_loss_def#wavelet haar": (attribute("wavelet", "haar"), True),
-    "--kd_loss_def#mode symmetric": (attribute("mode", "symmetric"), True),
+    "--kd_loss_def::bands directional": (keys(*DIRECTIONAL), False),
+    "--kd_loss_def::bands approximation": (keys("aaa"), True),
+    "--kd_loss_def::bands diagonal": (keys("ddd"), True),
+    "--kd_loss_def::bands all": (keys("aaa", "ddd", *DIRECTIONAL), True),
+    "--kd_loss_def::bands \"['aad','daa']\"": (keys("aad", "daa"), True),
+    "--kd_loss_def::reconstruct False": (attribute("reconstruct", False), True),
+    "--kd_loss_def::level_reduction per_level": (attribute("level_reduction", "per_level"), True),
+    "--kd_loss_def::level_reduction joint": (attribute("level_reduction", "joint"), False),
+    "--kd_loss_def::levels 1": (attribute("levels", 1), True),
+    "--kd_loss_def::cap_levels False": (attribute("cap_levels", False), True),
+    "--kd_loss_def::wavelet haar": (attribute("wavelet", "haar"), True),
+    "--kd_loss_def::mode symmetric": (attribute("mode", "symmetric"), True),
     '--kd_stages "[0,1]"': (are_two_stages, True),
-    "--kd_loss_def#train_projections False": (is_frozen, False),
+    "--kd_loss_def::train_projections False": (is_frozen, False),
     "--kd_weight 0.1": (lambda parser: parser.get_parsed_content("kd_schedule").weight == 0.1, False),
-    "--kd_schedule#_target_ dcd_ext.distill.schedules.ConstantWeight --kd_schedule#start 0": (
+    "--kd_schedule::_target_ dcd_ext.distill.schedules.ConstantWeight --kd_schedule::start 0": (
         shares(ConstantWeight, 1, 1),
         False,
     ),
-    "--kd_schedule#_target_ dcd_ext.distill.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
+    "--kd_schedule::_target_ dcd_ext.distill.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
     "--kd_weight 0": (lambda parser: parser.get_parsed_content("kd_schedule")(10, 10) == 0, False),
     "--reduction_factor 2": (attribute("student_channels", (16, 16, 16, 16)), True),
     "--ema_decay 0": (is_without_ema, False),
@@ -120,7 +120,7 @@ def test_option_reaches_the_objects(option, default):
     assert (loss_of_fixed_features(parser) != pytest.approx(default, rel=1e-6)) == changes_loss
 
 
-@pytest.mark.parametrize("option", ["--ema_decay 0", "--ema_decay 0.9999", "--kd_loss_def#train_projections False"])
+@pytest.mark.parametrize("option", ["--ema_decay 0", "--ema_decay 0.9999", "--kd_loss_def::train_projections False"])
 def test_the_check_fails_without_the_option(option):
     assert not ABLATIONS[option][0](open_with(""))
 

@@ -172,10 +172,7 @@ def test_polynomial_decay_is_the_closed_form_over_a_run():
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_inference_build_the_same_network(name):
     train, inference = config(name), config(name, "inference")
-    assert (train["network_def"].pop("deep_supervision"), inference["network_def"].pop("deep_supervision")) == (
-        True,
-        False,
-    )
+    assert [c["network_def"].pop("deep_supervision") for c in (train, inference)] == [True, False]
     for key in ("network_def", "features", "strides", "n_blocks", "in_channels", "num_classes", "reduction_factor"):
         assert train[key] == inference[key]
     assert train["validate"]["inferer"] == inference["inferer"]

@@ -80,6 +80,22 @@ def test_method_trains_and_resumes_exactly_through_the_bundle(method, options, t
 
 @warns
 @pytest.mark.slow
+def test_weight_zero_gives_the_plain_students_losses_bit_for_bit(options, teacher, tmp_path):
+    losses, states = {}, {}
+    for name, override in (("student", {}), ("student_dcd", {"kd_weight": 0.0, "teacher_ckpt": str(teacher)})):
+        where = {"output_dir": str(tmp_path / name), "ckpt_dir": str(tmp_path / name / "models")}
+        settings = {**SETTINGS, **where, "dataset_dir": options["dataset_dir"], **override}
+        workflow = make_workflow(f"hippocampus_segmentation_{name}", "train", **settings)
+        losses[name] = losses_of(workflow)
+        workflow.run()
+        states[name] = torch.load(tmp_path / name / "models" / "model.pt", weights_only=True)
+    plain, distilled = states.values()
+    assert losses["student"] == losses["student_dcd"] and len(losses["student"]) == 4
+    assert list(plain) == list(distilled) and all(torch.equal(plain[k], distilled[k]) for k in plain)
+
+
+@warns
+@pytest.mark.slow
 def test_tuned_prompts_are_what_the_loss_uses(options, teacher, tmp_path):
     workflow = open_method("freekd", options, tmp_path, teacher)
     loss = workflow.parser.get_parsed_content("kd_loss")

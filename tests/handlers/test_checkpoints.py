@@ -152,3 +152,24 @@ def test_a_resumed_run_keeps_its_average(tmp_path):
     state["ema"] = {"model": {"weight": torch.tensor([[40.0]])}, "updates": 0}
     torch.save(state, tmp_path / "checkpoint_last.pt")
     assert average(tmp_path, resume=True) == (3.0, 0.75 * 40.0 + 0.25 * 3.0)
+
+
+def test_a_resumed_average_goes_on_with_its_warm_up(tmp_path):
+    """Momentum falls from step to step; a warm-up that began again would weigh the later weights more."""
+
+    def run(folder, resume=False):
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(network.weight)
+        ema = EMAHandler(network, momentum=0.1, momentum_warmup=0.9, warmup_iters=5)
+        trainer = Engine(lambda engine, batch: network.weight.data.add_(1.0))
+        keep(folder, {"network": network, "ema": ema}, resume).attach(trainer)
+        ema.attach(trainer)
+        trainer.run([0], max_epochs=4)
+        return ema.ema_model.weight.item()
+
+    whole = run(tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "__call__", _until(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts")
+    assert run(tmp_path / "parts", resume=True) == whole
