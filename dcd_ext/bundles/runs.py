@@ -101,7 +101,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
                         errors[run.folder] = UserError("no teacher", run.folder, run.teacher, "failed", "see its error")
                     elif len(running) < jobs and run.is_ready and (lock := _lock(run)):
                         waiting.remove(run)
-                        logger.info("start %s, %d runs left", run.folder, len(waiting))
+                        logger.info("start %s (%d left)", run.folder, len(waiting))
                         command = partial(_command, run, environment, processes)
                         running[pool.submit(_complete, run, lock, command)] = run
                 _wait(running, errors, bar)

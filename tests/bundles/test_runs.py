@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,25 @@ def test_a_run_in_progress_is_left_to_the_other_command(calls, tmp_path: Path) -
             (taken.folder / file).touch()
     thread.join()
     assert {Path(folder).parts[len(tmp_path.parts)] for _, folder, *_ in calls()} == {"free"}
+
+
+def test_an_interruption_stops_the_processes(tmp_path: Path, monkeypatch) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nexec sleep 600\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(runs_module.sys, "executable", str(fake))
+
+    def interrupt(*_: object) -> None:
+        while not (tmp_path / "a" / "training.log").exists():
+            time.sleep(0.01)
+        time.sleep(1)  # the log is opened first, then the process starts
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs_module, "_wait", interrupt)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([_run(tmp_path / "a")])
+    assert time.monotonic() - start < 300 and not (tmp_path / "a" / "models" / "trained").exists()
 
 
 SUITE = {
