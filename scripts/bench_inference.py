@@ -2,7 +2,7 @@
 """Seconds per volume, peak memory and Dice of teacher and student, eager and exported, with the same sliding window.
 
 Usage:
-    python scripts/bench_inference.py --teacher bundles/hippocampus_segmentation_teacher \\
+    python -m scripts.bench_inference --teacher bundles/hippocampus_segmentation_teacher \\
         --student bundles/hippocampus_segmentation_student_dcd [--dataset_dir prepared/hippocampus] [--output runs]
 
 A bundle without models/model.pt gets random weights in a temporary copy: they cost the same time, but have no Dice.
@@ -22,16 +22,16 @@ from typing import Any
 
 import torch
 
-from dcd_ext.bundles.backends import BACKENDS
-from dcd_ext.bundles.bench import Contender, load_volumes
-from dcd_ext.bundles.bench_page import inference_page, inference_table
 from dcd_ext.bundles.export import export
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import to_text
+from dcd_ext.tables import to_text
 from dcd_ext.versions import environment
+from scripts.inference_backends import BACKENDS
+from scripts.inference_page import inference_page, inference_table
+from scripts.inference_timing import Contender, load_volumes
 
 
 def stage(root: Path, folder: Path, role: str, backends: list[str], patch: list[int] | None) -> Path:
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.output:
         stem = args.output / f"inference_{result['task']}"
         write_json(result, stem.with_suffix(".json"))
-        command = shlex.join(["python", "scripts/bench_inference.py", *arguments])
+        command = shlex.join(["python", "-m", "scripts.bench_inference", *arguments])
         write_text(inference_page(result, command), stem.with_suffix(".md"))
     return 0
 

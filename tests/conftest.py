@@ -16,8 +16,7 @@ from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from torch import nn
 
-from dcd_ext.commands import phantoms
-from dcd_ext.commands import prepare as prepare_data
+from dcd_ext.commands.main import main as dcd
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
@@ -26,7 +25,7 @@ ROLES = ("teacher", "student", "student_dcd")
 # a little larger than a patch: few windows, and still more than one
 PHANTOMS = {
     "brats24": ["--shape", "40", "40", "36"],
-    "isles22": ["--shape", "26", "26", "26", "--flair-spacing", "1.5", "1.5", "6"],
+    "isles22": ["--shape", "26", "26", "26", "--flair_spacing", "1.5", "1.5", "6"],
     "hippocampus": ["--shape", "24", "30", "24"],
 }
 LAYOUTS = {"brats24": "brats24", "hippocampus": "msd", "isles22": "isles22"}
@@ -59,10 +58,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if task not in made:
             root = tmp_path_factory.mktemp(task)
             source, output = root / "source data", root / "prepared"
-            arguments = ["--output", str(source), "--cases", "6", "--test-cases", "1", "--layout", LAYOUTS[task]]
-            assert phantoms.main([*arguments, *PHANTOMS[task], "--workers", "1"]) == 0
-            name = "msd" if task == "hippocampus" else task
-            assert prepare_data.main([name, "--source", str(source), "--output", str(output)]) == 0
+            arguments = ["--output", str(source), "--cases", "6", "--test_cases", "1", "--layout", LAYOUTS[task]]
+            assert dcd(["phantoms", *arguments, *PHANTOMS[task], "--jobs", "1"]) == 0
+            assert dcd(["prepare", task, "--source", str(source), "--output", str(output)]) == 0
             made[task] = output
         return made[task]
 

@@ -1,22 +1,26 @@
-"""One check of a bundle: a function that returns what it saw, fails with a UserError, or says why it does not apply."""
+"""One check of a bundle: a function that returns what it saw, fails with an error, or says why it does not apply."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError, first_cause
 
-__all__ = ["FAILED", "OK", "SKIPPED", "Check", "NotApplicable", "Result", "Subject", "run_checks"]
+__all__ = ["FAILED", "OK", "SKIPPED", "Check", "Differs", "NotApplicable", "Result", "Subject", "run_checks"]
 
 OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
 
 
 class NotApplicable(Exception):
     """The check has nothing to look at, e.g. a bundle without weights."""
+
+
+class Differs(Exception):
+    """The bundle is not what it should be; takes a summary and the lines of a unified diff."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +31,18 @@ class Subject:
         bundle: the bundle's folder, unpacked if it was a zip.
         contents: its files as they came, folder or zip.
         given: the path the user gave.
-        dataset_dir: prepared data for the README's commands; None: they are read, not run.
+        task: the task file of a bundle of the user's own task.
     """
 
     bundle: BundleFolder
     contents: Contents
     given: Path
-    dataset_dir: Path | None = None
+    task: Path | None = None
 
     @property
     def packed(self) -> bool:
         """Whether it was packed, as opposed to a bundle among the sources of the collection."""
         return "SHA256SUMS" in self.contents.files
-
-    def texts(self) -> dict[str, str]:
-        """All text files of the bundle."""
-        kinds = (".json", ".conf", ".md", ".txt", ".yml", ".yaml", ".py")
-        files = (f for f in self.contents.files if f.endswith(kinds))
-        return {f: self.contents.read(f).decode("utf-8", errors="replace") for f in sorted(files)}
 
     def need(self, file: str, why: str) -> Path:
         """Path of a file, or :class:`NotApplicable`."""
@@ -56,11 +54,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of one check."""
+    """What came out of one check: its status, a line of detail, and possibly further lines."""
 
     check: str
     status: str
     detail: str
+    lines: list[str] = field(default_factory=list)
 
 
 Check = Callable[[Subject], str]
@@ -75,9 +74,12 @@ def run_checks(subject: Subject, checks: Sequence[Check]) -> list[Result]:
             results.append(Result(name, OK, check(subject)))
         except NotApplicable as e:
             results.append(Result(name, SKIPPED, str(e)))
+        except Differs as e:
+            results.append(Result(name, FAILED, *e.args))
         except UserError as e:
             results.append(Result(name, FAILED, str(e)))
         except Exception as e:  # what a broken bundle raises cannot be foreseen
             cause = first_cause(e)
-            results.append(Result(name, FAILED, f"{type(cause).__name__}: {str(cause).strip()[:300]}"))
+            message = (str(cause).strip() or "no message").splitlines()[0]
+            results.append(Result(name, FAILED, f"{type(cause).__name__}: {message[:300]}"))
     return results

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dcd_ext.bundles.findings import Finding
 from dcd_ext.errors import UserError
 
 __all__ = ["DAMAGED", "Contents", "open_contents"]
@@ -22,6 +21,8 @@ _MAX_RATIO = 200
 _MAX_READ, _MAX_READ_OF_BOMB = 4 * 2**30, 64 * 2**20
 # what reading a damaged, an encrypted and an unknown kind of zip entry raises
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+# header of the zip field that holds a second name, which some programs use instead of the first
+_UNICODE_PATH = (0x7075).to_bytes(2, "little")
 
 
 class Contents:
@@ -31,7 +32,7 @@ class Contents:
         name: name of the bundle: its folder, or the top folder of the zip.
         files: path inside the bundle (with ``/``) -> function that opens it for reading bytes.
         sizes: path inside the bundle -> bytes.
-        findings: what is wrong with the paths themselves: traversal, links, doubles.
+        problems: what is wrong with the paths themselves (``path: what``): traversal, links, duplicates.
         max_read: bytes up to which a file is read.
     """
 
@@ -39,7 +40,7 @@ class Contents:
         self.name = name
         self.files: dict[str, Callable[[], IO[bytes]]] = {}
         self.sizes: dict[str, int] = {}
-        self.findings: list[Finding] = []
+        self.problems: list[str] = []
         self.max_read = _MAX_READ
         self._folded: set[str] = set()
 
@@ -51,8 +52,8 @@ class Contents:
         self.files[path], self.sizes[path] = opener, size
 
     def report(self, path: str, what: str) -> None:
-        """Add a finding on a path."""
-        self.findings.append(Finding(path, "", what))
+        """Add a problem of a path."""
+        self.problems.append(f"{path}: {what}")
 
     def read(self, path: str) -> bytes:
         """The whole file.
@@ -95,13 +96,18 @@ def open_contents(path: Path) -> Contents:
 
 def _from_folder(root: Path) -> Contents:
     contents = Contents(root.resolve().name)
-    for folder, folders, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        where = Path(os.fsdecode(error.filename)).relative_to(root).as_posix()
+        contents.report(where, "a folder that cannot be listed; what is in it may still run")
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         for name in sorted([*folders, *files]):
             path = Path(folder, name)
             inside = path.relative_to(root).as_posix()
             kind = path.lstat().st_mode
             if stat.S_ISLNK(kind):
-                _judge_link(contents, root, path, inside)
+                _add_link(contents, root, path, inside)
             elif stat.S_ISREG(kind):
                 contents.add(inside, path.stat().st_size, functools.partial(_open, path))
             elif not stat.S_ISDIR(kind):
@@ -109,7 +115,7 @@ def _from_folder(root: Path) -> Contents:
     return contents
 
 
-def _judge_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
+def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
     """A link inside the bundle is its target's content once more; any other leads out of it."""
     target = os.readlink(path)
     if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
@@ -131,7 +137,7 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
         contents.add(inside, entry.file_size, functools.partial(archive.open, entry))
     if sum(e.file_size for e in entries) > _MAX_RATIO * max(path.stat().st_size, 1):
         contents.max_read = _MAX_READ_OF_BOMB
-        contents.report("", f"unpacks to more than {_MAX_RATIO} times its size")
+        contents.report(path.name, f"unpacks to more than {_MAX_RATIO} times its size")
     return contents
 
 
@@ -144,6 +150,8 @@ def _entry_problems(entry: zipfile.ZipInfo) -> list[str]:
         problems.append("path traversal: absolute name of a zip entry")
     if "\\" in name or not name.isprintable():
         problems.append("backslash or control character in the name of a zip entry")
+    if _UNICODE_PATH in entry.extra:
+        problems.append("a second name in the zip's unicode-path field, which some programs use instead")
     if stat.S_ISLNK(entry.external_attr >> 16):
         problems.append("a link in a zip")
     if entry.flag_bits & 1:

@@ -15,11 +15,10 @@ import torch
 from dcd_ext.bundles.card import front_matter, packed_readme
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.large_files import check_address, move_out
-from dcd_ext.bundles.sums import file_sha256, write_sums, write_zip
+from dcd_ext.bundles.sums import write_sums, write_zip
 from dcd_ext.bundles.torchscript import export_torchscript
-from dcd_ext.data.files import make_folder
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json, write_text
+from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
 
 __all__ = ["pack"]
@@ -119,7 +118,7 @@ def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
         means = {m: {c: v[m]["mean"] for c, v in summary.items()} for m in ("dice", "hd95_mm", "nsd")}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError("no evaluation record", metrics, "metrics.json", e, "evaluate the bundle first") from e
-    found = file_sha256(checkpoint)
+    found = sha256(checkpoint)
     if record.get("weights_sha256") != found:
         where = f"{found} ({checkpoint})"
         next_step = "evaluate exactly this checkpoint"

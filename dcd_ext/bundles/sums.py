@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_text
+from dcd_ext.io import sha256, write_text
 
-__all__ = ["SUMS", "check_sums", "check_zip", "file_sha256", "write_sums", "write_zip"]
+__all__ = ["SUMS", "check_sums", "check_zip", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 # a zip stores local time; the model zoo uses this moment, too
@@ -22,15 +22,6 @@ _MOMENT = (2022, 5, 30, 0, 0, 0)
 # what using a bundle writes into its folder: results, and the hub's records of a download
 _LATER = ("eval/", ".cache/huggingface/")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def bundle_files(root: Path) -> list[Path]:
@@ -45,7 +36,7 @@ def write_sums(root: Path, elsewhere: Mapping[str, str] | None = None) -> None:
         root: the folder.
         elsewhere: path -> SHA-256 of files that belong to the bundle but are downloaded later.
     """
-    sums = {p.relative_to(root).as_posix(): file_sha256(p) for p in bundle_files(root) if p.name != SUMS}
+    sums = {p.relative_to(root).as_posix(): sha256(p) for p in bundle_files(root) if p.name != SUMS}
     sums.update(elsewhere or {})
     write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), root / SUMS)
 
@@ -113,35 +104,10 @@ def check_zip(root: Path, path: Path) -> None:
         path: the zip.
 
     Raises:
-        UserError: with the name of the first entry that differs.
+        UserError: if any byte differs.
     """
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder, "expected.zip")
         write_zip(root, expected)
-        if filecmp.cmp(path, expected, shallow=False):
-            return
-        with zipfile.ZipFile(path) as one, zipfile.ZipFile(expected) as two:
-            pairs = zip(one.infolist(), two.infolist(), strict=False)
-            entry = next((b.filename for a, b in pairs if _record(a) != _record(b)), "")
-        where = entry.partition("/")[2] or _entry_at(expected, _first_difference(path, expected))
-        raise UserError("zip differs from what was packed", where, "the same bytes", "others", "download it again")
-
-
-def _record(entry: zipfile.ZipInfo) -> tuple[object, ...]:
-    names = (name for name in entry.__slots__ if not name.startswith("_"))
-    return tuple(getattr(entry, name, None) for name in names)
-
-
-def _first_difference(one: Path, two: Path) -> int:
-    position = 0
-    with one.open("rb") as a, two.open("rb") as b:
-        while (x := a.read(2**20)) == (y := b.read(2**20)) and x:
-            position += len(x)
-    return position + next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
-
-
-def _entry_at(path: Path, position: int) -> str:
-    """Name of the entry that a byte of a zip belongs to."""
-    with zipfile.ZipFile(path) as archive:
-        before = [entry for entry in archive.infolist() if entry.header_offset <= position < archive.start_dir]
-        return before[-1].filename.partition("/")[2] if before else "the list at the end of the zip"
+        if not filecmp.cmp(path, expected, shallow=False):
+            raise UserError("zip differs from what was packed", path, "the same bytes", "others", "download it again")

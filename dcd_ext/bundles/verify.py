@@ -1,26 +1,34 @@
-"""Verify a bundle, folder or zip: the model zoo's checks and ours."""
+"""Verify a bundle of this project, folder or zip: is it what its sources give, and do its weights fit?"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from dcd_ext.bundles.checks import FAILED, SKIPPED, Result, Subject, run_checks
+from dcd_ext.bundles.checks import OK, SKIPPED, Result, Subject, run_checks
 from dcd_ext.bundles.contents import Contents, open_contents
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.verify_network import NETWORK_CHECKS, check_commands
+from dcd_ext.bundles.verify_network import NETWORK_CHECKS
+from dcd_ext.bundles.verify_sources import check_sources
 from dcd_ext.bundles.verify_text import TEXT_CHECKS
 from dcd_ext.errors import UserError
 
-__all__ = ["verify"]
+__all__ = ["DIFFERS", "verify"]
+
+# status of configs that are not those of the sources, where the user trusts them
+DIFFERS = "differs"
 
 
-def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
+def verify(path: Path, task: Path | None = None, trust: bool = False) -> list[Result]:
     """Check a bundle.
+
+    Checks that build networks or execute configs run only if the configs are identical to those rebuilt from the
+    sources, or if the user trusts the bundle. No check starts a program.
 
     Args:
         path: folder or zip; a zip is unpacked into a temporary folder.
-        dataset_dir: prepared data of its task; if given, the README's commands are run.
+        task: task file of a bundle of the user's own task.
+        trust: execute configs that differ, too.
 
     Returns:
         One result per check.
@@ -29,24 +37,25 @@ def verify(path: Path, dataset_dir: Path | None = None) -> list[Result]:
         UserError: if it is no bundle, or a file of a zip is damaged.
     """
     contents = open_contents(path)
-    if contents.findings:
-        raise UserError("unsafe paths", path, "files below the bundle", contents.findings[0], "do not unpack it")
+    if contents.problems:
+        raise UserError("unsafe paths", path, "files below the bundle", contents.problems[0], "do not unpack it")
     if path.is_dir():
-        return _run(Subject(BundleFolder(path), contents, path, dataset_dir))
+        return _run(Subject(BundleFolder(path), contents, path, task), trust)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, contents.name)
         _unpack(contents, root)
-        return _run(Subject(BundleFolder(root), contents, path, dataset_dir))
+        return _run(Subject(BundleFolder(root), contents, path, task), trust)
 
 
-def _run(subject: Subject) -> list[Result]:
-    """Building a network executes its config, and commands are programs: only of what has no finding so far."""
-    results = run_checks(subject, TEXT_CHECKS)
-    failed = {r.check for r in results if r.status == FAILED}
-    left_out = (check_commands,) if failed else ()
-    results += run_checks(subject, [check for check in NETWORK_CHECKS if check not in left_out])
-    reason = "a check before it failed"
-    return results + [Result(check.__name__.removeprefix("check_"), SKIPPED, reason) for check in left_out]
+def _run(subject: Subject, trust: bool) -> list[Result]:
+    (sources,) = run_checks(subject, [check_sources])
+    text = run_checks(subject, TEXT_CHECKS)
+    if sources.status != OK and not trust:
+        reason = "executes configs that are not those of the sources; --trust runs it"
+        return [sources, *text, *(Result(c.__name__.removeprefix("check_"), SKIPPED, reason) for c in NETWORK_CHECKS)]
+    if sources.status != OK:
+        sources = Result(sources.check, DIFFERS, sources.detail, sources.lines)
+    return [sources, *text, *run_checks(subject, NETWORK_CHECKS)]
 
 
 def _unpack(contents: Contents, root: Path) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 import warnings
+import zipfile
+from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, verify_net_in_out
 from monai.data import load_net_with_metadata
 
-from dcd_ext.bundles.checks import NotApplicable, Subject
-from dcd_ext.bundles.export import TS_TOLERANCE, largest_difference
-from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, run_onnx
-from dcd_ext.bundles.readme import run_commands
+from dcd_ext.bundles.checks import Subject
+from dcd_ext.bundles.export import FORMATS, largest_difference
+from dcd_ext.bundles.inspect_archives import FILE_OPERATORS, torchscript_names
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
 
-__all__ = ["NETWORK_CHECKS", "check_commands"]
+__all__ = ["NETWORK_CHECKS"]
 
 _TRAIN = "train it, or take a packed bundle"
 
@@ -39,50 +40,48 @@ def check_weights(subject: Subject) -> str:
 
 
 def check_network(subject: Subject) -> str:
-    """Output channels and type are those of the metadata (on a small input)."""
-    bundle = subject.bundle
-    network = bundle.parser().get_parsed_content("network_def").eval()
-    spec = next(iter(bundle.metadata["network_data_format"]["outputs"].values()))
-    image = bundle.random_input()
-    with torch.no_grad():
-        output = network(image)
-    expected = (1, spec["num_channels"], *image.shape[2:])
-    if tuple(output.shape) != expected or str(output.dtype) != f"torch.{spec['dtype']}":
-        raise UserError(
-            "network output", "configs/metadata.json", (*expected, spec["dtype"]), output.shape, "correct it"
-        )
-    return f"{tuple(image.shape)} -> {tuple(output.shape)}"
+    """Output channels and type are those of the metadata, by MONAI, on a small input."""
+    configs, (_, _, *sides) = subject.bundle.root / "configs", subject.bundle.smallest_input()
+    meta, config = str(configs / "metadata.json"), str(configs / "inference.json")
+    override: Any = {"_meta_::network_data_format::inputs::image::spatial_shape": sides}
+    verify_net_in_out("network_def", meta_file=meta, config_file=config, device="cpu", **override)
+    return f"as the metadata says, for an input of {sides} voxels"
+
+
+def _check_export(subject: Subject, name: str) -> str:
+    """An export computes what ``model.pt`` does, on other shapes and batches, too."""
+    exported = FORMATS[name]
+    path = subject.need(f"models/{exported.file}", f"export it: dcd export --formats {name}")
+    subject.need("models/model.pt", _TRAIN)
+    worst = largest_difference(path, exported.run, subject.bundle)
+    if not worst < exported.tolerance:
+        raise UserError("export differs", path.name, f"within {exported.tolerance}", worst, "export it again")
+    return f"largest difference {worst:.1e} on further shapes and batches"
 
 
 def check_torchscript(subject: Subject) -> str:
-    """``model.ts`` loads, holds the bundle's own configs, and computes what ``model.pt`` does, on other shapes, too."""
+    """``model.ts`` has no operator that reaches files, holds the bundle's own configs, and agrees with ``model.pt``."""
     path = subject.need("models/model.ts", "export it: dcd export")
-    subject.need("models/model.pt", _TRAIN)
+    with zipfile.ZipFile(path) as archive:
+        reaching = sorted(FILE_OPERATORS.intersection(torchscript_names(archive)))
+    if reaching:
+        raise UserError("operator on files", "models/model.ts", "none", reaching[0], "do not load it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 announces the end of TorchScript
-        exported, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
-    if metadata != subject.bundle.metadata or json.loads(extra["inference.json"]) != subject.bundle.read(
-        "configs/inference.json"
-    ):
+        _, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
+    inference = subject.bundle.read("configs/inference.json")
+    if metadata != subject.bundle.metadata or json.loads(extra["inference.json"]) != inference:
         raise UserError("other configs inside", "models/model.ts", "those of the bundle", "others", "export it again")
-    worst = largest_difference(path, lambda _, image: exported(image), subject.bundle)
-    if not worst < TS_TOLERANCE:
-        raise UserError("export differs", "models/model.ts", f"within {TS_TOLERANCE}", worst, "export it again")
-    return f"largest difference {worst:.1e} on further shapes and batches"
+    return _check_export(subject, "torchscript")
 
 
 def check_onnx(subject: Subject) -> str:
-    """``model.onnx`` computes what ``model.pt`` does, on other shapes and batches, too."""
-    path = subject.need("models/model.onnx", "optional")
-    subject.need("models/model.pt", _TRAIN)
-    worst = largest_difference(path, run_onnx, subject.bundle)
-    if not worst < ONNX_TOLERANCE:
-        raise UserError("export differs", "models/model.onnx", f"within {ONNX_TOLERANCE}", worst, "export it again")
-    return f"largest difference {worst:.1e} on further shapes and batches"
+    """``model.onnx``, which is optional, computes what ``model.pt`` does."""
+    return _check_export(subject, "onnx")
 
 
 def check_properties(subject: Subject) -> str:
-    """The config entries that MONAI's workflows, MONAI Label and the Deploy SDK ask for."""
+    """The config entries that MONAI's workflows, MONAI Label and the Deploy SDK ask for, by MONAI."""
     root, count = subject.bundle.root, 0
     for kind, names in (("train", ["train"]), ("train", ["train", "evaluate"]), ("inference", ["inference"])):
         files = [str(root / "configs" / f"{name}.json") for name in names]
@@ -93,21 +92,11 @@ def check_properties(subject: Subject) -> str:
                 count += 1
             except (KeyError, ValueError, IndexError) as e:
                 if entry["required"]:
+                    where = f"configs/{names[-1]}.json"
                     raise UserError(
-                        f"property {name} missing", files[-1], f"an entry {entry['id']}", "none", "add it"
+                        f"property {name} missing", where, f"an entry {entry['id']}", "none", "add it"
                     ) from e
     return f"{count} entries"
 
 
-def check_commands(subject: Subject) -> str:
-    """Every command of the README runs."""
-    if subject.dataset_dir is None:
-        raise NotApplicable("no --dataset_dir given")
-    if not subject.packed:
-        raise NotApplicable("only a packed bundle's README stands for itself")
-    done = list(run_commands(subject.bundle.root, subject.dataset_dir))
-    ran = sum(what == "ran" for _, what in done)
-    return f"{ran} of {len(done)} ran" + "".join(f"; {what}: {c[:40]}…" for c, what in done if what != "ran")
-
-
-NETWORK_CHECKS = (check_weights, check_network, check_torchscript, check_onnx, check_properties, check_commands)
+NETWORK_CHECKS = (check_weights, check_network, check_torchscript, check_onnx, check_properties)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcd_ext.data.verdict import require_checked
+from dcd_ext.data.check_report import require_checked
 
 if TYPE_CHECKING:
     from dcd_ext.data.cache import choose_cache_rate

@@ -105,7 +105,7 @@ class MetricsJson:
         for item, pred in zip(state.batch, predictions, strict=True):
             case, path = item["case"], item["truth"]
             if case in self._cases:
-                raise UserError("case twice", case, "each case once", "a second one", "check datalist.json")
+                raise UserError(f"duplicate case {case}", "datalist.json", next_step="run dcd check")
             self._cases[case] = {"seconds": seconds, "label": os.path.basename(path)}
             save_as = ev.prediction_path(self.output_dir, case) if self.save_predictions else None
             self._pool.submit(functools.partial(self._score, case, pred, path, save_as))

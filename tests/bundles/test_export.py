@@ -13,7 +13,7 @@ from monai.data import load_net_with_metadata
 
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
-from dcd_ext.commands import export as export_bundle
+from dcd_ext.commands.main import main as dcd
 from scripts import bench_inference
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
@@ -27,7 +27,7 @@ def exported(small, tmp_path_factory):
     """The small bundle with TorchScript, and ONNX where its packages are."""
     root = tmp_path_factory.mktemp("exported") / NAME
     shutil.copytree(small, root)
-    assert export_bundle.main([str(root), "--formats", "torchscript"]) == 0
+    assert dcd(["export", str(root), "--formats", "torchscript"]) == 0
     return root
 
 
@@ -57,7 +57,7 @@ def test_onnx_with_dynamic_batch_and_space(shape, exported):
 
     path = exported / "models" / "model.onnx"
     if not path.exists():
-        assert export_bundle.main([str(exported), "--formats", "onnx"]) == 0
+        assert dcd(["export", str(exported), "--formats", "onnx"]) == 0
     onnx.checker.check_model(onnx.load(path))
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (spec,) = session.get_inputs()
@@ -112,7 +112,7 @@ def test_scripting_fails_at_the_skip_connections(exported, tmp_path):
 
 def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
-    assert export_bundle.main([str(tmp_path / NAME)]) == 1
+    assert dcd(["export", str(tmp_path / NAME)]) == 1
     assert "weights not found – " in capsys.readouterr().err
 
 
@@ -154,7 +154,7 @@ def test_wrong_options_of_the_benchmark_end_with_one_line(options, message, smal
 def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
     before = (exported / "models" / "model.ts").read_bytes()
     monkeypatch.setattr("dcd_ext.bundles.export.largest_difference", lambda *_: 1.0)
-    assert export_bundle.main([str(exported)]) == 1
+    assert dcd(["export", str(exported)]) == 1
     assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
     assert (exported / "models" / "model.ts").read_bytes() == before
     assert {p.suffix for p in (exported / "models").iterdir()} <= {".pt", ".ts", ".onnx", ""}
@@ -167,7 +167,11 @@ def test_benchmark_measures_every_contender(exported, prepared, capsys, tmp_path
     assert bench_inference.main(arguments) == 0
     rows = read_json(tmp_path / "inference_hippocampus.json")["rows"]
     page = (tmp_path / "inference_hippocampus.md").read_text("utf-8")
-    assert "| student | torchscript | " in page and "trained weights" in page and "scripts/bench_inference.py" in page
+    assert (
+        "| student | torchscript | " in page
+        and "trained weights" in page
+        and "python -m scripts.bench_inference" in page
+    )
     assert [(r["role"], r["backend"]) for r in rows] == [("teacher", "eager"), ("student", "torchscript")]
     assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 for r in rows)
     assert rows[0]["dice"] == rows[1]["dice"] and len(rows[0]["dice"]) == 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.networks import deep_supervision_weights
 from scripts import build_bundles
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, read_json
@@ -241,16 +242,14 @@ def test_check_fails_on_any_difference_and_build_repairs_it(copy_of_bundles, cap
 
 
 def test_a_made_up_task_needs_one_file(tmp_path):
-    """Adding a data set is one file in bundle_src/tasks."""
-    source = tmp_path / "bundle_src"
-    shutil.copytree(ROOT / "bundle_src", source)
-    task = deepcopy(read_json(source / "tasks" / "hippocampus.json"))
+    """Adding a data set is one file."""
+    task = deepcopy(read_json(ROOT / "bundle_src" / "tasks" / "hippocampus.json"))
     task["common"].update(in_channels=2, num_classes=4)
     task["evaluate"]["class_names"] = ["a", "b", "c"]
     task["metadata"].update(inputs=["T1", "T2"], outputs=["background", "a", "b", "c"])
-    (source / "tasks" / "spine.json").write_text(json.dumps(task))
-    assert build_bundles.main(["--source", str(source), "--output", str(tmp_path / "bundles")]) == 0
-    made = sorted(p.name for p in (tmp_path / "bundles").iterdir() if p.name.startswith("spine"))
+    (tmp_path / "spine.json").write_text(json.dumps(task))
+    assert dcd(["build", str(tmp_path / "spine.json"), "--output", str(tmp_path / "bundles")]) == 0
+    made = sorted(p.name for p in (tmp_path / "bundles").iterdir())
     assert made == sorted(f"spine_segmentation_{role}" for role in ROLES)
     train = read_json(tmp_path / "bundles" / "spine_segmentation_student" / "configs" / "train.json")
     assert train["in_channels"] == 2 and train["reduction_factor"] == 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.build_bundles import load
+from dcd_ext.bundles.sources import load
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, make_workflow, read_json
 
 BASE = ROOT / "bundle_src" / "base"

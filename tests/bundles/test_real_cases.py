@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from dcd_ext.commands import check, prepare
+from dcd_ext.commands.main import main as dcd
 from tests.conftest import BUNDLES, make_workflow, read_json
 
 pytestmark = [
@@ -20,8 +20,8 @@ pytestmark = [
 
 
 def _prepare(task: str, source: Path, output: Path) -> dict:
-    assert prepare.main([task, "--source", str(source), "--output", str(output)]) == 0
-    assert check.main([str(output), "--task", task]) == 0
+    assert dcd(["prepare", task, "--source", str(source), "--output", str(output)]) == 0
+    assert dcd(["check", str(output), "--task", task]) == 0
     return read_json(output / "datalist.json")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from dcd_ext.commands import calibrate as calibrate_kd
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.distill import PromptTuner
 from dcd_ext.distill.calibration import GradientMeter, Norms, calibrate, summarise_norms
 from dcd_ext.distill.teacher import FrozenTeacher
@@ -134,7 +134,6 @@ def arguments(options):
 def test_the_command_measures_every_method(where, tmp_path, capsys):
     output = tmp_path / "calibration.json"
     command = [
-        "--bundle_root",
         str(BUNDLE),
         "--methods",
         "all",
@@ -145,7 +144,7 @@ def test_the_command_measures_every_method(where, tmp_path, capsys):
         "--output",
         str(output),
     ]
-    assert calibrate_kd.main([*command, "--target_ratio", "0.25", *arguments(where)]) == 0
+    assert dcd(["calibrate", *command, "--target_ratio", "0.25", *arguments(where)]) == 0
     table, content = capsys.readouterr().out, json.loads(output.read_text("utf-8"))
     assert list(content["methods"]) == METHODS and all(f"\n{name} " in table for name in METHODS)
     segs = {tuple(b["seg"] for b in result["encoder"]["batches"]) for result in content["methods"].values()}
@@ -184,7 +183,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
 
 
 def test_errors(where, tmp_path, capsys):
-    command = ["--bundle_root", str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
+    command = [str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
     for extra, message in (
         (["--methods", "cdw"], "unknown method – --methods – expected dcd, cwd, .* found cdw"),
         (["--config_file", "trian.json"], "config file not found – trian.json"),
@@ -193,7 +192,7 @@ def test_errors(where, tmp_path, capsys):
         (["--learning_rat", "1"], "unknown config key – .* 'learning_rate'"),
         (["stray"], "unknown argument"),
     ):
-        assert calibrate_kd.main([*command, *extra]) == 1
+        assert dcd(["calibrate", *command, *extra]) == 1
         found = capsys.readouterr().err
         assert re.search(message, found), found
     student = BUNDLES / "hippocampus_segmentation_student"

@@ -21,9 +21,9 @@ from monai.inferers import Inferer
 from monai.metrics import compute_dice
 from torch.nn.functional import one_hot
 
-from dcd_ext.bundles.backends import build
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError
+from scripts.inference_backends import build
 
 __all__ = ["Contender", "Volumes", "load_volumes"]
 
