@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dcd_ext.bundles.build import build_bundle, find_task, roles, shipped_tasks
+from dcd_ext.bundles.build import build_bundle
+from dcd_ext.bundles.sources import find_task, roles, shipped_tasks
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
 

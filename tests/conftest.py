@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from torch import nn
@@ -104,6 +104,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
+def clip_gradients(max_norm: float = 12.0) -> Callable[..., None]:
+    """The optimizer's pre-hook of the shipped configs."""
+    config = read_json(BUNDLES / "hippocampus_segmentation_student" / "configs" / "train.json")["train"]
+    parser = ConfigParser({"train": {"max_grad_norm": max_norm, "clip_gradients": config["clip_gradients"]}})
+    return parser.get_parsed_content("train::clip_gradients")
+
+
 class ToyEncoder(nn.Module):
     """Two stages; the second halves the grid."""
 
@@ -143,6 +150,9 @@ def make_trainer():
         data = [{"image": x, "label": (x > 0.7).float()} for x in images]
         network = network or ToyNet()
         optimizer = torch.optim.SGD(parameters or network.parameters(), lr=kwargs.pop("lr", 0.01))
+        max_norm = kwargs.pop("max_norm", None)
+        if max_norm is not None:
+            optimizer.register_step_pre_hook(clip_gradients(max_norm))
         return SupervisedTrainer(
             device="cpu",
             max_epochs=kwargs.pop("max_epochs", 2),

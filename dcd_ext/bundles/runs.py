@@ -24,9 +24,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dcd_ext.data.parallel import cores
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
+from dcd_ext.parallel import cores
 
 __all__ = ["Run", "run_all"]
 

@@ -72,8 +72,8 @@ def read_options(arguments: Sequence[str]) -> dict[str, Any]:
         UserError: for a word that belongs to no option.
 
     Example:
-        >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--use_ema", "False"])
-        {'kd_weight': 0.1, 'taps': ['encoder.stages.0'], 'use_ema': False}
+        >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])
+        {'kd_weight': 0.1, 'taps': ['encoder.stages.0'], 'resume': True}
     """
     options: dict[str, Any] = {}
     words = iter(arguments)

@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 
-from dcd_ext.bundles.build import build_bundle, find_task, roles, shipped_tasks, to_json
+from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.checks import Differs, Subject
+from dcd_ext.bundles.sources import find_task, roles, shipped_tasks, to_json
 from dcd_ext.errors import UserError
 
 __all__ = ["check_sources"]

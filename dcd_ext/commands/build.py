@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dcd_ext.bundles.build import build_bundle, find_task, roles
+from dcd_ext.bundles.build import build_bundle
+from dcd_ext.bundles.sources import find_task, roles
 from dcd_ext.io import write_text
 
 EXAMPLE = "dcd build prostate.json --output bundles"

@@ -17,7 +17,7 @@ from dcd_ext.commands.common import add_config_entries
 from dcd_ext.distill.calibration import SCOPES, calibrate
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
-from dcd_ext.report.tables import Table, to_text
+from dcd_ext.tables import Table, to_text
 
 EXAMPLE = "dcd calibrate bundles/brats24_segmentation_student_dcd --dataset_dir prepared/brats24 --methods all"
 _RECORDED = ("bundle", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from dcd_ext.commands.common import add_datalist
-from dcd_ext.data.check import CheckReport, check_datalist, write_verdict
-from dcd_ext.data.files import write_json
+from dcd_ext.data.check import check_datalist
+from dcd_ext.data.check_report import CheckReport
 from dcd_ext.data.findings import CHECKS, ERROR, WARNING
-from dcd_ext.data.summary import format_table
 from dcd_ext.data.tasks import TASKS, task_by_name
+from dcd_ext.io import write_json
+from dcd_ext.tables import Table, to_text
 
 EXAMPLE = "dcd check prepared/brats24"
 _SHOWN = 100
@@ -33,17 +34,17 @@ def run(options: argparse.Namespace) -> int:
     task = task_by_name(options.task) if options.task else None
     report = check_datalist(options.datalist, task, options.tolerance_mm, skip)
     _print(report)
-    write_verdict(report)
+    report.write()
     if options.output:
-        write_json(options.output, report.as_dict())
+        write_json(report.as_dict(), options.output)
     return 1 if report.count(ERROR) else 0
 
 
 def _print(report: CheckReport) -> None:
     """Print the table of findings and one closing line."""
-    rows: list[tuple[object, ...]] = [(f.severity, f.check, f.case, f.message()) for f in report.findings]
+    rows = [[f.severity, f.check, f.case, f.message()] for f in report.findings]
     if rows:
-        print(format_table(("severity", "check", "case", "finding"), rows[:_SHOWN]))
+        print(to_text(Table("", ["severity", "check", "case", "finding"], rows[:_SHOWN])))
         if len(rows) > _SHOWN:
             print(f"… and {len(rows) - _SHOWN} more in the JSON report")
         print()

@@ -12,7 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report import all_tables, build_page, compare, load_runs, to_markdown, to_text
+from dcd_ext.report import all_tables, build_page, compare, load_runs
+from dcd_ext.tables import to_markdown, to_text
 
 EXAMPLE = "dcd compare runs/teacher runs/student runs/student_dcd --output report.html"
 

@@ -16,7 +16,7 @@ from dcd_ext.bundles.tools import method_files, read_options
 from dcd_ext.commands.common import add_config_entries, add_jobs, raise_failures
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import Table, to_markdown, to_text
+from dcd_ext.tables import Table, to_markdown, to_text
 
 EXAMPLE = "dcd methods bundles/brats24_segmentation_student_dcd --dataset_dir prepared/brats24 --output runs/methods"
 _HEADER = ["method", "epochs", "s per epoch", "kd_weight", "KD loss", "seg. loss", "best validation Dice", "mean Dice"]

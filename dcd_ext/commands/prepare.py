@@ -12,12 +12,12 @@ from pathlib import Path
 from dcd_ext.commands.common import add_jobs
 from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_datalist
 from dcd_ext.data.download import download_msd
-from dcd_ext.data.files import make_folder
 from dcd_ext.data.isles import GRID, resample_cases
 from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError
+from dcd_ext.io import make_folder
 
 EXAMPLE = "dcd prepare hippocampus --source Task04_Hippocampus --output prepared/hippocampus"
 _DECATHLON = ("hippocampus", "msd")
@@ -70,10 +70,8 @@ def _find(options: argparse.Namespace, source: Path) -> tuple[Task, list[Case]]:
     if options.task == "isles22":
         return ISLES22, find_isles(source)
     index = read_msd_index(source)
-    modalities = tuple(str(index["modality"][key]) for key in sorted(index["modality"], key=int))
-    labels = {int(value): str(name) for value, name in index["labels"].items()}
-    given = options.task_name or (options.task if options.task != "msd" else None)
-    return Task(given or str(index["name"]).lower(), modalities, labels), find_msd(source)
+    name = options.task_name or (options.task if options.task != "msd" else str(index["name"]).lower())
+    return Task.from_json(name, index["modality"], index["labels"]), find_msd(source)
 
 
 def _source(options: argparse.Namespace) -> Path:

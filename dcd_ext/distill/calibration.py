@@ -11,6 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import set_rnd
 from torch import nn
+from tqdm import tqdm
 
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill.hooks import FeatureTaps
@@ -176,9 +177,9 @@ def calibrate(
     teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
     meter = GradientMeter(network, teacher, loss, kd_loss, parser.get_parsed_content("taps"))
     if projections == "initial" and fit_steps:
-        meter.fit(islice(_batches(parser, seed_offset=1), fit_steps))
+        meter.fit(_progress(_batches(parser, seed_offset=1), fit_steps, "fit projections"))
         projections = "fitted"
-    norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
+    norms = [meter(*batch) for batch in _progress(_batches(parser), batches, "gradients")]
     meter.close()
     weight = float(parser.get_parsed_content("kd_weight"))
     scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
@@ -209,6 +210,10 @@ def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
+
+
+def _progress(batches: Iterator[Any], number: int, title: str) -> Iterable[Any]:
+    return tqdm(islice(batches, number), total=number, desc=title, unit="batch", leave=False, disable=None)
 
 
 def _batches(parser: ConfigParser, seed_offset: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

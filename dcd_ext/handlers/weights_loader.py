@@ -27,15 +27,11 @@ class WeightsLoader:
         self.path = path
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator.
-
-        Args:
-            engine: any engine.
-        """
+        """Register with any engine."""
         if not engine.has_event_handler(self, Events.STARTED):
             engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load."""
+        """Load the weights into the unwrapped network."""
         load_state_dict_strictly(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
         engine.logger.info(f"Loaded {self.path}")

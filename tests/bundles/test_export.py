@@ -120,7 +120,7 @@ def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path):
     """In bfloat16, where the processor has it, and with weights that have learned something."""
     root = shutil.copytree(small, tmp_path / NAME)
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.json"]
-    command += ["--dataset_dir", str(prepared("hippocampus")), "--use_ema", "False", "--num_workers", "0"]
+    command += ["--dataset_dir", str(prepared("hippocampus")), "--ema_decay", "0", "--num_workers", "0"]
     command += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

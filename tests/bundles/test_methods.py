@@ -10,7 +10,7 @@ from tests.conftest import BUNDLES, SHORT, SMALL, make_workflow, read_json
 
 NAME = "hippocampus_segmentation_student_dcd"
 METHODS = ["dcd", *sorted(p.stem for p in (BUNDLES / NAME / "configs" / "methods").glob("*.json"))]
-SETTINGS = {**SMALL["hippocampus"], **SHORT, "features": [16] * 4, "overlap": 0.0}
+SETTINGS = {**SMALL["hippocampus"], **SHORT, "features": [16] * 4}
 warns = pytest.mark.filterwarnings("ignore::FutureWarning:monai")
 
 
@@ -44,7 +44,7 @@ def open_method(method, options, folder, teacher, **override):
 
 
 def test_all_methods_of_the_papers_are_there():
-    assert {"dcd", "logits", "feature", "cwd", "ifvd", "freekd", "recokd", "kd_segmentator"} <= set(METHODS)
+    assert {"dcd", "logits", "feature", "cwd", "ifvd", "freekd", "recokd"} <= set(METHODS)
 
 
 @warns
@@ -76,6 +76,22 @@ def test_method_trains_and_resumes_exactly_through_the_bundle(method, options, t
     state = torch.load(tmp_path / "parts" / "models" / "model.pt", weights_only=True)
     plain = {**read_json(BUNDLES / "hippocampus_segmentation_student/configs/inference.json"), **SETTINGS}
     ConfigParser(plain).get_parsed_content("network_def").load_state_dict(state, strict=True)
+
+
+@warns
+@pytest.mark.slow
+def test_weight_zero_gives_the_plain_students_losses_bit_for_bit(options, teacher, tmp_path):
+    losses, states = {}, {}
+    for name, override in (("student", {}), ("student_dcd", {"kd_weight": 0.0, "teacher_ckpt": str(teacher)})):
+        where = {"output_dir": str(tmp_path / name), "ckpt_dir": str(tmp_path / name / "models")}
+        settings = {**SETTINGS, **where, "dataset_dir": options["dataset_dir"], **override}
+        workflow = make_workflow(f"hippocampus_segmentation_{name}", "train", **settings)
+        losses[name] = losses_of(workflow)
+        workflow.run()
+        states[name] = torch.load(tmp_path / name / "models" / "model.pt", weights_only=True)
+    plain, distilled = states.values()
+    assert losses["student"] == losses["student_dcd"] and len(losses["student"]) == 4
+    assert list(plain) == list(distilled) and all(torch.equal(plain[k], distilled[k]) for k in plain)
 
 
 @warns

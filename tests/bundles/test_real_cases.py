@@ -47,13 +47,23 @@ def test_isles_case_is_prepared_checked_trained_on_and_segmented_on_its_flair_gr
     name, data, run = "isles22_segmentation_student", tmp_path / "data", tmp_path / "run"
     [entry] = _prepare("isles22", data_dir / "ISLES-2022", data)["training"]
     # with a single case no fold can be held out
-    small = {"patch_size": [64, 64, 64], "overlap": 0.0, "fold": "all"}
+    small = {"patch_size": [64, 64, 64], "fold": "all"}
     short = {"max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 1, "val_interval": 1}
     folders = {"output_dir": str(run), "ckpt_dir": str(run / "models")}
-    _run(name, "train", "train", dataset_dir=str(data), **folders, **small, **short)
+    _run(
+        name,
+        "train",
+        "train",
+        dataset_dir=str(data),
+        **folders,
+        **small,
+        **short,
+        **{"validate::inferer::overlap": 0.0},
+    )
     history = read_json(run / "training.json")
     assert np.isfinite(history["epochs"][0]["loss"])
-    seg = _segment(name, data, tmp_path / "out", ckpt_path=str(run / "models" / "model.pt"), **small)
+    options = {"ckpt_path": str(run / "models" / "model.pt"), "datalist": [entry["image"]], "inferer::overlap": 0.0}
+    seg = _segment(name, data, tmp_path / "out", patch_size=[64, 64, 64], **options)
     flair = nib.load(data / entry["image"][0])
     assert flair.shape == (512, 512, 29)
     _same_grid(seg, flair, 2)

@@ -8,12 +8,13 @@ import zipfile
 import pytest
 import torch
 
-from dcd_ext.bundles.build import build_bundle, find_task
+from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.checks import FAILED, OK, SKIPPED, Subject, run_checks
 from dcd_ext.bundles.contents import open_contents
 from dcd_ext.bundles.export import TS_TOLERANCE
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.pack import pack
+from dcd_ext.bundles.sources import find_task
 from dcd_ext.bundles.sums import write_sums
 from dcd_ext.bundles.verify import verify
 from dcd_ext.bundles.verify_network import NETWORK_CHECKS

@@ -13,7 +13,7 @@ import pytest
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 
-MESSAGE = re.compile(r"^[^\n]+ – [^\n]+ – expected [^\n]+, found [^\n]+ – [^\n]+$")
+MESSAGE = re.compile(r"^[^\n]+ – [^\n]+( – (expected [^\n]+, )?found [^\n]+)? – [^\n]+$")
 
 
 class Outcome(NamedTuple):

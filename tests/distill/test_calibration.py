@@ -150,7 +150,7 @@ def test_the_command_measures_every_method(where, tmp_path, capsys):
     segs = {tuple(b["seg"] for b in result["encoder"]["batches"]) for result in content["methods"].values()}
     assert len(segs) == 1, "the methods have to see the same batches"
     for name, result in content["methods"].items():
-        own = {"none"} if name in ("logits", "kd_segmentator", "cwd", "ifvd") else {"fitted"}
+        own = {"none"} if name in ("logits", "cwd", "ifvd") else {"fitted"}
         assert result["projections"] in own, name
         for scope in ("encoder", "all"):
             assert len(result[scope]["batches"]) == 2
