@@ -141,8 +141,7 @@ class Inventory:
         """Every string of a config, and its classes; MONAI merges files, so that any file may be one."""
         name = PurePosixPath(path).name.lower()
         if name.startswith("large_files") and isinstance(config, dict):
-            self._large_files(config)
-            return
+            self._large_files(config)  # and go on: nothing keeps it from being a config as well
         stack, seen = [config], set()
         while stack:
             value = stack.pop()

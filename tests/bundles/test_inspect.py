@@ -191,6 +191,7 @@ HOSTILE = {
     "a planted repository": ({".git/config": "[core]\nfsmonitor = touch /tmp/never"}, "themselves: .git/config"),
     "a module's name": ({"json.py": "print(1)"}, "named like a module"),
     "a compiled module": ({"scripts/x.so": b"\x7fELF"}, "themselves: scripts/x.so"),
+    "a list of large files": ({"large_files.json": {"large_files": [], "x": "$os.system('x')"}}, "os.system 1"),
     "a script": ({"run": "#!/bin/sh\n"}, "themselves: run"),
     "escapes": ({"configs/\x1b[2J\u202e.json": {"_target_": "a\x1b]0;x\x07\nb"}}, r"a\x1b]0;x\x07\nb 1"),
     "huge expression": ({"configs/a.json": {"x": "$" + " " * 200_000}}, "too large or too many: configs/a.json"),

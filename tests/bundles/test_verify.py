@@ -223,7 +223,7 @@ CHANGES = {
     ),
     "metadata": (
         lambda r: edit(r, "configs/metadata.json", lambda t: t.replace("Research.", r"\u001b[1mClinical.")),
-        r"\x1b[1mClinical.",
+        r"\u001b[1mClinical.",
     ),
     "the width": (
         lambda r: edit(r, "configs/train.json", lambda t: t.replace('"reduction_factor": 4', '"reduction_factor": 2')),
@@ -233,7 +233,10 @@ CHANGES = {
     "code": (lambda r: (r / "json.py").write_text("print(1)"), "+print(1)"),
     "a hidden file": (lambda r: (r / ".env").write_text("A=1"), "+A=1"),
     "a config less": (lambda r: (r / "configs" / "evaluate.json").unlink(), "--- rebuilt/configs/evaluate.json"),
-    "logging": (lambda r: edit(r, "configs/logging.conf", lambda t: t + "args=(open('x'),)\n"), "+args=(open('x'),)"),
+    "logging": (
+        lambda r: edit(r, "configs/logging.conf", lambda t: t + "args=(open('\x1b[1m'),)\n"),
+        r"+args=(open('\x1b[1m'),)",
+    ),
     "a large file": (lambda r: (r / "a.json").write_text("[1]\n" * 10**6), "+4,000,000 bytes, not compared"),
 }
 
