@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import BUNDLES, ROOT, SHORT, SMALL, read_json
+from tests.processes import fork_module
 
 pytestmark = pytest.mark.slow
 SETTINGS = {**SMALL["hippocampus"], **SHORT}
@@ -22,10 +23,9 @@ def monai_run(run_id, name, *configs, cwd=ROOT, **override):
     """``python -m monai.bundle run`` as in the README."""
     folder = BUNDLES / name
     files = [str(folder / "configs" / f"{c}.json") for c in configs]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--bundle_root", str(folder)]
-    command += ["--config_file", str(files) if len(files) > 1 else files[0], *options(**override)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=600)
+    arguments = ["run", run_id, "--bundle_root", folder]
+    arguments += ["--config_file", files if len(files) > 1 else files[0], *options(**override)]
+    return fork_module("monai.bundle", arguments, cwd, {"OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
