@@ -1,4 +1,4 @@
-"""Train, evaluate and infer with every bundle: one process and two, NIfTI and DICOM, in its folder and elsewhere."""
+"""Train, evaluate and infer: every bundle in one process on NIfTI; in two processes and on DICOM one of each task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 from monai.transforms import LoadImage
 
-from tests.acceptance.conftest import config_files
-from tests.conftest import TASKS, read_json
+from tests.acceptance.conftest import ONE_PER_TASK, config_files
+from tests.conftest import BUNDLES, ROLES, TASKS, read_json
 from tests.dicom_series import DESCRIPTIONS, write_study
 
 pytestmark = pytest.mark.slow
@@ -59,6 +59,15 @@ def test_training_is_tracked(trained):
     assert bool(re.search(r"kd_loss: \d", printed)) == bundle.name.endswith("_dcd")
 
 
+@pytest.mark.parametrize("overlay", ["evaluate", "multi_gpu_train"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_roles_of_a_task_share_their_overlays(task, overlay):
+    """Hence what follows is run with one bundle of each task."""
+    files = [BUNDLES / f"{task}_segmentation_{role}" / "configs" / f"{overlay}.json" for role in ROLES]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("bundle", ONE_PER_TASK, indirect=True)
 def test_two_processes_train_one_network(bundle, count_threads, tmp_path):
     """The default run id, under torchrun: one writes, and nothing of the wrapper is in the weights."""
     output = f"'{tmp_path}/' + os.environ['RANK']"  # each process would write into a folder of its own
@@ -78,6 +87,7 @@ def dice(pred, truth, value):
     return 2 * (p & t).sum() / (p.sum() + t.sum()) if p.any() or t.any() else None
 
 
+@pytest.mark.parametrize("bundle", ONE_PER_TASK, indirect=True)
 def test_two_processes_score_what_one_does(trained, count_threads, tmp_path):
     bundle, _ = trained
     results = []
@@ -119,6 +129,7 @@ def test_inference_is_on_the_image_s_grid(trained, tmp_path):
     assert set(np.unique(np.asarray(label_map.dataobj))) <= set(range(classes + 1))
 
 
+@pytest.mark.parametrize("bundle", ONE_PER_TASK, indirect=True)
 def test_folders_of_dicom_are_images_too_and_any_directory_will_do(bundle, study, tmp_path):
     """From another directory; one folder per channel. The label map lies where ITK says that the slices are."""
     series = list(DESCRIPTIONS)[: bundle.config("inference")["in_channels"]]
