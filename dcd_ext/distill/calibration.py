@@ -13,10 +13,12 @@ from monai.data.utils import set_rnd
 from torch import nn
 
 from dcd_ext.bundles.tools import open_bundle
-from dcd_ext.distill.hooks import FeatureTaps
-from dcd_ext.distill.teacher import FrozenTeacher, load_state_dict_strictly, read_checkpoint
+from dcd_ext.distill.hooks import FeatureHooks
+from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
+from dcd_ext.losses.base import DistillationLoss
 from dcd_ext.tensors import plain_tensor, unwrap
+from dcd_ext.weights import load_weights, read_checkpoint
 
 __all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
 
@@ -40,22 +42,22 @@ class GradientMeter:
         teacher: the frozen teacher.
         loss: segmentation loss, called with the student's output and the label.
         kd_loss: distillation loss, called as :class:`dcd_ext.distill.DistillationHandler` does.
-        taps: dotted paths of the tapped modules of both networks.
+        taps: dotted paths of the modules of both networks whose outputs are compared.
 
     Attributes:
         scopes: "all" parameters, before it those of the student's "encoder" if it has a module of this name.
 
     Raises:
-        UserError: if a tap is not found.
+        UserError: if a path names no module.
     """
 
     def __init__(
-        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: nn.Module, taps: Sequence[str]
+        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: DistillationLoss, taps: Sequence[str]
     ) -> None:
         self.network, self.teacher, self.loss, self.kd_loss = network.train(), teacher, loss, kd_loss
-        whole = getattr(kd_loss, "needs_teacher_output", False)
-        self._student = FeatureTaps(network, taps)
-        self._teacher = teacher.tap(taps, stop_after_last=not whole)
+        self._student_hooks = FeatureHooks(network, taps)
+        stop = not kd_loss.needs_teacher_output
+        self._teacher_hooks = FeatureHooks(teacher.network, taps, stop_after_last=stop)
         named = [(name, p) for name, p in unwrap(network).named_parameters() if p.requires_grad]
         self._parameters = [p for _, p in named]
         self._in_encoder = [name.startswith("encoder.") for name, _ in named]
@@ -87,11 +89,12 @@ class GradientMeter:
 
     def _forward(self, image: torch.Tensor) -> tuple[Any, ...]:
         """What a distillation loss is called with, but for the label."""
-        self._student.enabled = True
-        output = self.network(image)
-        self._student.enabled = False
-        teacher_output = self.teacher(image)
-        return self._student.pop(), self._teacher.pop(), output, teacher_output
+        with self._student_hooks:
+            output = self.network(image)
+        teacher_output = None
+        with self._teacher_hooks:
+            teacher_output = self.teacher(image)
+        return self._student_hooks.pop(), self._teacher_hooks.pop(), output, teacher_output
 
     def _norms(self, loss: torch.Tensor, keep: bool) -> dict[str, float]:
         gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
@@ -102,11 +105,6 @@ class GradientMeter:
             )
         chosen = [s for s, is_inside in zip(squares, self._in_encoder, strict=True) if is_inside]
         return {"encoder": sum(chosen) ** 0.5, "all": sum(squares) ** 0.5}
-
-    def close(self) -> None:
-        """Leave no hook behind."""
-        self._student.remove()
-        self._teacher.remove()
 
 
 def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
@@ -179,7 +177,6 @@ def calibrate(
         meter.fit(islice(_batches(parser, seed_offset=1), fit_steps))
         projections = "fitted"
     norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
-    meter.close()
     weight = float(parser.get_parsed_content("kd_weight"))
     scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
     return {
@@ -199,7 +196,7 @@ def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str
     if checkpoint is None:
         return source
     next_step = "pass --checkpoint with weights of this bundle's student"
-    load_state_dict_strictly(unwrap(network), checkpoint, next_step)
+    load_weights(unwrap(network), checkpoint, next_step)
     saved = read_checkpoint(checkpoint, next_step).get("kd_loss")
     if not own or not isinstance(saved, Mapping) or _shapes(saved) != _shapes(own):
         return source

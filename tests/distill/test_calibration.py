@@ -48,7 +48,6 @@ def test_norms_equal_two_separate_backward_passes(on):
     taps = ["encoder.stages.0", "encoder.stages.1"] if on == "features" else []
     meter = GradientMeter(student, teacher, cross_entropy, kd_loss, taps)
     norms = meter(image, label)
-    meter.close()
     seg = slow_norms(student, cross_entropy(student(image), label))
     with torch.no_grad():
         wanted = teacher.network.encoder(image), teacher.network(image)
@@ -64,7 +63,6 @@ def test_fitting_trains_the_projections_alone():
     before = [p.detach().clone() for p in student.parameters()]
     meter = GradientMeter(student, teacher, cross_entropy, kd_loss, ["encoder.stages.0"])
     meter.fit([(image, label)] * 500)
-    meter.close()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
     # as good as linear least squares
     with torch.no_grad():
@@ -79,7 +77,6 @@ def test_nothing_is_left_behind():
     before = [p.detach().clone() for p in student.parameters()]
     meter = GradientMeter(student, teacher, cross_entropy, FitNetLoss([2], [4]), ["encoder.stages.0"])
     assert meter(image, label) == meter(image, label)
-    meter.close()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
     assert not student.encoder.stages[0]._forward_hooks and not teacher.network.encoder.stages[0]._forward_hooks
 
@@ -105,7 +102,6 @@ def test_unusable_gradients_and_a_network_without_encoder():
     meter = GradientMeter(student, teacher, cross_entropy, FitNetLoss([2], [4]), ["encoder.stages.0"])
     with pytest.raises(UserError, match="gradient is not finite"):
         meter(image * float("inf"), label)
-    meter.close()
     other = GradientMeter(torch.nn.Sequential(student), teacher, cross_entropy, LogitsLoss(), [])
     assert list(other(image, label)) == ["all"]
 
