@@ -18,17 +18,23 @@ class UserError(ValueError):
     Args:
         what: what is wrong, in a few words.
         where: the file, config key, case or module concerned.
-        expected: what should have been there.
-        found: what is there instead.
+        expected: what should have been there; leave it out where ``what`` says it all, as for a duplicate.
+        found: what is there instead; may be left out, too.
         next_step: what the user does now, as a command where there is one.
 
     Example:
         >>> str(UserError("teacher weights are missing", "models/model.pt", "a file", "nothing", "train the teacher"))
         'teacher weights are missing – models/model.pt – expected a file, found nothing – train the teacher'
+        >>> str(UserError("duplicate case 7", "datalist.json", next_step="remove one"))
+        'duplicate case 7 – datalist.json – remove one'
     """
 
-    def __init__(self, what: str, where: object, expected: object, found: object, next_step: str) -> None:
-        super().__init__(f"{what} – {where} – expected {expected}, found {found} – {next_step}")
+    def __init__(
+        self, what: str, where: object, expected: object = "", found: object = "", next_step: str = ""
+    ) -> None:
+        named = (("expected", str(expected)), ("found", str(found)))
+        comparison = ", ".join(f"{name} {value}" for name, value in named if value)
+        super().__init__(" – ".join(part for part in (what, str(where), comparison, next_step) if part))
         self._parts = (what, where, expected, found, next_step)
 
     def __reduce__(self) -> tuple[type[UserError], tuple]:

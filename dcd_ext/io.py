@@ -1,15 +1,17 @@
-"""Files are complete or not there: write to a temporary name, then rename."""
+"""Files are complete or not there: write to a temporary name, then rename. And the SHA-256 of a file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import torch
+from dcd_ext.errors import UserError
 
-__all__ = ["save_checkpoint", "write_atomically", "write_json", "write_text"]
+__all__ = ["make_folder", "save_checkpoint", "sha256", "write_atomically", "write_json", "write_text"]
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
@@ -17,41 +19,62 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> No
 
     Args:
         path: final name; its folder is created.
-        write: writes the whole file at the name it is given.
+        write: writes the whole file at the name it is given, which has the same suffixes.
+
+    Raises:
+        UserError: if the folder cannot be written or is full.
     """
-    path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    # the process id keeps two runs that share a folder apart
-    temporary = f"{path}.{os.getpid()}.part"
+    path = Path(path)
+    # Hidden, so that no search for data finds it. The process id keeps two runs that share a folder apart.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    make_folder(path.parent)
     try:
-        write(temporary)
+        write(str(temporary))
         os.replace(temporary, path)
+    except OSError as error:
+        found, step = error.strerror or type(error).__name__, "choose another folder, or free space and start again"
+        raise UserError("cannot write the file", path, "a writable folder with free space", found, step) from error
     finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create ``folder`` with its parents, unless it exists, and return it.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found = error.strerror or type(error).__name__
+        expected = "a place this user may write to"
+        raise UserError("cannot create the output folder", folder, expected, found, "choose another folder") from error
+    return folder
 
 
 def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
     """``torch.save``, atomically. The checkpoint should hold tensors, numbers and strings only (``weights_only``)."""
+    # torch takes a second to import, and data are prepared without it
+    import torch
+
     write_atomically(path, lambda name: torch.save(checkpoint, name))
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:
     """JSON with an indent of 4 and a final newline, atomically. NaN has no JSON form and is refused."""
-
-    def write(name: str) -> None:
-        with open(name, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=4, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-
-    write_atomically(path, write)
+    write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
     """UTF-8 text, atomically."""
+    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8", newline=""))
 
-    def write(name: str) -> None:
-        with open(name, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
 
-    write_atomically(path, write)
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file as hexadecimal digits, read in pieces, so that a checkpoint need not fit the memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

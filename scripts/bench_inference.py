@@ -30,7 +30,7 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import to_text
+from dcd_ext.tables import to_text
 from dcd_ext.versions import environment
 
 

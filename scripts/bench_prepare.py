@@ -5,7 +5,7 @@ Cases have the published sizes: FLAIR 512×512×29, DWI, ADC and mask 112×112×
 to them under other names, because preparation takes each file as it comes. Run it on an idle machine.
 
 Usage:
-    python scripts/bench_prepare.py --output FOLDER [--cases 200] [--workers N] [--json FILE]
+    python scripts/bench_prepare.py --output FOLDER [--cases 200] [--jobs N] [--json FILE]
 
 Exits with 1 when memory, cores or the restart miss what is promised.
 """
@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from dcd_ext.data.parallel import cores
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
+from dcd_ext.parallel import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, FLAIR_SPACING = (112, 112, 73), (0.4375, 0.4375, 5.0)
@@ -39,7 +39,7 @@ _PERIOD = 0.2
 
 @dataclass
 class Phase:
-    """What one run of ``prepare_data.py`` took.
+    """What one run of ``dcd prepare`` took.
 
     Attributes:
         name: which run.
@@ -70,11 +70,11 @@ class Phase:
             self._cpu[process.pid] = times.user + times.system
         self.peak_bytes = max(self.peak_bytes, resident)
 
-    def close(self, start: float, workers: int, finished: int) -> None:
+    def close(self, start: float, jobs: int, finished: int) -> None:
         """Sum up."""
         self.seconds = time.monotonic() - start
         self.cpu_seconds = sum(self._cpu.values())
-        self.core_share = self.cpu_seconds / self.seconds / workers
+        self.core_share = self.cpu_seconds / self.seconds / jobs
         self.finished = finished
 
     def as_dict(self) -> dict[str, object]:
@@ -100,18 +100,18 @@ def markers(output: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in output.glob("on_flair/*/done.json")}
 
 
-def run(name: str, source: Path, output: Path, workers: int, total: int, kill_at: int | None = None) -> Phase:
-    """Run ``prepare_data.py isles22``, watch it, and kill it once ``kill_at`` cases are finished.
+def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: int | None = None) -> Phase:
+    """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished.
 
     Raises:
         UserError: when it fails by itself.
     """
-    command = [sys.executable, "dcd prepare", "isles22", "--source", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     phase, start = Phase(name), time.monotonic()
     with open(output.parent / "prepare.log", "a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*command, "--workers", str(workers)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*command, "--jobs", str(jobs)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
         main = psutil.Process(process.pid)
         with tqdm(total=total, desc=name, unit="case", dynamic_ncols=True) as bar:
@@ -124,12 +124,12 @@ def run(name: str, source: Path, output: Path, workers: int, total: int, kill_at
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     psutil.wait_procs(children, timeout=30)
-                    phase.close(start, workers, len(markers(output)))
+                    phase.close(start, jobs, len(markers(output)))
                     return phase
                 time.sleep(_PERIOD)
     if process.returncode:
         raise UserError(f"{name} failed", log.name, "exit code 0", process.returncode, "read the log")
-    phase.close(start, workers, len(markers(output)))
+    phase.close(start, jobs, len(markers(output)))
     return phase
 
 
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="new folder for data and results")
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--distinct", type=int, default=10, help="cases that are drawn; the rest are links")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (default: one per core)")
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes (default: one per core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
     args = parser.parse_args(argv)
     source, output = args.output.resolve() / "ISLES-2022", args.output.resolve() / "prepared"
@@ -161,9 +161,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError("the folder is in use", args.output, "a new folder", "data", "name another --output")
         make_source(source, args.cases, args.distinct)
         output.mkdir(parents=True)
-        first = run("first run", source, output, args.workers, args.cases, kill_at=args.cases // 2)
+        first = run("first run", source, output, args.jobs, args.cases, kill_at=args.cases // 2)
         before = markers(output)
-        second = run("restart", source, output, args.workers, args.cases)
+        second = run("restart", source, output, args.jobs, args.cases)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     listed = len(json.loads((output / "datalist.json").read_text("utf-8"))["training"])
     missed = report([first, second], redone, args.cases, listed)
     if args.json:
-        content = {"cases": args.cases, "workers": args.workers, "redone": redone, "listed": listed}
+        content = {"cases": args.cases, "jobs": args.jobs, "redone": redone, "listed": listed}
         write_json({**content, "phases": [first.as_dict(), second.as_dict()], "missed": missed}, args.json)
     shutil.rmtree(source)
     shutil.rmtree(output)

@@ -29,7 +29,6 @@ from monai.engines import SupervisedTrainer
 from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
-from dcd_ext.handlers import GradientClipping
 from dcd_ext.io import write_json
 from dcd_ext.networks import prepare_for_training
 from dcd_ext.versions import environment
@@ -59,22 +58,22 @@ def make_batch(parser: ConfigParser, device: torch.device) -> list[dict[str, tor
 
 def make_trainer(parser: ConfigParser, device: torch.device, teacher: FrozenTeacher | None) -> SupervisedTrainer:
     """A trainer of the student, with distillation if there is a teacher."""
-    network = prepare_for_training(parser.get_parsed_content("network_def", lazy=False))
-    move: Any = network.to  # its type stub lacks memory_format
-    move(device, memory_format=parser.get_parsed_content("memory_format"))
+    network = prepare_for_training(parser.get_parsed_content("network_def", lazy=False), device=device)
     groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
-    handlers: list[Any] = [GradientClipping()]
+    handlers: list[Any] = []
     if teacher is not None:
         kd_loss = parser.get_parsed_content("kd_loss_def", lazy=False).to(device)
         groups.append({"params": list(kd_loss.parameters())})
         handlers.append(DistillationHandler(network, teacher, kd_loss, 0.01, parser.get_parsed_content("taps")))
+    optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    optimizer.register_step_pre_hook(parser.get_parsed_content("train::clip_gradients"))
     return SupervisedTrainer(
         device=device,
         max_epochs=0,
         train_data_loader=make_batch(parser, device),
         network=network,
         loss_function=parser.get_parsed_content("loss"),
-        optimizer=torch.optim.SGD(groups, lr=1e-4, momentum=0.99, nesterov=True, weight_decay=3e-5),
+        optimizer=optimizer,
         train_handlers=handlers,
         amp=device.type == "cuda",
         decollate=False,

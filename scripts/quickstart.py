@@ -19,6 +19,7 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
+from dcd_ext.tables import Table, to_markdown, to_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
@@ -34,13 +35,13 @@ class Runner:
         self.commands: list[str] = []
 
     def __call__(self, step: str, *arguments: str | Path) -> None:
-        """Run ``python <arguments>``.
+        """Run ``python -m <arguments>``.
 
         Raises:
             UserError: if it fails; the end of its log is printed.
         """
-        command = [sys.executable, *map(str, arguments)]
-        shown = " ".join(["python", *(_shown(a) for a in arguments)])
+        command = [sys.executable, "-m", *map(str, arguments)]
+        shown = " ".join(["python -m", *(_shown(a) for a in arguments)]).replace("python -m dcd_ext", "dcd")
         self.commands.append(shown)
         print(f"[{len(self.commands)}] {step}\n    {shown}", flush=True)
         log, start = self.logs / f"{step.replace(' ', '_')}.log", time.perf_counter()
@@ -63,10 +64,10 @@ def _shown(argument: str | Path) -> str:
 
 
 def bundle_command(role: str, run_id: str, *configs: str) -> list[str | Path]:
-    """``-m monai.bundle run`` with config files of a brats24 bundle."""
+    """``monai.bundle run`` with config files of a brats24 bundle."""
     bundle = Path("bundles") / f"brats24_segmentation_{role}"
     files = ",".join(f"'{bundle}/configs/{name}.json'" for name in configs)
-    return ["-m", "monai.bundle", "run", run_id, "--bundle_root", bundle, "--config_file", f"[{files}]"]
+    return ["monai.bundle", "run", run_id, "--bundle_root", bundle, "--config_file", f"[{files}]"]
 
 
 def run_all(output: Path, cases: int) -> Runner:
@@ -77,9 +78,9 @@ def run_all(output: Path, cases: int) -> Runner:
     def places(role: str) -> list[str | Path]:
         return ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
 
-    run("make phantoms", "dcd phantoms", "--output", data, "--cases", str(cases), "--test-cases", "1")
-    run("prepare data", "dcd prepare", "brats24", "--source", data, "--output", prepared)
-    run("check data", "dcd check", prepared / "datalist.json")
+    run("make phantoms", "dcd_ext", "phantoms", "--output", data, "--cases", str(cases), "--test_cases", "1")
+    run("prepare data", "dcd_ext", "prepare", "brats24", "--source", data, "--output", prepared)
+    run("check data", "dcd_ext", "check", prepared)
     for role in ROLES:
         where = places(role)
         if role == "student_dcd":
@@ -94,9 +95,8 @@ def run_all(output: Path, cases: int) -> Runner:
     return run
 
 
-def table(output: Path, seconds: dict[str, float]) -> tuple[list[str], list[list[str]], dict[str, Any]]:
-    """Header, rows and raw numbers of the result table."""
-    metrics = {role: json.loads((output / role / "metrics.json").read_text("utf-8")) for role in ROLES}
+def table(metrics: dict[str, Any], seconds: dict[str, float]) -> Table:
+    """One row per model."""
     classes = metrics["teacher"]["class_names"]
     header = ["model", "parameters", *(f"Dice {c}" for c in classes), "mean Dice", "training s", "s per case"]
     rows = []
@@ -106,20 +106,17 @@ def table(output: Path, seconds: dict[str, float]) -> tuple[list[str], list[list
         dice = ["–" if d is None else f"{d:.3f}" for d in means]
         times = [f"{seconds[f'train {role}']:.0f}", f"{m['seconds_per_case']:.2f}"]
         rows.append([role, f"{m['parameters']:,}", *dice, *times])
-    return header, rows, metrics
+    note = f"Dice on {len(metrics['teacher']['cases'])} held-out phantoms; a few minutes of training, toy widths."
+    return Table("Quickstart on synthetic data", header, rows, note)
 
 
 def report(output: Path, run: Runner) -> None:
     """Print the table and write ``report.md`` and ``report.json``."""
-    header, rows, metrics = table(output, run.seconds)
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in [header, *rows]]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    held_out = len(metrics["teacher"]["cases"])
-    print("\n" + "\n".join(lines) + f"\n\nDice on {held_out} held-out phantoms; a few minutes of training, toy widths.")
+    metrics = {role: json.loads((output / role / "metrics.json").read_text("utf-8")) for role in ROLES}
+    result = table(metrics, run.seconds)
+    print(f"\n{to_text(result)}")
     commands = "\n".join(run.commands)
-    text = "\n".join(["# Quickstart on synthetic data", "", *lines, "", "```", commands, "```", ""])
-    write_text(text, output / "report.md")
+    write_text(f"{to_markdown(result)}\n\n```\n{commands}\n```\n", output / "report.md")
     summary = {role: metrics[role]["summary"] for role in ROLES}
     write_json({"seconds": run.seconds, "commands": run.commands, "summary": summary}, output / "report.json")
 

@@ -5,8 +5,8 @@ SOURCE="$(realpath "${1:?usage: $0 Task04_Hippocampus [OUTPUT]}")"
 cd "$(dirname "$0")/.."
 OUTPUT="${2:-runs}"
 PYTHON="${PYTHON:-.venv/bin/python}"
-"$PYTHON" -m dcd_ext prepare msd --source "$SOURCE" --output "$OUTPUT/prepared/hippocampus"
-"$PYTHON" -m dcd_ext check "$OUTPUT/prepared/hippocampus/datalist.json"
+"$PYTHON" -m dcd_ext prepare hippocampus --source "$SOURCE" --output "$OUTPUT/prepared/hippocampus"
+"$PYTHON" -m dcd_ext check "$OUTPUT/prepared/hippocampus"
 for role in teacher student student_dcd; do
     B="bundles/hippocampus_segmentation_$role"
     "$PYTHON" -m monai.bundle run training --bundle_root "$B" --config_file "$B/configs/train.json" \

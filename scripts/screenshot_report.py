@@ -1,4 +1,4 @@
-"""Pictures of a report at the width of a laptop and of a phone, for documents.
+"""Pictures of a report at the width of a laptop and of a phone, by headless Chromium, for documents.
 
 Usage:
     python scripts/screenshot_report.py report.html --output docs/results/hippocampus_report
@@ -10,14 +10,95 @@ image does not load.
 from __future__ import annotations
 
 import argparse
+import html
+import json
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dcd_ext.errors import show_plainly
-from dcd_ext.report.browser import layout, screenshot
+from dcd_ext.errors import UserError, show_plainly
 
 HEIGHTS = {1280: 2400, 390: 1600}
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox because containers run as root; nothing but the report's own file is opened, and it fetches nothing.
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-quic", "--hide-scrollbars"),
+)
+
+# Wide tables scroll inside their own box (.scroll) and the navigation inside its bar: both are no overflow.
+_PROBE = """
+<script>addEventListener("load", () => {
+  const width = document.documentElement.clientWidth;
+  const inside = e => e.closest(".scroll, nav") !== null;
+  const wide = [...document.body.querySelectorAll("*")].filter(e => !inside(e)
+    && e.getBoundingClientRect().right > width + 1).map(e => e.tagName + ": " + e.textContent.slice(0, 40));
+  const images = [...document.images];
+  const result = {width, content_width: document.documentElement.scrollWidth, wide,
+    images: images.length, broken: images.filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.alt)};
+  const out = document.createElement("pre");
+  out.id = "layout-probe"; out.textContent = JSON.stringify(result); parent.document.body.append(out);
+});</script></body>"""
+
+
+def find_chromium() -> str | None:
+    """The browser's path, or None."""
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+def layout(page: Path, width: int) -> dict[str, Any]:
+    """What the browser says of ``page`` in a window of ``width`` pixels.
+
+    Returns:
+        ``width`` of the window and ``content_width``, in CSS pixels; ``wide``: elements that stick out; number of
+        ``images`` and the alt texts of those ``broken``.
+
+    Raises:
+        UserError: if there is no browser, or it does not render the page.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "page.html"
+        text = html.escape(page.read_text("utf-8").replace("</body>", _PROBE), quote=True)
+        # A window is at least 500 pixels wide, a frame may be as narrow as a phone.
+        frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{text}"></iframe>'
+        copy.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}</body>', "utf-8")
+        dom = _run(copy, width, 900, "--dump-dom")
+    found = re.search(r'<pre id="layout-probe">(.*?)</pre>', dom, re.DOTALL)
+    if found is None:
+        what, step = "the browser did not finish the page", "open it by hand"
+        raise UserError(what, page, "a rendered page", dom[:80], step)
+    return json.loads(html.unescape(found.group(1)))
+
+
+def screenshot(page: Path, width: int, height: int, png: Path) -> None:
+    """Write the top ``height`` pixels of ``page``, ``width`` pixels wide, to ``png``.
+
+    Raises:
+        UserError: if there is no browser, or it writes no picture.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "shot.png"
+        _run(page, width, height, f"--screenshot={made}")
+        if not made.exists():
+            raise UserError("the browser took no picture", page, "a PNG file", "none", "open the page by hand")
+        shutil.move(made, png)
+
+
+def _run(page: Path, width: int, height: int, *flags: str) -> str:
+    browser = find_chromium()
+    if browser is None:
+        raise UserError("no browser", "PATH", " or ".join(_NAMES), "none of them", "install Debian's chromium package")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", *flags]
+        done = subprocess.run(
+            [*command, page.resolve().as_uri()], check=True, capture_output=True, text=True, timeout=120
+        )
+    return done.stdout
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
+from dcd_ext.tables import Table, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
@@ -46,11 +47,11 @@ def pm(value: dict[str, Any], digits: int, scale: float = 1.0) -> str:
     return f"{scale * value['mean']:.{digits}f}{sem}"
 
 
-def result_rows(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Header and one row per run."""
+def result_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Scores in Markdown, one row per run."""
     classes = runs[0]["metrics"]["class_names"]
     header = ["model", "parameters", *(f"Dice {c}" for c in classes), "mean Dice", "HD95 mm", "NSD", "training"]
-    rows = [header]
+    rows = []
     for run in runs:
         summary = run["metrics"]["summary"]
         dice = [pm(summary[c]["dice"], 4) for c in (*classes, "mean")]
@@ -58,48 +59,43 @@ def result_rows(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
         minutes = f"{run['training']['seconds'] / 60:.0f} min"
         row = [run["role"], f"{run['metrics']['parameters']:,}", *dice, pm(mean["hd95_mm"], 2), pm(mean["nsd"], 4)]
         rows.append([*row, minutes])
-    return rows
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return to_markdown(Table("", header, rows))
 
 
 def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) -> str:
     """The page below ``docs/results``."""
     metrics, training = runs[0]["metrics"], runs[0]["training"]
     environment = "\n".join(f"- {k}: {v}" for k, v in training["environment"].items())
-    counts = [["model", "class", "cases scored", "empty", "missed", "false alarm"]]
+    counts = Table("", ["model", "class", "cases scored", "empty", "missed", "false alarm"], [])
     for run in runs:
         for name in metrics["class_names"]:
             entry = run["metrics"]["summary"][name]
             numbers = [entry["dice"]["n"], entry["empty"], entry["missed"], entry["false_alarm"]]
-            counts.append([run["role"], name, *map(str, numbers)])
-    epochs = [["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]]
+            counts.rows.append([run["role"], name, *map(str, numbers)])
+    header = ["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]
+    epochs = Table("", header, [])
     for run in runs:
         seconds = sorted(e["seconds"] for e in run["training"]["epochs"])
         best = max((e["val_mean_dice"] for e in run["training"]["epochs"] if "val_mean_dice" in e), default=None)
         per_case = f"{run['metrics']['seconds_per_case']:.2f}"
         row = [run["role"], str(len(seconds)), f"{seconds[len(seconds) // 2]:.1f}", f"{best:.4f}" if best else "–"]
-        epochs.append([*row, per_case])
+        epochs.rows.append([*row, per_case])
     return f"""# Results: {task}, fold {metrics["fold"]}
 
 {len(metrics["cases"])} held-out cases, scored against their label files; mean ± standard error over cases. NSD at
 {metrics["nsd_tolerance_mm"]:g} mm. Empty masks: {metrics["empty_rule"]}.
 
-{markdown(result_rows(runs))}
+{result_table(runs)}
 
 {note}
 
 ## Counts
 
-{markdown(counts)}
+{to_markdown(counts)}
 
 ## Training
 
-{markdown(epochs)}
+{to_markdown(epochs)}
 
 ## Commands
 
@@ -113,6 +109,17 @@ def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) ->
 
 This page is written by `scripts/write_results.py` from `metrics.json` and `training.json` of the runs.
 """
+
+
+def eval_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle's metadata and README say of its weights: Dice per class, mean and standard error over cases."""
+    dice = {name: entry["dice"] for name, entry in metrics["summary"].items()}
+    return {
+        "fold": metrics["fold"],
+        "cases": len(metrics["cases"]),
+        "dice": {name: round(value["mean"], 4) for name, value in dice.items()},
+        "dice_sem": {name: round(value["sem"], 4) for name, value in dice.items()},
+    }
 
 
 def update_readme(task: str, table: str) -> None:
@@ -140,11 +147,10 @@ def main(argv: list[str] | None = None) -> int:
         text = page(args.task, runs, commands.read_text("utf-8"), args.note)
         target = ROOT / "docs" / "results" / f"{args.task}.md"
         write_text(text, target)
-        update_readme(args.task, markdown(result_rows(runs)))
+        update_readme(args.task, result_table(runs))
         for run in runs:
-            scores = {k: v["dice"]["mean"] for k, v in run["metrics"]["summary"].items()}
             path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
-            write_json({"fold": run["metrics"]["fold"], "dice": scores}, path)
+            write_json(eval_metrics(run["metrics"]), path)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

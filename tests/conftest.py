@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from torch import nn
 
-from dcd_ext.commands import phantoms
-from dcd_ext.commands import prepare as prepare_data
+from dcd_ext.commands.main import main as dcd
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
@@ -26,7 +25,7 @@ ROLES = ("teacher", "student", "student_dcd")
 # a little larger than a patch: few windows, and still more than one
 PHANTOMS = {
     "brats24": ["--shape", "40", "40", "36"],
-    "isles22": ["--shape", "26", "26", "26", "--flair-spacing", "1.5", "1.5", "6"],
+    "isles22": ["--shape", "26", "26", "26", "--flair_spacing", "1.5", "1.5", "6"],
     "hippocampus": ["--shape", "24", "30", "24"],
 }
 LAYOUTS = {"brats24": "brats24", "hippocampus": "msd", "isles22": "isles22"}
@@ -59,10 +58,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if task not in made:
             root = tmp_path_factory.mktemp(task)
             source, output = root / "source data", root / "prepared"
-            arguments = ["--output", str(source), "--cases", "6", "--test-cases", "1", "--layout", LAYOUTS[task]]
-            assert phantoms.main([*arguments, *PHANTOMS[task], "--workers", "1"]) == 0
-            name = "msd" if task == "hippocampus" else task
-            assert prepare_data.main([name, "--source", str(source), "--output", str(output)]) == 0
+            arguments = ["--output", str(source), "--cases", "6", "--test_cases", "1", "--layout", LAYOUTS[task]]
+            assert dcd(["phantoms", *arguments, *PHANTOMS[task], "--jobs", "1"]) == 0
+            assert dcd(["prepare", task, "--source", str(source), "--output", str(output)]) == 0
             made[task] = output
         return made[task]
 
@@ -106,6 +104,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
+def clip_gradients(max_norm: float = 12.0) -> Callable[..., None]:
+    """The optimizer's pre-hook of the shipped configs."""
+    config = read_json(BUNDLES / "hippocampus_segmentation_student" / "configs" / "train.json")["train"]
+    parser = ConfigParser({"train": {"max_grad_norm": max_norm, "clip_gradients": config["clip_gradients"]}})
+    return parser.get_parsed_content("train::clip_gradients")
+
+
 class ToyEncoder(nn.Module):
     """Two stages; the second halves the grid."""
 
@@ -145,6 +150,9 @@ def make_trainer():
         data = [{"image": x, "label": (x > 0.7).float()} for x in images]
         network = network or ToyNet()
         optimizer = torch.optim.SGD(parameters or network.parameters(), lr=kwargs.pop("lr", 0.01))
+        max_norm = kwargs.pop("max_norm", None)
+        if max_norm is not None:
+            optimizer.register_step_pre_hook(clip_gradients(max_norm))
         return SupervisedTrainer(
             device="cpu",
             max_epochs=kwargs.pop("max_epochs", 2),

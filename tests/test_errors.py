@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 
@@ -12,6 +13,23 @@ def test_message_has_the_contracts_shape():
         "weights not found – models/model.pt – expected a checkpoint, found no such file – train first"
     )
     assert isinstance(error, ValueError)
+
+
+def test_a_duplicate_needs_no_comparison():
+    assert str(UserError("duplicate case 7", "datalist.json", next_step="remove one")) == (
+        "duplicate case 7 – datalist.json – remove one"
+    )
+    assert str(UserError("damaged", "a.pt", found="half a file", next_step="copy it")) == (
+        "damaged – a.pt – found half a file – copy it"
+    )
+    assert str(UserError("wrong number", "key", 0, None, "change it")) == (
+        "wrong number – key – expected 0, found None – change it"
+    )
+
+
+def test_worker_processes_can_send_it():
+    error = UserError("duplicate case 7", "datalist.json", next_step="remove one")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 PROGRAM = """

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import torch
+from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 from monai.metrics import compute_dice
 from torch.nn.functional import one_hot
@@ -53,9 +54,9 @@ def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, sha
         cases = json.loads((dataset_dir / "datalist.json").read_text("utf-8"))["training"]
     except (OSError, ValueError, KeyError) as e:
         raise UserError("no data list", dataset_dir, "datalist.json", e, "run dcd prepare") from e
-    parser = bundle.parser()
-    parser.update({"transform_keys": ["image", "label"], "interpolation": ["bilinear", "nearest"]})
-    preprocessing = parser.get_parsed_content("preprocessing")
+    parser = ConfigParser()
+    parser.read_config(str(bundle.root / "configs" / "train.json"))  # its preprocessing takes the label along
+    preprocessing = parser.get_parsed_content("validate::preprocessing")
     loaded = []
     for case in [c for c in cases if c["fold"] == 0][:count]:
         files = case["image"] if isinstance(case["image"], list) else [case["image"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from dcd_ext.report.tables import Table, to_markdown
+from dcd_ext.tables import Table, to_markdown
 
 __all__ = ["inference_page", "inference_table"]
 

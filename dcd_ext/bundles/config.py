@@ -1,4 +1,4 @@
-"""Refuse unknown config keys: MONAI accepts a mistyped one in silence and then does not do what it says."""
+"""What a bundle's training and evaluation do before anything else: plain errors, known config keys, checked data."""
 
 from __future__ import annotations
 
@@ -11,45 +11,84 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
-from dcd_ext.errors import UserError
+from dcd_ext.data import require_checked
+from dcd_ext.data.cases import DATALIST_FILE
+from dcd_ext.errors import UserError, show_plainly
 
-__all__ = ["check_keys", "unknown_keys"]
+__all__ = ["check_keys", "prepare_run", "unknown_keys"]
 
+# options that a run may have and no shipped config sets
+_OPTIONS = {"allow_unchecked", "extra_keys"}
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
 
 
-def check_keys(bundle_root: str, extra_keys: tuple[str, ...] | list[str] = ()) -> None:
-    """Compare the running config with the files shipped in ``<bundle_root>/configs``.
+def prepare_run(bundle_root: str, dataset_dir: str) -> None:
+    """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
-    Call it in ``initialize``. Every top-level key and every key of a group without ``_target_`` (``train``,
-    ``validate``) has to occur in one of the shipped files; arguments of a class are checked by the class itself.
+    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence and does
+    not do what it says: :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose
+    ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given; one without ``datalist.json`` is
+    left to whoever sets the data themselves, such as MONAI Label.
 
     Args:
         bundle_root: folder of the bundle.
-        extra_keys: further keys the user means to set, as written on the command line.
+        dataset_dir: folder of ``datalist.json``.
 
     Raises:
-        UserError: on the first unknown key, with the nearest known one.
+        UserError: for an unknown key or a data set that failed its check.
     """
-    folder = Path(bundle_root) / "configs"
+    show_plainly()
+    workflow = _running_workflow()
+    config: Any = workflow.parser.config
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
-    files = sorted(folder.rglob("*.json")) or sorted(_running_folder().rglob("*.json"))
+    folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
+    check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
+    if (Path(dataset_dir) / DATALIST_FILE).is_file():
+        require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
+
+
+def _running_workflow() -> ConfigWorkflow:
+    """The workflow that is evaluating the expression this was called from.
+
+    ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow nor
+    the merged config (``@`` names resolved entries only), so the call stack is the one place where it can be found.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    raise RuntimeError("prepare_run has to be called from a '$' expression of a running bundle config")
+
+
+def check_keys(config: Mapping[str, Any], folder: Path) -> None:
+    """Compare a config with the files shipped in a bundle's ``configs``.
+
+    Every top-level key and every key of a group without ``_target_`` (``train``, ``validate``) has to occur in one of
+    the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself.
+
+    Args:
+        config: the merged config.
+        folder: ``configs`` of the bundle.
+
+    Raises:
+        UserError: for the first unknown key, with the nearest known one; if there are no files.
+    """
+    files = [file for file in sorted(folder.rglob("*.json")) if file.name != "metadata.json"]
     if not files:
-        raise UserError(
-            "no bundle", bundle_root, "a folder with configs/metadata.json", "none", "pass --bundle_root <bundle>"
-        )
-    known: dict[str, set[str]] = {}
+        raise UserError("no bundle", folder, "configs/train.json", "none", "pass --bundle_root <bundle>")
+    known: dict[str, set[str]] = {"": _MONAI_KEYS | _OPTIONS}
     for file in files:
-        if file.name != "metadata.json":
-            for group, keys in _groups(ConfigParser.load_config_file(file)):
-                known.setdefault(group, set()).update(keys)
-    known[""] |= _MONAI_KEYS
-    running: Any = _running_parser().config
-    for name in unknown_keys(running, known):
-        if name not in extra_keys and name.replace("::", "#") not in extra_keys:
-            close = difflib.get_close_matches(name, _names(known), n=1)
+        for group, keys in _groups(ConfigParser.load_config_file(file)):
+            known.setdefault(group, set()).update(keys)
+    meant = {key.replace("#", "::") for key in config.get("extra_keys", ())}
+    for name in unknown_keys(config, known):
+        if name not in meant:
+            names = [f"{group}::{key}" if group else key for group, keys in known.items() for key in keys]
+            close = difflib.get_close_matches(name, names, n=1)
             raise UserError(
                 "unknown config key",
                 "command line or config file",
@@ -73,7 +112,7 @@ def _groups(config: Mapping, name: str = "") -> Iterator[tuple[str, set[str]]]:
     """Each group of keys with its id: the top level and nested dictionaries that are not a class."""
     keys: set[str] = set()
     for key, value in config.items():
-        # an overlay writes "train#trainer#amp" and "+train#handlers"
+        # an overlay writes "train::trainer::amp" and "+train::handlers"; MONAI also takes "#" for "::"
         first, *rest = key.lstrip("+").replace("#", "::").split("::")
         keys.add(first)
         if rest and not name:
@@ -81,33 +120,3 @@ def _groups(config: Mapping, name: str = "") -> Iterator[tuple[str, set[str]]]:
         if isinstance(value, Mapping) and "_target_" not in value and not name and first != "_meta_":
             yield from _groups(value, first)
     yield name, keys
-
-
-def _names(known: Mapping[str, set[str]]) -> list[str]:
-    return [f"{group}::{key}" if group else key for group, keys in known.items() for key in keys]
-
-
-def _running_parser() -> ConfigParser:
-    """The parser that is evaluating the expression this was called from.
-
-    MONAI gives expressions no access to the merged config, and ``python -m monai.bundle run`` allows no workflow
-    class of ours, so the call stack is the only place left to find it.
-    """
-    for owner in _callers():
-        if isinstance(owner, ConfigParser):
-            return owner
-    raise RuntimeError("check_keys has to be called from a '$' expression of a bundle config")
-
-
-def _running_folder() -> Path:
-    """Folder of the config file that is being evaluated; one that does not exist outside of a workflow."""
-    workflows = (owner for owner in _callers() if isinstance(owner, ConfigWorkflow))
-    return next((Path(w.config_root_path) for w in workflows), Path("no config"))
-
-
-def _callers() -> Iterator[Any]:
-    """Every ``self`` on the call stack, innermost first."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        yield frame.f_locals.get("self")
-        frame = frame.f_back

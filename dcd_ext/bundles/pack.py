@@ -17,9 +17,8 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.large_files import check_address, move_out
 from dcd_ext.bundles.sums import file_sha256, write_sums, write_zip
 from dcd_ext.bundles.torchscript import export_torchscript
-from dcd_ext.data.files import make_folder
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json, write_text
+from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.weights import read_checkpoint
 

@@ -1,70 +1,44 @@
-"""Check a task file of ``bundle_src/tasks`` before bundles are built: one mistyped number costs a training."""
+"""Check a task file before bundles are built: one mistyped number costs a training."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
+
 from dcd_ext.errors import UserError
 
 __all__ = ["check_task_file"]
 
-_KEYS = {
-    "common": (
-        "in_channels",
-        "num_classes",
-        "features",
-        "n_blocks",
-        "strides",
-        "patch_size",
-        "pixdim",
-        "reduction_factor",
-        "min_features",
-    ),
-    "fragments": (),
-    "train": ("mirror_axes", "rotate_range", "class_names", "nsd_tolerance_mm"),
-    "distillation": ("kd_weight", "start", "ramp", "teacher_ckpt"),
-    "metadata": (
-        "title",
-        "data_source",
-        "data_type",
-        "image_classes",
-        "label_classes",
-        "inputs",
-        "outputs",
-        "references",
-    ),
-    "readme": ("task_title", "task_name", "data", "data_license", "prepare"),
-}
+_SCHEMA = json.loads(Path(__file__).with_name("task_schema.json").read_text("utf-8"))
 _HELP = "see docs/add_a_task.md"
 
 
 def check_task_file(task: Mapping[str, Any], path: Path) -> None:
-    """Every entry is there, and entries that say the same thing twice agree.
+    """Every entry is there and of its kind, and entries that say the same thing twice agree.
 
     Args:
         task: the parsed file.
         path: named in errors.
 
     Raises:
-        UserError: on the first missing or contradictory entry.
+        UserError: on a missing, mistyped or contradictory entry.
     """
-    for section, keys in _KEYS.items():
-        entries = task.get(section)
-        if not isinstance(entries, Mapping):
-            raise UserError("incomplete task", path, f"a section '{section}'", "none", _HELP)
-        for key in keys:
-            if key not in entries:
-                raise UserError("incomplete task", path, f"'{key}' in section '{section}'", "none", _HELP)
+    error = best_match(Draft202012Validator(_SCHEMA).iter_errors(task))
+    if error is not None:
+        raise _unusable(error, path)
     common, about = task["common"], task["metadata"]
     stages = len(common["strides"])
     _agree(path, "features", stages, len(common["features"]), "one per entry of 'strides'")
     _agree(path, "n_blocks", stages, len(common["n_blocks"]), "one per entry of 'strides'")
     _agree(path, "inputs", common["in_channels"], len(about["inputs"]), "'in_channels' names")
     _agree(path, "outputs", common["num_classes"], len(about["outputs"]), "'num_classes' names")
-    _agree(path, "class_names", about["outputs"][1:], task["train"]["class_names"], "'outputs' without background")
+    _agree(path, "class_names", about["outputs"][1:], task["evaluate"]["class_names"], "'outputs' without background")
     for key in ("patch_size", "pixdim"):
         _agree(path, key, 3, len(common[key]), "one number per axis x, y, z")
     for axis, side in enumerate(common["patch_size"]):
@@ -77,6 +51,18 @@ def check_task_file(task: Mapping[str, Any], path: Path) -> None:
                 side,
                 f"choose {max(1, round(side / factor)) * factor}, or fewer strides of 2",
             )
+
+
+def _unusable(error: ValidationError, path: Path) -> UserError:
+    """What the schema finds, in our words."""
+    where = list(error.absolute_path)
+    if error.validator == "required":
+        key = next(name for name in error.validator_value if name not in error.instance)
+        expected = f"'{key}' in section '{where[0]}'" if where else f"a section '{key}'"
+        return UserError("incomplete task", path, expected, "none", _HELP)
+    expected = f"{error.validator} {json.dumps(error.validator_value)}"
+    name = " ".join(map(str, where)) or "the file"
+    return UserError(f"unusable entry: {name}", path, expected, repr(error.instance)[:80], _HELP)
 
 
 def _agree(path: Path, key: str, expected: object, found: object, meaning: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
@@ -12,7 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.errors import UserError
 
-__all__ = ["config_files", "open_bundle", "read_options"]
+__all__ = ["config_files", "known_methods", "method_files", "open_bundle", "read_options"]
 
 
 def config_files(text: str, bundle_root: str) -> list[str]:
@@ -39,6 +40,31 @@ def _find(name: str, bundle_root: str) -> str:
     raise UserError("config file not found", name, f"a file, also below {bundle_root}", "none", "correct --config_file")
 
 
+def known_methods(bundle_root: str) -> list[str]:
+    """Names of the methods a ``student_dcd`` bundle ships."""
+    return ["dcd", *sorted(p.stem for p in (Path(bundle_root) / "configs" / "methods").glob("*.json"))]
+
+
+def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Config files per method; ``["all"]`` stands for every one.
+
+    Args:
+        bundle_root: folder of the bundle.
+        names: methods.
+        train: the files that come before the method's; None: ``configs/train.json``.
+
+    Raises:
+        UserError: for an unknown method.
+    """
+    configs, known = Path(bundle_root) / "configs", known_methods(bundle_root)
+    names = known if list(names) == ["all"] else names
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError("unknown method", "--methods", ", ".join(known), unknown[0], "correct the spelling")
+    files = list(train or [str(configs / "train.json")])
+    return {n: files if n == "dcd" else [*files, str(configs / "methods" / f"{n}.json")] for n in names}
+
+
 def read_options(arguments: Sequence[str]) -> dict[str, Any]:
     """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them.
 
@@ -46,8 +72,8 @@ def read_options(arguments: Sequence[str]) -> dict[str, Any]:
         UserError: for a word that belongs to no option.
 
     Example:
-        >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--use_ema", "False"])
-        {'kd_weight': 0.1, 'taps': ['encoder.stages.0'], 'use_ema': False}
+        >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])
+        {'kd_weight': 0.1, 'taps': ['encoder.stages.0'], 'resume': True}
     """
     options: dict[str, Any] = {}
     words = iter(arguments)

@@ -1,1 +1,1 @@
-"""The commands of ``dcd``, one file each."""
+"""The commands of ``dcd``, one file each; ``main.py`` says what such a file holds."""

@@ -1,30 +1,32 @@
-#!/usr/bin/env python3
-"""Propose distillation weights that pull equally hard: kd_weight · |grad KD| / |grad seg| = a target ratio.
+"""Propose distillation weights calibrated to equal gradient norms: kd_weight · |grad KD| / |grad seg| = a target ratio.
 
 Gradients of both losses are measured on augmented training batches with the student's weights from the middle of a
-run. Any other option of the bundle's training, such as --teacher_ckpt FILE, may be added.
+run.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.bundles.method_runs import method_files
-from dcd_ext.bundles.tools import config_files, read_options
+from tqdm import tqdm
+
+from dcd_ext.bundles.tools import config_files, method_files, open_bundle, read_options
+from dcd_ext.commands.common import add_config_entries
 from dcd_ext.distill.calibration import SCOPES, calibrate
-from dcd_ext.errors import UserError, user_error
+from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
-from dcd_ext.report.tables import Table, to_text
+from dcd_ext.tables import Table, to_text
 
-_RECORDED = ("bundle_root", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")
+EXAMPLE = "dcd calibrate bundles/brats24_segmentation_student_dcd --dataset_dir prepared/brats24 --methods all"
+_RECORDED = ("bundle", "dataset_dir", "checkpoint", "batches", "target_ratio", "fit_steps", "scope")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle_root", required=True, help="folder of a student_dcd bundle")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    add_config_entries(parser)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a student_dcd bundle")
     parser.add_argument("--config_file", default="train.json", help="file or ['file','file'] (default train.json)")
     parser.add_argument(
         "--methods", nargs="+", metavar="NAME", help="names in configs/methods, dcd, or all: one row each"
@@ -36,23 +38,45 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit_steps", type=int, default=30, help="steps to train untrained projections (default 30)")
     parser.add_argument("--scope", choices=SCOPES, default="encoder", help="parameters to look at (default encoder)")
     parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")
-    return parser
 
 
-def methods(options: argparse.Namespace) -> dict[str, list[str]]:
+def run(options: argparse.Namespace) -> int:
+    """Measure every method, print the table, write the file that ``dcd methods --calibration`` reads."""
+    override = {**read_options(options.config_entries), "dataset_dir": options.dataset_dir}
+    numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
+    results: dict[str, dict[str, Any]] = {}
+    bar = tqdm(_methods(options).items(), unit="method", disable=None)
+    for name, files in bar:
+        bar.set_description(name)
+        # a few batches do not repay filling the cache
+        parser = open_bundle(options.bundle, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
+        results[name] = {"config_file": files, **calibrate(parser, *numbers)}
+        if options.scope not in results[name]:
+            where = f"network_def of {files[0]}"
+            raise UserError("student has no encoder", where, "a module 'encoder'", "none", "pass --scope all")
+    chosen = {k: getattr(options, k) for k in _RECORDED}
+    content = {"format": "dcd-calibration-1", **chosen, "options": options.config_entries, "methods": results}
+    write_json(content, options.output)
+    print(to_text(_table(results, options)))
+    weight = results[name][options.scope]["proposed_weight"]
+    print(f"{options.output}; train {name} with --kd_weight {weight:.3g}")
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> dict[str, list[str]]:
     """Config files per method.
 
     Raises:
         UserError: for a missing file or an unknown method.
     """
-    files = config_files(options.config_file, options.bundle_root)
+    files = config_files(options.config_file, options.bundle)
     if options.methods:
-        return method_files(options.bundle_root, options.methods, files)
+        return method_files(options.bundle, options.methods, files)
     last = Path(files[-1])
     return {last.stem if last.parent.name == "methods" else "dcd": files}
 
 
-def table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
+def _table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
     """One row per method."""
     header = ["method", "|grad seg|", "|grad KD|", "ratio at weight 1", "from", "to", "kd_weight now", "its ratio"]
     rows = []
@@ -68,39 +92,3 @@ def table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Ta
         rows,
         f"Weights: {options.checkpoint or 'initial; pass --checkpoint of a half-trained student for better numbers'}.",
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
-
-    Returns:
-        0, or 1 after an error that was printed as one line.
-    """
-    options, rest = _parser().parse_known_args(arguments)
-    results: dict[str, dict[str, Any]] = {}
-    try:
-        override = {**read_options(rest), "dataset_dir": options.dataset_dir}
-        numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
-        for name, files in methods(options).items():
-            results[name] = {"config_file": files, **calibrate(options.bundle_root, files, *numbers, **override)}
-            if options.scope not in results[name]:
-                where = f"network_def of {files[0]}"
-                raise UserError("student has no encoder", where, "a module 'encoder'", "none", "pass --scope all")
-    except Exception as error:
-        if (cause := user_error(error)) is None:
-            raise
-        print(f"error: {cause}", file=sys.stderr)
-        return 1
-    chosen = {k: getattr(options, k) for k in _RECORDED}
-    write_json({"format": "dcd-calibration-1", **chosen, "options": rest, "methods": results}, options.output)
-    print(to_text(table(results, options)))
-    weight = results[name][options.scope]["proposed_weight"]
-    print(f"{options.output}; train {name} with --kd_weight {weight:.3g}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

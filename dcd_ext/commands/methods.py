@@ -1,67 +1,100 @@
-#!/usr/bin/env python3
 """Train and evaluate one student per distillation method on equal terms, each by the bundle's own commands.
 
-Any option of the bundle's training may be added, such as --max_epochs N or --fold K; it holds for all methods.
+Started again, it goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.bundles.method_runs import method_files, proposed_weights, run_method, summary_table
-from dcd_ext.bundles.tools import read_options
+from dcd_ext.bundles.runs import Run, run_all
+from dcd_ext.bundles.tools import method_files, read_options
+from dcd_ext.commands.common import add_config_entries, add_jobs, raise_failures
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.tables import to_markdown, to_text
+from dcd_ext.tables import Table, to_markdown, to_text
+
+EXAMPLE = "dcd methods bundles/brats24_segmentation_student_dcd --dataset_dir prepared/brats24 --output runs/methods"
+_HEADER = ["method", "epochs", "s per epoch", "kd_weight", "KD loss", "seg. loss", "best validation Dice", "mean Dice"]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle_root", required=True, help="folder of a student_dcd bundle")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    add_config_entries(parser)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a student_dcd bundle")
     parser.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help="default: all that it ships")
     parser.add_argument("--dataset_dir", required=True, help="prepared data")
     parser.add_argument("--calibration", help="file of dcd calibrate: use the weights it proposes")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"), help="default runs/methods")
-    parser.add_argument("--no-evaluation", action="store_true", help="train only")
-    return parser
+    parser.add_argument("--no_evaluation", action="store_true", help="train only")
+    add_jobs(parser, default=1)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def run(options: argparse.Namespace) -> int:
+    """Train and evaluate below ``--output``, a folder per method; print and write a summary.
 
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
-
-    Returns:
-        0, or 1 after an error that was printed as one line.
+    Raises:
+        UserError: if a method failed; the others are in the summary all the same.
     """
-    options, rest = _parser().parse_known_args(arguments)
-    records: dict[str, Any] = {}
-    try:
-        common = {**read_options(rest), "dataset_dir": options.dataset_dir}
-        files = method_files(options.bundle_root, options.methods)
-        weights = proposed_weights(options.calibration, list(files)) if options.calibration else {}
-        for name, configs in files.items():
-            print(f"{name}: {options.output / name}", flush=True)
-            settings = {**common, **({"kd_weight": weights[name]} if weights else {})}
-            evaluate = not options.no_evaluation
-            records[name] = run_method(name, options.bundle_root, configs, options.output, settings, evaluate)
-            write_json(
-                {"format": "dcd-methods-1", "options": rest, "methods": records}, options.output / "methods.json"
-            )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    table = summary_table(records)
-    write_text(to_markdown(table) + "\n", options.output / "methods.md")
-    print(to_text(table))
+    files = method_files(options.bundle, options.methods)
+    weights = proposed_weights(options.calibration, list(files)) if options.calibration else {}
+    common = {**read_options(options.config_entries), "dataset_dir": options.dataset_dir}
+    scores = {} if options.no_evaluation else {"validation": ""}
+    runs = {}
+    for name, configs in files.items():
+        settings = {**common, **({"kd_weight": weights[name]} if weights else {})}
+        runs[name] = Run(options.output / name, options.bundle, configs, settings, scores)
+    errors = run_all(list(runs.values()), options.jobs)
+    records = {name: _record(r.folder) for name, r in runs.items() if r.folder not in errors}
+    if records:
+        content = {"format": "dcd-methods-1", "options": options.config_entries, "methods": records}
+        write_json(content, options.output / "methods.json")
+        write_text(to_markdown(summary_table(records)) + "\n", options.output / "methods.md")
+        print(to_text(summary_table(records)))
+    raise_failures(errors, len(runs))
     if not options.no_evaluation:
-        print(f"compare case by case: dcd compare {' '.join(str(options.output / n) for n in records)}")
+        print(f"compare case by case: dcd compare {' '.join(str(r.folder) for r in runs.values())}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def proposed_weights(path: str, names: Sequence[str]) -> dict[str, float]:
+    """``kd_weight`` per method from what ``dcd calibrate`` wrote.
+
+    Raises:
+        UserError: if the file is something else or lacks a method.
+    """
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+        return {n: float(content["methods"][n][content["scope"]]["proposed_weight"]) for n in names}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        found = f"{type(e).__name__}: {e}"
+        step = "run dcd calibrate for these methods"
+        raise UserError("no proposed weights", path, f"calibration of {', '.join(names)}", found, step) from e
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Content of ``training.json``, with ``mean_dice`` if evaluated."""
+    record: dict[str, Any] = json.loads((folder / "training.json").read_text("utf-8"))
+    if (folder / "metrics.json").exists():
+        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+        record["mean_dice"] = metrics["summary"]["mean"]["dice"]["mean"]
+    return record
+
+
+def summary_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row per method."""
+    rows = []
+    for name, record in records.items():
+        epochs = record["epochs"]
+        last = epochs[-1]
+        dice = [e["val_mean_dice"] for e in epochs if e.get("val_mean_dice") is not None]
+        numbers = [last.get("kd_weight"), last.get("kd_loss"), last.get("seg_loss", last.get("loss"))]
+        cells = ["–" if x is None else f"{x:.3g}" for x in numbers]
+        scores = [max(dice, default=None), record.get("mean_dice")]
+        cells += ["–" if x is None else f"{x:.4f}" for x in scores]
+        rows.append([name, str(len(epochs)), f"{record['seconds'] / len(epochs):.1f}", *cells])
+    return Table("Distillation methods", _HEADER, rows, "Weight and losses of the last epoch, the KD loss unweighted.")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Verify a bundle, folder or zip, packed or not: prints one line per check, exits with 1 if one fails."""
 
 from __future__ import annotations
@@ -12,25 +11,20 @@ from dcd_ext.bundles.checks import FAILED
 from dcd_ext.bundles.verify import verify
 from dcd_ext.errors import UserError
 
+EXAMPLE = "dcd verify dist/hippocampus_segmentation_student_v0.1.0.zip"
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
 
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
-
-    Returns:
-        0, or 1 if a check fails or the bundle is damaged.
-    """
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
     parser.add_argument("--dataset_dir", type=Path, help="prepared data of the task: run the README's commands, too")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check; 1 if a check fails or a bundle is damaged."""
     data, failed = options.dataset_dir, 0
     if data and not (data / "datalist.json").is_file():
-        error = UserError("no prepared data", data, "datalist.json", "none", "run dcd prepare")
-        print(error, file=sys.stderr)
-        return 1
+        raise UserError("no prepared data", data, "datalist.json", "none", "run dcd prepare")
     logging.disable(logging.WARNING)
     try:
         for path in options.bundles:
@@ -40,13 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
                     print(f"  {result.status:8} {result.check:12} {result.detail}")
                     failed += result.status == FAILED
             except UserError as error:  # the next one may be whole
-                print(error, file=sys.stderr)
+                print(f"error: {error}", file=sys.stderr)
                 failed += 1
     finally:
         logging.disable(logging.NOTSET)
     print(f"{failed} check(s) failed" if failed else "verified")
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
+from ignite import distributed as idist
 
+from dcd_ext.data.cases import DATALIST_FILE, read_datalist
+from dcd_ext.data.check_report import CHECK_FILE, read_check
 from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
-from dcd_ext.data.verdict import CHECK_FILE, DATALIST_FILE, datalist_sha256
 from dcd_ext.errors import UserError
 
 __all__ = ["cached_bytes", "choose_cache_rate"]
@@ -37,7 +36,7 @@ def choose_cache_rate(
     """The ``cache_rate`` with which the cache fits the memory this process may use; logs what was chosen and why.
 
     Three cases, spread over the list, are loaded and transformed, because resampling and cropping change a case's
-    size several times over. Where ``check_data.py`` has counted the voxels of the whole set, the sample only says how
+    size several times over. Where ``dcd check`` has counted the voxels of the whole set, the sample only says how
     much larger or smaller a case becomes, so that an unusually large case in it does no harm. In a distributed run
     every process holds a cache of its own, and all take the same rate.
 
@@ -53,7 +52,10 @@ def choose_cache_rate(
     if not cases:
         return 0.0
     needed, how = _estimate(cases, transform, Path(dataset_dir))
-    available, processes = _memory_of_all()
+    # also a barrier: no process fills its cache while another still measures
+    of_all: Any = idist.all_gather(available_memory())
+    available = min(of_all)
+    processes = idist.get_nproc_per_node()
     allowed = share * available / processes
     rate = 1.0 if needed <= allowed else math.floor(100 * allowed / needed) / 100
     logger.info(
@@ -94,7 +96,7 @@ def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple
 
 
 def _stored_bytes(case: Case) -> int:
-    """Bytes of a case as ``check_data.py`` counts them: every voxel of every file as float32."""
+    """Bytes of a case as ``dcd check`` counts them: every voxel of every file as float32."""
     images = case["image"] if isinstance(case["image"], list | tuple) else [case["image"]]
     labels = [case["label"]] if "label" in case else []
     return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*images, *labels))
@@ -103,21 +105,6 @@ def _stored_bytes(case: Case) -> int:
 def _checked_mean(folder: Path) -> float | None:
     """Mean bytes per training case according to ``check.json``; None where it is absent or of another data list."""
     try:
-        verdict = json.loads((folder / CHECK_FILE).read_text(encoding="utf-8"))
-        if verdict["datalist_sha256"] != datalist_sha256(folder / DATALIST_FILE):
-            return None
-        entries = json.loads((folder / DATALIST_FILE).read_text(encoding="utf-8"))["training"]
-        return int(verdict["cache_bytes"]) / len(entries) or None
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, UserError):
+        return read_check(folder)["cache_bytes"] / len(read_datalist(folder / DATALIST_FILE)["training"]) or None
+    except (UserError, ZeroDivisionError):
         return None
-
-
-def _memory_of_all() -> tuple[int, int]:
-    """Least available memory that a process of this run sees, and the number of processes that share it."""
-    available = available_memory()
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return available, 1
-    seen: list[Any] = [None] * distributed.get_world_size()
-    # also a barrier: no process fills its cache while another still measures
-    distributed.all_gather_object(seen, available)
-    return min(seen), int(os.environ.get("LOCAL_WORLD_SIZE", len(seen)))

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from pathlib import Path
 from typing import Any
-
-from monai.data import load_decathlon_datalist
 
 from dcd_ext.errors import UserError
 
-__all__ = ["load_cases"]
+__all__ = ["DATALIST_FILE", "load_cases", "read_datalist"]
 
+DATALIST_FILE = "datalist.json"
 logger = logging.getLogger(__name__)
+
+
+def read_datalist(path: Path) -> dict[str, Any]:
+    """The content of a data list; ``training`` and ``test`` are lists of dictionaries, ``folds`` is a number.
+
+    Raises:
+        UserError: when it is missing, not JSON, or not a data list.
+    """
+    again = f"write it with dcd prepare <task> --source <data> --output {path.parent}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = "no data list" if isinstance(error, FileNotFoundError) else "unreadable data list"
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(what, path, "a file written by dcd prepare", found, again) from error
+    if not isinstance(content, dict):
+        raise UserError("not a data list", path, "lists 'training' and 'test'", type(content).__name__, again)
+    content.setdefault("training", [])
+    # the Decathlon writes test cases as bare file names
+    tests = content.setdefault("test", [])
+    content["test"] = [{"image": e} if isinstance(e, str) else e for e in tests] if isinstance(tests, list) else tests
+    for section in ("training", "test"):
+        entries = content[section]
+        if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+            raise UserError(f"not a data list: '{section}'", path, "a list of cases", "something else", again)
+    if not isinstance(content.setdefault("folds", 5), int) or content["folds"] < 1:
+        raise UserError("not a data list", path, "'folds' as a number", content["folds"], again)
+    return content
 
 
 def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict[str, Any]]:
@@ -24,34 +53,45 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict
         fold: the held-out fold, or ``all`` to hold out none: every case is trained on and validated on.
 
     Raises:
-        UserError: if there is no data list, or the section or the fold is empty.
+        UserError: if there is no data list, the section or the fold is empty, or an entry is incomplete.
     """
-    path = os.path.join(dataset_dir, "datalist.json")
-    if not os.path.isfile(path):
-        raise UserError(
-            "no data list",
-            path,
-            "a file written by dcd prepare",
-            "no such file",
-            "run: dcd prepare <task> --source <data> --output <dataset_dir>",
-        )
+    path = Path(dataset_dir, DATALIST_FILE)
     key = "test" if section == "test" else "training"
-    try:
-        cases = load_decathlon_datalist(path, True, key, dataset_dir)
-    except (ValueError, IndexError) as e:  # no such key, an empty list
-        raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again") from e
+    cases = read_datalist(path)[key]
+    if not cases:
+        raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again")
+    needed = ("image",) if key == "test" else ("image", "label", "case", "fold")
+    for number, case in enumerate(cases):
+        if missing := [name for name in needed if name not in case]:
+            where, expected = f"{path}, {key}[{number}]", ", ".join(needed)
+            raise UserError("incomplete entry", where, expected, f"no {', '.join(missing)}", f"run: dcd check {path}")
+    cases = [_resolved(case, dataset_dir) for case in cases]
     if section == "test":
         return cases
     if fold == "all":
         if section == "validation":
             logger.warning("fold all: validation scores are those of the training cases")
         return cases
-    folds = sorted({case["fold"] for case in cases})
-    cases = [case for case in cases if (case["fold"] == fold) == (section == "validation")]
-    if not cases:
+    return _of_fold(cases, section, fold, path)
+
+
+def _resolved(case: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The entry with its files' paths seen from the working directory."""
+
+    def resolve(name: Any) -> Any:
+        return [resolve(n) for n in name] if isinstance(name, list) else os.path.normpath(os.path.join(folder, name))
+
+    return {key: resolve(value) if key in ("image", "label", "source_mask") else value for key, value in case.items()}
+
+
+def _of_fold(cases: list[dict[str, Any]], section: str, fold: int | str, path: Path) -> list[dict[str, Any]]:
+    """The cases of one side of a fold."""
+    chosen = [case for case in cases if (case["fold"] == fold) == (section == "validation")]
+    if not chosen:
+        folds = sorted({case["fold"] for case in cases}, key=str)
         step = "--fold all trains and validates on every case"
         if len(folds) == 1:  # whichever fold is asked for, one side stays empty
             raise UserError(f"no {section} case", path, "cases in two folds", f"all in fold {folds[0]}", step)
         step = f"pass --fold with one of them ({step})"
         raise UserError(f"no {section} case", path, f"fold in {folds}", fold, step)
-    return cases
+    return chosen

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from dcd_ext.data.findings import ERROR, WARNING
+from dcd_ext.data.findings import Findings
 from dcd_ext.data.tasks import Task
 
 __all__ = ["OLD_BRATS", "check_image_values", "check_label_values"]
 
 # BraTS numbered the enhancing tumour 4 and left out 3, until it became 3; since 2024, 4 is the resection cavity.
 OLD_BRATS = "older BraTS numbering (BraTS ≤ 2023): ET = 4"
-Report = Callable[..., None]
 
 
-def _non_finite(data: np.ndarray) -> int:
-    """Number of NaN or infinite voxels."""
-    return 0 if data.dtype.kind in "iu" else int(data.size - np.isfinite(data).sum())
-
-
-def check_image_values(file: Path, data: np.ndarray, report: Report) -> None:
-    """An image is finite and not constant, in each of its volumes.
-
-    Args:
-        file: named in findings.
-        data: voxels, 3D or 4D.
-        report: takes severity, check and the five texts of a finding.
-    """
-    bad = _non_finite(data)
+def _is_finite(file: Path, data: np.ndarray, kind: str, findings: Findings) -> bool:
+    """Whether all voxels are finite; otherwise reports."""
+    bad = 0 if data.dtype.kind in "iu" else int(data.size - np.isfinite(data).sum())
     if bad:
-        report(ERROR, "finite", "NaN or infinity in an image", file, "finite voxels", f"{bad} that are not",
-               "replace them, or remove the case")  # fmt: skip
+        step = "replace them, or remove the case"
+        findings.error("finite", f"NaN or infinity in {kind}", file, "finite voxels", f"{bad} that are not", step)
+    return not bad
+
+
+def check_image_values(file: Path, data: np.ndarray, findings: Findings) -> None:
+    """An image (3D or 4D) is finite and not constant, in each of its volumes."""
+    if not _is_finite(file, data, "an image", findings):
         return
-    volumes = [data] if data.ndim == 3 else [data[..., channel] for channel in range(data.shape[3])]
+    volumes = [data] if data.ndim == 3 else np.moveaxis(data, 3, 0)
     for channel, volume in enumerate(volumes):
         low, high = volume.min(), volume.max()
         if low == high:
             where = file if data.ndim == 3 else f"{file} volume {channel}"
-            report(ERROR, "constant", "constant image", where, "varying intensities", f"{low} everywhere",
-                   "fetch the file again, or remove the case")  # fmt: skip
+            step = "fetch the file again, or remove the case"
+            findings.error("constant", "constant image", where, "varying intensities", f"{low} everywhere", step)
 
 
-def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], task: Task, report: Report) -> None:
+def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], task: Task, findings: Findings) -> None:
     """A mask is finite, has whole numbers of the task, and is not empty.
 
     Args:
@@ -52,24 +45,21 @@ def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], t
         data: voxels.
         counts: voxels per finite value.
         task: the task's labels.
-        report: takes severity, check and the five texts of a finding.
+        findings: receives the problems.
     """
-    bad = _non_finite(data)
-    if bad:
-        report(ERROR, "finite", "NaN or infinity in a mask", file, "finite voxels", f"{bad} that are not",
-               "replace them, or remove the case")  # fmt: skip
+    _is_finite(file, data, "a mask", findings)
     fractions = [value for value in counts if abs(value - round(value)) >= 1e-3]
     wanted = ", ".join(f"{value} {name}" for value, name in task.labels.items())
     if fractions:
-        report(ERROR, "integers", "label values that are not whole numbers", file, wanted, _shown(fractions),
-               "resample masks with nearest neighbours, not linearly")  # fmt: skip
+        step = "resample masks with nearest neighbours, not linearly"
+        findings.error("integers", "label values that are not whole numbers", file, wanted, _shown(fractions), step)
     present = {round(value) for value in counts if value not in fractions}
     surplus = sorted(present - set(task.labels))
     if surplus:
-        report(ERROR, "labels", "unexpected label values", file, wanted, _shown(surplus), _remedy(present, task))
+        findings.error("labels", "unexpected label values", file, wanted, _shown(surplus), _remedy(present, task))
     if not fractions and not present - {0}:
-        report(WARNING, "empty", "empty mask", file, "at least one labelled voxel", "background only",
-               "check that the case has no lesion")  # fmt: skip
+        step = "check that the case has no lesion"
+        findings.warn("empty", "empty mask", file, "at least one labelled voxel", "background only", step)
 
 
 def _shown(values: list[float] | list[int]) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.files import make_folder, write_json
+from dcd_ext.data.cases import DATALIST_FILE
 from dcd_ext.data.folds import assign_folds
 from dcd_ext.data.layouts import Case
 from dcd_ext.data.tasks import Task
-from dcd_ext.data.verdict import DATALIST_FILE
 from dcd_ext.errors import UserError
+from dcd_ext.io import write_json
 
 __all__ = ["build_datalist", "portable_path", "refuse_case_folders", "write_datalist"]
 
@@ -21,14 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 def portable_path(path: Path, output: Path) -> str:
-    """The path to write into a data list that lies in ``output``.
+    """The path to write into a data list that lies in the folder ``output``.
 
     Relative when the file lies inside ``output`` or inside its parent folder, so that the two can move together;
     absolute otherwise, so that the output can move alone.
-
-    Args:
-        path: the image.
-        output: the folder of the data list.
     """
     # the file itself may be a link (git-annex, DVC): keep its own name, resolve only its folder
     file = path.parent.resolve() / path.name
@@ -51,24 +47,15 @@ def _entry(case: Case, output: Path) -> dict[str, Any]:
 
 
 def refuse_case_folders(cases: Sequence[Case], output: Path) -> None:
-    """Refuse an output folder in which a case's name is a path: ``load_decathlon_datalist`` would make it one.
-
-    Args:
-        cases: all cases.
-        output: the folder the list will lie in.
+    """Refuse an output folder in which a case's name is a path: MONAI's ``load_decathlon_datalist`` makes it one.
 
     Raises:
         UserError: when ``output`` contains something with the name of a case.
     """
     for case in cases:
         if (output / case.case).exists():
-            raise UserError(
-                "the output folder contains a folder named as a case",
-                output / case.case,
-                "an output folder of its own",
-                output,
-                "choose another --output, for example a new folder next to the source",
-            )
+            what, step = "the output folder contains a folder named as a case", "choose a new folder as --output"
+            raise UserError(what, output / case.case, "an output folder of its own", output, step)
 
 
 def build_datalist(
@@ -110,18 +97,6 @@ def build_datalist(
 
 
 def write_datalist(content: dict[str, Any], output: Path) -> Path:
-    """Write ``datalist.json`` atomically.
-
-    Args:
-        content: what ``build_datalist`` returned.
-        output: its folder, created if needed.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: when the folder cannot be written.
-    """
-    path = make_folder(output) / DATALIST_FILE
-    write_json(path, content)
-    return path
+    """Write what ``build_datalist`` returned to ``datalist.json`` in the folder ``output``, and return its path."""
+    write_json(content, output / DATALIST_FILE)
+    return output / DATALIST_FILE

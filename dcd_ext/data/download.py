@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from dcd_ext.data.files import make_folder
 from dcd_ext.errors import UserError
+from dcd_ext.io import make_folder
 
 __all__ = ["download_msd"]
 
@@ -42,11 +42,7 @@ def download_msd(task: str, folder: Path) -> Path:
     # the downloader lets through whatever urllib, tarfile and its own checksum test raise
     except Exception as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 120)
-        raise UserError(
-            "cannot download the data",
-            url,
-            f"an archive with MD5 {DecathlonDataset.md5[task]}",
-            reason,
-            f"fetch it from medicaldecathlon.com with another computer, unpack it, and pass --source .../{task}",
-        ) from error
+        expected = f"an archive with MD5 {DecathlonDataset.md5[task]}"
+        step = f"fetch it from medicaldecathlon.com with another computer, unpack it, and pass --source .../{task}"
+        raise UserError("cannot download the data", url, expected, reason, step) from error
     return target

@@ -1,4 +1,4 @@
-"""What a data check finds: the names of the checks, one finding, and its text in the shape of every user error."""
+"""What a data check finds: the names of the checks, one finding, and the list that collects them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["CHECKS", "ERROR", "WARNING", "Finding"]
+__all__ = ["CHECKS", "ERROR", "WARNING", "Finding", "Findings"]
 
 ERROR, WARNING = "error", "warning"
 
@@ -43,8 +43,8 @@ class Finding:
         case: name of the case, or "" for the whole set.
         what: what is wrong.
         where: file, key or case.
-        expected: what should be there.
-        found: what is there.
+        expected: what should be there; may be "".
+        found: what is there; may be "".
         next_step: what to do.
     """
 
@@ -64,3 +64,35 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The finding for JSON, its line included."""
         return asdict(self) | {"message": self.message()}
+
+
+class Findings(list[Finding]):
+    """Collects findings.
+
+    Args:
+        skip: checks whose findings are dropped.
+        case: the case that errors and warnings belong to, unless they name one.
+    """
+
+    def __init__(self, skip: frozenset[str] = frozenset(), case: str = "") -> None:
+        super().__init__()
+        self.skip = skip
+        self.case = case
+
+    def error(self, check: str, *texts: object, case: str | None = None) -> None:
+        """Add an error.
+
+        Args:
+            check: a key of ``CHECKS``.
+            texts: what, where, expected, found, next step of a :class:`Finding`.
+            case: name of its case.
+        """
+        self._add(ERROR, check, texts, case)
+
+    def warn(self, check: str, *texts: object, case: str | None = None) -> None:
+        """Add a warning; arguments as for :meth:`error`."""
+        self._add(WARNING, check, texts, case)
+
+    def _add(self, severity: str, check: str, texts: tuple[object, ...], case: str | None) -> None:
+        if check not in self.skip:
+            self.append(Finding(severity, check, self.case if case is None else case, *map(str, texts)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from dcd_ext.errors import UserError
@@ -34,9 +34,7 @@ def assign_folds(subjects: Sequence[str], folds: int = 5, seed: int = 12345) -> 
     """
     if folds < 2:
         raise UserError("too few folds", "--folds", "2 or more", folds, "leave --folds out for 5")
-    scans: dict[str, int] = defaultdict(int)
-    for subject in subjects:
-        scans[subject] += 1
+    scans = Counter(subjects)
     order = sorted(scans)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda subject: -scans[subject])  # stable: the shuffle decides among equals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Grid:
     @property
     def spacing(self) -> np.ndarray:
         """Millimetres between voxels along each axis."""
-        return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
+        return nib.affines.voxel_sizes(self.affine)
 
     @property
     def usable(self) -> bool:
@@ -41,31 +42,22 @@ class Grid:
 
 
 def grid_of(image: Any) -> Grid:
-    """Grid of a nibabel image.
-
-    Args:
-        image: what ``open_image`` returned.
-    """
+    """Grid of a nibabel image."""
     return Grid(tuple(image.shape[:3]), np.asarray(image.affine, float))
 
 
 def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Largest distance between the places two affines give to the same voxel, in millimetres.
+    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
 
     The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
-
-    Args:
-        first: 4×4 affine.
-        second: 4×4 affine.
-        shape: voxels along x, y, z.
     """
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in shape[:3]))], float)
-    offset = corners @ (first - second).T
-    return float(np.linalg.norm(offset[:, :3], axis=1).max())
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
+    offset = nib.affines.apply_affine(first - second, corners)
+    return float(np.linalg.norm(offset, axis=1).max())
 
 
 def grid_difference(reference: Grid, other: Grid, tolerance_mm: float) -> list[tuple[str, str, str]]:
-    """Ways in which two grids differ, the most telling first.
+    """Ways in which a grid differs from the reference, the most telling first.
 
     Args:
         reference: the grid to agree with.
@@ -90,6 +82,5 @@ def grid_difference(reference: Grid, other: Grid, tolerance_mm: float) -> list[t
     return differences
 
 
-def _times(values: Any) -> str:
-    """Numbers joined by ×."""
+def _times(values: Iterable[float]) -> str:
     return "×".join(f"{value:.4g}" for value in values)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.files import make_folder, write_json
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.layouts import Case
-from dcd_ext.data.nifti import open_image
-from dcd_ext.data.parallel import map_processes
+from dcd_ext.data.nifti import open_image, stem
 from dcd_ext.errors import UserError
+from dcd_ext.io import make_folder, write_json
+from dcd_ext.parallel import map_processes
 
 __all__ = ["GRID", "resample_cases"]
 
@@ -57,35 +57,30 @@ def resample_cases(cases: Sequence[Case], output: Path, workers: int | None = No
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
         logger.info("%d of %d cases were finished already", kept, len(cases))
+    failed = []
     for case, outcome in zip(cases, outcomes, strict=True):
         if outcome.failure:
             logger.error("case %s: %s", case.case, outcome.failure)
+            failed.append((case.case, outcome.failure))
         elif outcome.lost_mask:
             logger.warning("case %s: no lesion voxel is left on the FLAIR grid", case.case)
-    failed = [(case.case, outcome.failure) for case, outcome in zip(cases, outcomes, strict=True) if outcome.failure]
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(cases)} cases could not be resampled",
-            failed[0][0],
-            "three readable 3D images and a mask",
-            failed[0][1],
-            "repair or move these cases and start again; finished cases are kept",
-        )
-    return [_on_flair(case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
+        what, (first, reason) = f"{len(failed)} of {len(cases)} cases could not be resampled", failed[0]
+        step = "repair or move these cases and start again; finished cases are kept"
+        raise UserError(what, first, "three readable 3D images and a mask", reason, step)
+    return [_on_flair(case, outcome.files) for case, outcome in zip(cases, outcomes, strict=True)]
 
 
-def _on_flair(case: Case, outcome: _Outcome) -> Case:
+def _on_flair(case: Case, files: dict[str, Path]) -> Case:
     """The case with its new files."""
-    images = (case.images[0], outcome.files["dwi"], outcome.files["adc"])
     extra = {"source_mask": case.label} if case.label is not None else {}
-    return Case(case.case, case.subject, images, outcome.files.get("label"), extra)
+    return Case(case.case, case.subject, (case.images[0], files["dwi"], files["adc"]), files.get("label"), extra)
 
 
 def _resample_case(job: tuple[Case, Path]) -> _Outcome:
-    """Resample one case into its folder; runs in another process, therefore returns failures."""
-    case, folder = job
+    """Resample one case into its folder; runs in another process."""
     try:
-        return _resample(case, folder)
+        return _resample(*job)
     # a broken file raises one of many types in nibabel, zlib or ITK; it must not stop the other cases
     except Exception as error:
         return _Outcome(failure=(str(error).splitlines() or [type(error).__name__])[0])
@@ -105,8 +100,7 @@ def _resample(case: Case, folder: Path) -> _Outcome:
 
     limit_itk_to_one_thread()
     make_folder(folder)
-    (folder / _DONE).unlink(missing_ok=True)
-    for leftover in folder.glob(".tmp-*"):  # of a run that was killed
+    for leftover in (folder / _DONE, *folder.glob(".tmp-*")):  # of a run with other inputs, or one that was killed
         leftover.unlink(missing_ok=True)
     left = {
         key: resample_to_grid(path, flair, plan[key], is_label=key == "label")
@@ -114,7 +108,7 @@ def _resample(case: Case, folder: Path) -> _Outcome:
         if plan[key] != path
     }
     lost_mask = left.get("label") == 0 and _has_lesion(sources["label"])
-    write_json(folder / _DONE, {"settings": digest, "lost_mask": lost_mask})
+    write_json({"settings": digest, "lost_mask": lost_mask}, folder / _DONE)
     return _Outcome(plan, lost_mask=lost_mask)
 
 
@@ -127,8 +121,7 @@ def _target(source: Path, flair: Path, folder: Path) -> Path:
     """Where the resampled file goes; the source itself when it already lies on the FLAIR grid."""
     if not grid_difference(grid_of(open_image(flair)), grid_of(open_image(source)), tolerance_mm=0.01):
         return source
-    stem = source.name.removesuffix(".gz").removesuffix(".nii")
-    start, _, kind = stem.rpartition("_")
+    start, _, kind = stem(source).rpartition("_")
     return folder / f"{start}_space-{GRID}_{kind}.nii.gz"
 
 

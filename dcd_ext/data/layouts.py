@@ -6,11 +6,12 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.data.nifti import stem
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
 
@@ -40,53 +41,6 @@ class Case:
     extra: dict[str, Path] = field(default_factory=dict)
 
 
-def _case_folders(source: Path, pattern: re.Pattern[str], skip: Iterable[str] = ()) -> list[Path]:
-    """Folders below ``source`` whose name matches, sorted by name; archives unpack with a varying number of levels."""
-    if not source.is_dir():
-        raise UserError("no such folder", source, "the unpacked data set", "nothing", "check --source")
-    found: list[Path] = []
-    for folder, names, _ in os.walk(source):
-        found += [Path(folder) / name for name in names if pattern.match(name)]
-        names[:] = [n for n in names if not pattern.match(n) and not n.startswith(".") and n not in skip]
-    found.sort(key=lambda path: (path.name, str(path)))
-    for first, second in itertools.pairwise(found):
-        if first.name == second.name:
-            raise UserError(
-                "the same case twice", first.name, "one folder", f"{first} and {second}", "remove or move one of them"
-            )
-    return found
-
-
-def _one_file(folder: Path, ending: str, case: str, name: str, source: Path) -> Path:
-    """The only file in ``folder`` that ends with ``ending`` and a NIfTI suffix."""
-    files = _files(folder, ending)
-    if len(files) == 1:
-        return files[0]
-    what = f"no {name}" if not files else f"more than one {name}"
-    raise UserError(
-        f"case {case}: {what}",
-        folder,
-        f"one *{ending}.nii.gz",
-        ", ".join(f.name for f in files) or "none",
-        f"complete the case, or move it out of {source}",
-    )
-
-
-def _files(folder: Path, ending: str) -> list[Path]:
-    """NIfTI files in ``folder`` whose stem ends with ``ending``; hidden files (``._x`` of macOS) do not count."""
-    if not folder.is_dir():
-        return []
-    endings = tuple(ending + suffix for suffix in _SUFFIXES)
-    return sorted(f for f in folder.iterdir() if f.name.endswith(endings) and not f.name.startswith("."))
-
-
-def _nothing_found(source: Path, expected: str) -> UserError:
-    """The error for a folder in another layout; shows what is there."""
-    names = sorted(p.name for p in source.iterdir() if not p.name.startswith("."))
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return UserError("no case found", source, expected, shown or "an empty folder", "check --source and the task")
-
-
 def find_brats(source: Path) -> list[Case]:
     """Find BraTS 2023/2024 cases: ``BraTS-GLI-00001-000/BraTS-GLI-00001-000-{t1n,t1c,t2w,t2f,seg}.nii.gz``.
 
@@ -99,13 +53,11 @@ def find_brats(source: Path) -> list[Case]:
         UserError: when there is no case, a modality is missing or double, or a case name occurs twice.
     """
     cases = []
-    for folder in _case_folders(source, _BRATS_CASE):
+    for folder in _case_folders(source, _BRATS_CASE, "folders such as BraTS-GLI-00001-000 (BraTS 2023 or later)"):
         name = folder.name
-        images = tuple(_one_file(folder, f"-{m}", name, m, source) for m in BRATS24.modalities)
-        label = _one_file(folder, "-seg", name, "seg", source) if _files(folder, "-seg") else None
+        images = tuple(_one_file(folder, f"-{m}", name, m) for m in BRATS24.modalities)
+        label = _one_file(folder, "-seg", name, "seg") if _files(folder, "-seg") else None
         cases.append(Case(name, name.rpartition("-")[0], images, label))
-    if not cases:
-        raise _nothing_found(source, "folders such as BraTS-GLI-00001-000 (BraTS 2023 or later)")
     return cases
 
 
@@ -121,25 +73,57 @@ def find_isles(source: Path) -> list[Case]:
     Raises:
         UserError: when there is no case, or a modality is missing or double.
     """
+    files = {"FLAIR": ("anat", "_FLAIR"), "DWI": ("dwi", "_dwi"), "ADC": ("dwi", "_adc")}
     cases = []
-    for folder in _case_folders(source, _ISLES_CASE, skip=("derivatives", "on_flair")):
-        name = folder.name
-        session = folder / "ses-0001"
-        files = {"FLAIR": ("anat", "_FLAIR"), "DWI": ("dwi", "_dwi"), "ADC": ("dwi", "_adc")}
-        images = tuple(_one_file(session / files[m][0], files[m][1], name, m, source) for m in ISLES22.modalities)
+    skip = ("derivatives", "on_flair")
+    for folder in _case_folders(source, _ISLES_CASE, "folders such as sub-strokecase0001", skip):
+        name, session = folder.name, folder / "ses-0001"
+        images = tuple(_one_file(session / files[m][0], files[m][1], name, m) for m in ISLES22.modalities)
         masks = folder.parent / "derivatives" / name / "ses-0001"
-        label = _one_file(masks, "_msk", name, "mask", source) if _files(masks, "_msk") else None
+        label = _one_file(masks, "_msk", name, "mask") if _files(masks, "_msk") else None
         cases.append(Case(name, name, images, label))
-    if not cases:
-        raise _nothing_found(source, "folders such as sub-strokecase0001")
     return cases
+
+
+def _case_folders(source: Path, pattern: re.Pattern[str], expected: str, skip: Sequence[str] = ()) -> list[Path]:
+    """Folders below ``source`` whose name matches, sorted by name; archives unpack with a varying number of levels."""
+    if not source.is_dir():
+        raise UserError("no such folder", source, "the unpacked data set", "nothing", "check --source")
+    found: list[Path] = []
+    for folder, names, _ in os.walk(source):
+        found += [Path(folder) / name for name in names if pattern.match(name)]
+        names[:] = [n for n in names if not pattern.match(n) and not n.startswith(".") and n not in skip]
+    found.sort(key=lambda path: (path.name, str(path)))
+    for first, second in itertools.pairwise(found):
+        if first.name == second.name:
+            raise UserError(f"duplicate case {first.name}", f"{first} and {second}", next_step="remove or move one")
+    if not found:
+        there = sorted(p.name for p in source.iterdir() if not p.name.startswith("."))
+        shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+        raise UserError("no case found", source, expected, shown or "an empty folder", "check --source and the task")
+    return found
+
+
+def _one_file(folder: Path, ending: str, case: str, name: str) -> Path:
+    """The only file in ``folder`` that ends with ``ending`` and a NIfTI suffix."""
+    files = _files(folder, ending)
+    if len(files) == 1:
+        return files[0]
+    what = f"case {case}: {'more than one' if files else 'no'} {name}"
+    found = ", ".join(file.name for file in files) or "none"
+    raise UserError(what, folder, f"one *{ending}.nii.gz", found, "complete the case, or move it out of --source")
+
+
+def _files(folder: Path, ending: str) -> list[Path]:
+    """NIfTI files in ``folder`` whose stem ends with ``ending``; hidden files (``._x`` of macOS) do not count."""
+    if not folder.is_dir():
+        return []
+    endings = tuple(ending + suffix for suffix in _SUFFIXES)
+    return sorted(f for f in folder.iterdir() if f.name.endswith(endings) and not f.name.startswith("."))
 
 
 def read_msd_index(source: Path) -> dict[str, Any]:
     """Read ``dataset.json`` of a Decathlon task.
-
-    Args:
-        source: the task's folder.
 
     Raises:
         UserError: when it is missing or not in the Decathlon format.
@@ -151,22 +135,16 @@ def read_msd_index(source: Path) -> dict[str, Any]:
             raise TypeError("'training' is not a list")
         if not all(key.isdecimal() for key in (*index["modality"], *index["labels"])):
             raise ValueError("'modality' and 'labels' must be numbered")
-        return {"test": [], "name": source.name, **index, "modality": index["modality"], "labels": index["labels"]}
+        return {"test": [], "name": source.name, **index}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "no Decathlon data set",
-            path,
-            "a dataset.json with modality, labels and training",
-            f"{type(error).__name__}: {error}",
-            "check --source, or fetch the data with prepare_data.py msd --download Task04_Hippocampus",
-        ) from error
+        expected = "a dataset.json with modality, labels and training"
+        step = "check --source, or fetch the data with: dcd prepare msd --download Task04_Hippocampus"
+        found = f"{type(error).__name__}: {error}"
+        raise UserError("no Decathlon data set", path, expected, found, step) from error
 
 
 def find_msd(source: Path) -> list[Case]:
     """Find the cases that a Decathlon ``dataset.json`` lists.
-
-    Args:
-        source: the task's folder.
 
     Raises:
         UserError: when the list is unreadable or names a file that is not there.
@@ -175,15 +153,13 @@ def find_msd(source: Path) -> list[Case]:
     cases = []
     for entry in [*index["training"], *index["test"]]:
         pair = entry if isinstance(entry, dict) else {"image": entry}
-        image = source / str(pair.get("image"))
-        label = source / pair["label"] if "label" in pair else None
-        for file in (image, label):
-            if file is not None and not file.is_file():
-                raise UserError(
-                    "a file of dataset.json is missing", file, "the image", "nothing", "unpack the data set again"
-                )
-        name = image.name.removesuffix(".gz").removesuffix(".nii")
-        cases.append(Case(name, name, (Path(os.path.normpath(image)),), label and Path(os.path.normpath(label))))
+        image = Path(os.path.normpath(source / str(pair.get("image"))))
+        label = Path(os.path.normpath(source / pair["label"])) if "label" in pair else None
+        for file in filter(None, (image, label)):
+            if not file.is_file():
+                step = "unpack the data set again"
+                raise UserError("a file of dataset.json is missing", file, "the image", "nothing", step)
+        cases.append(Case(stem(image), stem(image), (image,), label))
     if not cases:
         raise UserError("no case found", source / "dataset.json", "training entries", "none", "check --source")
     return cases

@@ -1,35 +1,37 @@
-"""Reading NIfTI: the typed door to nibabel, and a fast histogram of label values."""
+"""Read and write NIfTI volumes."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-__all__ = ["label_counts", "open_image", "voxels"]
+from dcd_ext.io import write_atomically
+
+__all__ = ["label_counts", "open_image", "save_nifti", "stem", "suffix", "voxels"]
 
 
 def open_image(path: Path) -> Any:
-    """Open a volume lazily; only the header is read.
-
-    Args:
-        path: any file nibabel reads.
-
-    Returns:
-        A ``nibabel`` spatial image (typed Any, because nibabel's own annotation is too narrow for its header).
-    """
+    """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""
     return nib.load(path)
 
 
 def voxels(path: Path) -> np.ndarray:
-    """Read the voxels of a file as stored, scaled where the header says so.
-
-    Args:
-        path: any file nibabel reads.
-    """
+    """Read the voxels of a file as stored, scaled where the header says so."""
     return np.asanyarray(open_image(path).dataobj)
+
+
+def suffix(path: Path) -> str:
+    """``.nii.gz``, or the last suffix of another name."""
+    return ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+
+
+def stem(path: Path) -> str:
+    """The file's name without its suffix."""
+    return path.name.removesuffix(suffix(path))
 
 
 def label_counts(data: np.ndarray) -> dict[float, int]:
@@ -44,3 +46,21 @@ def label_counts(data: np.ndarray) -> dict[float, int]:
         return {float(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, numbers = np.unique(data[np.isfinite(data)], return_counts=True)
     return {float(value): int(number) for value, number in zip(values, numbers, strict=True)}
+
+
+def save_nifti(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) -> None:
+    """Save a volume as NIfTI with the affine in both qform and sform, in millimetres, atomically.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file.
+        data: the voxels, x y z.
+        affine: 4×4, voxel to world in millimetres (RAS+, as nibabel).
+
+    Raises:
+        UserError: when the file cannot be written.
+    """
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    write_atomically(path, lambda name: nib.save(image, name))

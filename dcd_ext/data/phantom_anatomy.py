@@ -6,31 +6,20 @@ sizes are fractions of the smallest axis except the thin and small parts, which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = [
-    "CSF",
-    "ET",
-    "GREY",
-    "NETC",
-    "RC",
-    "SNFH",
-    "WHITE",
-    "TumourPlan",
-    "draw_brain",
-    "draw_tumour",
-    "smooth_field",
-]
+Shape = tuple[int, int, int]
 
 CSF, GREY, WHITE = 1, 2, 3
 NETC, SNFH, ET, RC = 1, 2, 3, 4
 
 
-def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], knots: int) -> np.ndarray:
-    """Draw a smooth random field of zero mean and unit standard deviation.
+def smooth_field(rng: np.random.Generator, shape: Sequence[int], knots: int) -> np.ndarray:
+    """Draw a smooth random float32 field of zero mean and unit standard deviation.
 
     Random values on a coarse ``knots``³ grid are blended with Gaussian bumps along each axis; three small matrix
     products are far cheaper than filtering the full grid.
@@ -39,9 +28,6 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], knots: i
         rng: source of randomness.
         shape: voxels along x, y, z.
         knots: coarse grid points per axis; more give finer structure.
-
-    Returns:
-        float32 array of ``shape``.
     """
     field = rng.standard_normal((knots, knots, knots))
     for axis_length in shape:
@@ -52,12 +38,13 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], knots: i
     return ((field - field.mean()) / field.std()).astype(np.float32)
 
 
-def _normalised_grid(shape: tuple[int, int, int]) -> list[np.ndarray]:
-    """Open grid of voxel centres in [-1, 1] per axis."""
-    return list(np.ogrid[tuple(slice(-1 + 1 / n, 1 - 1 / n, n * 1j) for n in shape)])
+def distance_to(centre: Sequence[float] | np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Distance of each voxel of a grid to a point, in voxels."""
+    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
+    return np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)))
 
 
-def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Draw a skull-stripped brain: an ellipsoid with folded cortex, white matter, deep nuclei and ventricles.
 
     Args:
@@ -67,7 +54,8 @@ def draw_brain(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndar
     Returns:
         uint8 array: 0 outside, ``CSF``, ``GREY``, ``WHITE``.
     """
-    x, y, z = _normalised_grid(shape)
+    # voxel centres in [-1, 1] per axis
+    x, y, z = np.ogrid[tuple(slice(-1 + 1 / n, 1 - 1 / n, n * 1j) for n in shape)]
     wobble = 0.03 * smooth_field(rng, shape, 5)
     half = rng.uniform(0.84, 0.94, 3)
     radius = np.sqrt((x / half[0]) ** 2 + (y / half[1]) ** 2 + (z / half[2]) ** 2) + wobble
@@ -119,8 +107,7 @@ def draw_tumour(
     centre = np.array([side * place.uniform(0.3, 0.45), place.uniform(-0.4, 0.4), place.uniform(-0.25, 0.3)])
     centre = (centre + 1) / 2 * (np.array(shape) - 1)
     radius = place.uniform(0.13, 0.19) * min(shape) * plan.growth
-    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
-    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))).astype(np.float32)
+    distance = distance_to(centre, shape).astype(np.float32)
     relative = distance / radius + 0.12 * smooth_field(detail, shape, 8)
     fingers = distance / radius + 0.4 * smooth_field(detail, shape, 6)
     inside = ndimage.binary_erosion(brain > 0, iterations=2)
@@ -133,7 +120,7 @@ def draw_tumour(
     label[(relative < 1 - rim) & inside] = NETC
     if plan.cavity:
         shifted = [c - 0.55 * radius * s for c, s in zip(centre, (side, 1, 0.3), strict=True)]
-        cavity = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, shifted, strict=True))) / (0.8 * radius)
+        cavity = distance_to(shifted, shape) / (0.8 * radius)
         label[(cavity + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
     return label
 

@@ -1,4 +1,8 @@
-"""Phantoms in the ISLES-2022 layout (two oblique grids) and in the Decathlon layout (small crops, two classes)."""
+"""Cases of phantoms in the layouts of BraTS 2024 GLI, ISLES-2022 (two oblique grids) and the Decathlon (small crops).
+
+The functions ``write_*_case`` take the data set's folder, its seed, the number of the case from 0, its shape x y z, and
+whether to write the label, too.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,29 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from dcd_ext.data.files import make_folder, save_nifti, write_json
-from dcd_ext.data.phantom_anatomy import CSF, GREY, WHITE, draw_brain, smooth_field
-from dcd_ext.data.phantom_signal import Contrast, render
+from dcd_ext.data.nifti import save_nifti
+from dcd_ext.data.phantom_anatomy import (
+    CSF,
+    GREY,
+    WHITE,
+    Shape,
+    TumourPlan,
+    distance_to,
+    draw_brain,
+    draw_tumour,
+    smooth_field,
+)
+from dcd_ext.data.phantom_signal import BRATS_CONTRASTS, Contrast, render
+from dcd_ext.io import write_json
 
-__all__ = ["write_isles_case", "write_msd_case", "write_msd_index"]
+__all__ = [
+    "brats_case_names",
+    "make_brats_case",
+    "write_brats_case",
+    "write_isles_case",
+    "write_msd_case",
+    "write_msd_index",
+]
 
 # One class, the infarct: bright in DWI, dark in ADC, moderately bright in FLAIR. ADC is in 1e-3 mm²/s as published.
 _FLAIR = Contrast((0, 0.2, 0.75, 0.62), (1.05,), 1100)
@@ -21,9 +43,46 @@ _ADC = Contrast((0, 1.5, 0.45, 0.4), (0.22,), 2)
 _T1 = Contrast((0, 0.3, 0.55, 0.8), (1.08, 0.96), 180)
 
 
-def _oblique_affine(
-    rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, float, float]
-) -> np.ndarray:
+def brats_case_names(count: int) -> list[tuple[int, int]]:
+    """Subject number and time point of each scan: every third subject comes back for a second scan.
+
+    Example:
+        >>> brats_case_names(5)
+        [(1, 0), (2, 0), (3, 0), (3, 1), (4, 0)]
+    """
+    visits = ((subject, visit) for subject in range(1, count + 1) for visit in range(2 if subject % 3 == 0 else 1))
+    return list(visits)[:count]
+
+
+def make_brats_case(seed: int, subject: int, visit: int, shape: Shape) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draw one four-modality scan with its label map.
+
+    Brain and tumour position come from the subject, so that a second visit (1 instead of 0) shows the same head with a
+    larger tumour: a fold that splits a subject leaks for phantoms just as it does for patients.
+
+    Returns:
+        int16 images by modality (t1n, t1c, t2w, t2f) and the uint8 label map.
+    """
+    brain = draw_brain(np.random.default_rng([seed, subject, 0]), shape)
+    plan = TumourPlan(cavity=subject % 2 == 0 or visit > 0, thin_rim=subject % 3 == 2, growth=1 + 0.15 * visit)
+    detail = np.random.default_rng([seed, subject, 2, visit])
+    label = draw_tumour(np.random.default_rng([seed, subject, 1]), detail, brain, plan)
+    images = {name: render(detail, brain, label, kind) for name, kind in BRATS_CONTRASTS.items()}
+    return {name: np.round(image).astype(np.int16) for name, image in images.items()}, label
+
+
+def write_brats_case(root: Path, seed: int, index: int, shape: Shape, labelled: bool) -> None:
+    """Write one scan in the BraTS 2024 GLI layout, with the affine of the published cases (LPS, 1 mm)."""
+    subject, visit = brats_case_names(index + 1)[index]
+    name = f"BraTS-GLI-{subject:05d}-{visit:03d}"
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[1, 3] = shape[1] - 1
+    images, label = make_brats_case(seed, subject, visit, shape)
+    for kind, volume in (images | {"seg": label} if labelled else images).items():
+        save_nifti(root / name / f"{name}-{kind}.nii.gz", volume, affine)
+
+
+def _oblique_affine(rng: np.random.Generator, shape: Shape, spacing: tuple[float, float, float]) -> np.ndarray:
     """Affine of a head-first-supine scan with a tilted slice stack; its field of view is centred at the origin."""
     rotation = Rotation.from_euler("xyz", rng.uniform((-15, -3, -4), (15, 3, 4)), degrees=True).as_matrix()
     affine = np.eye(4)
@@ -41,53 +100,38 @@ def _infarcts(rng: np.random.Generator, brain: np.ndarray) -> np.ndarray:
     for number in range(rng.integers(1, 5)):
         centre = candidates[rng.integers(len(candidates))]
         radius = min(brain.shape) * rng.uniform(0.1, 0.18) if number == 0 else rng.uniform(1.0, 2.5)
-        grid = np.ogrid[tuple(slice(0, n) for n in brain.shape)]
-        distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))) / radius
+        distance = distance_to(centre, brain.shape) / radius
         label[(distance + wobble * (number == 0) < 1) & inside] = 1
     return label
 
 
 def write_isles_case(
-    root: Path,
-    seed: int,
-    index: int,
-    shape: tuple[int, int, int],
-    flair_spacing: tuple[float, float, float],
-    labelled: bool,
+    root: Path, seed: int, index: int, shape: Shape, labelled: bool, flair_spacing: tuple[float, float, float]
 ) -> None:
     """Write one case in the ISLES-2022 layout: DWI, ADC and mask on a 2 mm grid, FLAIR on another, both oblique.
 
-    Args:
-        root: the data set folder.
-        seed: seed of the data set.
-        index: number of the case from 0.
-        shape: voxels of the DWI grid.
-        flair_spacing: millimetres of the FLAIR grid; its shape follows from the DWI field of view.
-        labelled: write the mask too.
+    ``flair_spacing`` is in millimetres; the FLAIR's shape follows from the field of view of the DWI.
     """
     rng = np.random.default_rng([seed, index, 22])
     name = f"sub-strokecase{index + 1:04d}"
     brain = draw_brain(rng, shape)
     label = _infarcts(rng, brain)
     affine = _oblique_affine(rng, shape, (2.0, 2.0, 2.0))
-    flair_shape = tuple(int(n * 2.0 / s) for n, s in zip(shape, flair_spacing, strict=True))
-    flair_affine = _oblique_affine(rng, flair_shape, flair_spacing)  # type: ignore[arg-type]
+    x, y, z = (int(n * 2.0 / s) for n, s in zip(shape, flair_spacing, strict=True))
+    flair_affine = _oblique_affine(rng, (x, y, z), flair_spacing)
     to_dwi = np.linalg.inv(affine) @ flair_affine
-    flair = ndimage.affine_transform(
-        render(rng, brain, label, _FLAIR, noise=0.03), to_dwi[:3, :3], to_dwi[:3, 3], flair_shape, order=1
-    )
+    drawn = render(rng, brain, label, _FLAIR, noise=0.03)
+    flair = ndimage.affine_transform(drawn, to_dwi[:3, :3], to_dwi[:3, 3], (x, y, z), order=1)
     flair[flair > 0] += rng.uniform(0, 20, int((flair > 0).sum())).astype(np.float32)
-    stem = f"{name}_ses-0001"
-    anat, dwi = (make_folder(root / name / "ses-0001" / kind) for kind in ("anat", "dwi"))
-    save_nifti(anat / f"{stem}_FLAIR.nii.gz", flair, flair_affine)
-    save_nifti(dwi / f"{stem}_dwi.nii.gz", render(rng, brain, label, _DWI), affine)
-    save_nifti(dwi / f"{stem}_adc.nii.gz", render(rng, brain, label, _ADC), affine)
+    session, stem = root / name / "ses-0001", f"{name}_ses-0001"
+    save_nifti(session / "anat" / f"{stem}_FLAIR.nii.gz", flair, flair_affine)
+    save_nifti(session / "dwi" / f"{stem}_dwi.nii.gz", render(rng, brain, label, _DWI), affine)
+    save_nifti(session / "dwi" / f"{stem}_adc.nii.gz", render(rng, brain, label, _ADC), affine)
     if labelled:
-        derived = make_folder(root / "derivatives" / name / "ses-0001")
-        save_nifti(derived / f"{stem}_msk.nii.gz", label, affine)
+        save_nifti(root / "derivatives" / name / "ses-0001" / f"{stem}_msk.nii.gz", label, affine)
 
 
-def _hippocampus(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+def _hippocampus(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """A bent tapering tube: its front third is class 1 (Anterior), the rest class 2 (Posterior)."""
     x, y, z = np.ogrid[tuple(slice(0, 1, n * 1j) for n in shape)]
     middle_x, middle_z = rng.uniform(0.42, 0.58, 2)
@@ -101,35 +145,21 @@ def _hippocampus(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.nd
     return np.where(tube, np.where(y > border, 1, 2), 0).astype(np.uint8)
 
 
-def write_msd_case(root: Path, seed: int, index: int, shape: tuple[int, int, int], labelled: bool) -> None:
-    """Write one hippocampus-like crop in the Decathlon layout (single channel, 1 mm, RAS).
-
-    Args:
-        root: the task folder.
-        seed: seed of the data set.
-        index: number of the case from 0.
-        shape: voxels along x, y, z.
-        labelled: into imagesTr with a label, else into imagesTs.
-    """
+def write_msd_case(root: Path, seed: int, index: int, shape: Shape, labelled: bool) -> None:
+    """Write one hippocampus-like crop in the Decathlon layout (single channel, 1 mm, RAS)."""
     rng = np.random.default_rng([seed, index, 4])
     label = _hippocampus(rng, shape)
     field = smooth_field(rng, shape, 6)
     tissue = np.select([field < -1.2, field < 0.3], [CSF, GREY], WHITE).astype(np.uint8)
     image = np.clip(render(rng, tissue, label, _T1), 0, 4000)
     name = f"hippocampus_{index + 1:03d}.nii.gz"
-    save_nifti(make_folder(root / ("imagesTr" if labelled else "imagesTs")) / name, image, np.eye(4))
+    save_nifti(root / ("imagesTr" if labelled else "imagesTs") / name, image, np.eye(4))
     if labelled:
-        save_nifti(make_folder(root / "labelsTr") / name, label, np.eye(4))
+        save_nifti(root / "labelsTr" / name, label, np.eye(4))
 
 
 def write_msd_index(root: Path, cases: int, test_cases: int) -> None:
-    """Write the Decathlon ``dataset.json`` of phantoms.
-
-    Args:
-        root: the task folder.
-        cases: number of labelled cases.
-        test_cases: number of cases without labels.
-    """
+    """Write the Decathlon ``dataset.json`` of ``cases`` labelled phantoms and ``test_cases`` others."""
     names = [f"hippocampus_{number:03d}.nii.gz" for number in range(1, cases + test_cases + 1)]
     content = {
         "name": "Hippocampus",
@@ -143,4 +173,4 @@ def write_msd_index(root: Path, cases: int, test_cases: int) -> None:
         "training": [{"image": f"./imagesTr/{n}", "label": f"./labelsTr/{n}"} for n in names[:cases]],
         "test": [f"./imagesTs/{n}" for n in names[cases:]],
     }
-    write_json(root / "dataset.json", content)
+    write_json(content, root / "dataset.json")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from dcd_ext.data.files import atomic_path, make_folder, save_nifti
+from dcd_ext.data.cases import read_datalist
 from dcd_ext.data.geometry import grid_difference, grid_of
-from dcd_ext.data.nifti import open_image, voxels
+from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
+from dcd_ext.io import make_folder, write_atomically
 
 __all__ = ["stack_channels", "write_studies"]
 
@@ -33,13 +33,9 @@ def stack_channels(images: list[Path], output: Path) -> None:
     reference = open_image(images[0])
     for path in images[1:]:
         for check, expected, found in grid_difference(grid_of(reference), grid_of(open_image(path)), _TOLERANCE_MM):
-            raise UserError(
-                f"channels do not fit on each other ({check})",
-                f"{path}, compared with {images[0].name}",
-                expected,
-                found,
-                "register and resample the case first",
-            )
+            where = f"{path}, compared with {images[0].name}"
+            step = "register and resample the case first"
+            raise UserError(f"channels do not fit on each other ({check})", where, expected, found, step)
     data = np.stack([voxels(path) for path in images], axis=-1)
     # 8-byte numbers would only double the file: MONAI computes in float32
     save_nifti(output, data.astype(np.float32) if data.dtype.itemsize > 4 else data, reference.affine)
@@ -62,52 +58,34 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
     Raises:
         UserError: if the list cannot be read, channels do not fit on each other, or the folder cannot be written.
     """
-    cases = _cases(datalist)
+    content = read_datalist(datalist)
+    cases = [*content["training"], *content["test"]]
     final = make_folder(output / "labels" / "final")
-    for case in cases:
+    for case in tqdm(cases, desc="studies", unit="case", disable=None):
         images = [datalist.parent / name for name in np.atleast_1d(case["image"])]
         if len(images) > 1:
             stack_channels(images, output / f"{case['case']}.nii.gz")
         else:
-            _link(images[0], output / f"{case['case']}{_extension(images[0])}")
+            _link(images[0], output / f"{case['case']}{suffix(images[0])}")
         if "label" in case:
             label = datalist.parent / case["label"]
-            _copy_once(label, final / f"{case['case']}{_extension(label)}")
+            _copy_once(label, final / f"{case['case']}{suffix(label)}")
     return len(cases), sum("label" in case for case in cases)
 
 
-def _cases(datalist: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(datalist.read_text("utf-8"))
-        return [*content["training"], *content.get("test", [])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "no data list",
-            datalist,
-            "a file written by dcd prepare",
-            f"{type(error).__name__}: {error}",
-            "run: dcd prepare <task> --source <data> --output <folder>",
-        ) from error
+def _link(file: Path, link: Path) -> None:
+    file = _existing(file)
+    write_atomically(link, lambda name: os.symlink(file, name))
 
 
-def _extension(path: Path) -> str:
-    return ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+def _copy_once(file: Path, copy: Path) -> None:
+    # a link would let MONAI Label write into the data set
+    if not copy.exists():
+        file = _existing(file)
+        write_atomically(copy, lambda name: shutil.copyfile(file, name))
 
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
         raise UserError("image not found", file, "a file", "none", "run dcd check on the data list")
     return file.resolve()
-
-
-def _copy_once(file: Path, copy: Path) -> None:
-    # a link would let MONAI Label write into the data set
-    if not copy.exists():
-        with atomic_path(copy) as temporary:
-            shutil.copyfile(_existing(file), temporary)
-
-
-def _link(file: Path, link: Path) -> None:
-    temporary = link.with_name(f".tmp-{os.getpid()}-{link.name}")
-    temporary.symlink_to(_existing(file))
-    os.replace(temporary, link)

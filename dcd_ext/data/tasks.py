@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["BRATS24", "ISLES22", "TASKS", "Task", "task_by_name"]
+__all__ = ["BRATS24", "ISLES22", "TASKS", "Task", "channel_names", "task_by_name"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,16 @@ class Task:
     modalities: tuple[str, ...]
     labels: dict[int, str]
 
+    @classmethod
+    def from_json(cls, name: str, channels: Mapping[str, Any], labels: Mapping[str, Any]) -> Task:
+        """A task from mappings whose keys are numbers as text, as in ``datalist.json`` and ``metadata.json``."""
+        return cls(name, channel_names(channels), {int(value): str(label) for value, label in labels.items()})
+
+
+def channel_names(channels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names in the order of their numbers: "10" comes after "9"."""
+    return tuple(str(channels[key]) for key in sorted(channels, key=int))
+
 
 BRATS24 = Task("brats24", ("t1n", "t1c", "t2w", "t2f"), {0: "background", 1: "NETC", 2: "SNFH", 3: "ET", 4: "RC"})
 ISLES22 = Task("isles22", ("FLAIR", "DWI", "ADC"), {0: "background", 1: "lesion"})
@@ -33,27 +45,19 @@ TASKS = {task.name: task for task in (BRATS24, ISLES22, _HIPPOCAMPUS)}
 
 
 def task_by_name(name: str) -> Task:
-    """Look up a task, or read it from a bundle's ``metadata.json``.
-
-    Args:
-        name: ``brats24``, ``isles22``, ``hippocampus`` or the path of a bundle's ``metadata.json``.
+    """A task by its name, or from the path of a bundle's ``metadata.json``.
 
     Raises:
-        UserError: when it is neither, or the file does not describe channels.
+        UserError: when ``name`` is neither, or the file does not describe channels.
     """
     if name in TASKS:
         return TASKS[name]
     path = Path(name)
     try:
         formats = json.loads(path.read_text(encoding="utf-8"))["network_data_format"]
-        inputs = formats["inputs"]["image"]["channel_def"]
-        outputs = formats["outputs"]["pred"]["channel_def"]
-        return Task(path.stem, tuple(inputs[key] for key in sorted(inputs)), {int(k): v for k, v in outputs.items()})
+        inputs, outputs = formats["inputs"]["image"]["channel_def"], formats["outputs"]["pred"]["channel_def"]
+        return Task.from_json(path.stem, inputs, outputs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            "unknown task",
-            f"--task {name}",
-            f"{', '.join(TASKS)} or a bundle's configs/metadata.json",
-            f"{type(error).__name__}: {error}",
-            "name one of them, or leave --task out to take the labels of the data list",
-        ) from error
+        expected = f"{', '.join(TASKS)} or a bundle's configs/metadata.json"
+        step = "name one of them, or leave --task out to take the labels of the data list"
+        raise UserError("unknown task", f"--task {name}", expected, f"{type(error).__name__}: {error}", step) from error

@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import set_rnd
 from torch import nn
+from tqdm import tqdm
 
-from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
@@ -135,25 +135,21 @@ def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) 
 
 
 def calibrate(
-    bundle_root: str,
-    files: Sequence[str],
+    parser: ConfigParser,
     checkpoint: str | None = None,
     batches: int = 8,
     target_ratio: float = 0.2,
     fit_steps: int = 30,
-    **override: Any,
 ) -> dict[str, Any]:
-    """Measure one method as a bundle's config files describe it.
+    """Measure one method as the training config of a bundle describes it.
 
     Args:
-        bundle_root: folder of a ``student_dcd`` bundle.
-        files: its ``train.json`` and overlays.
+        parser: ``train.json`` of a ``student_dcd`` bundle and overlays, after ``initialize``.
         checkpoint: student weights from the middle of a run: ``checkpoint_last.pt``, whose trained projections are
             taken over if they are this method's, or ``model.pt``; None: the initial weights.
         batches: how many augmented training batches to look at; they are the same for every method.
         target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
         fit_steps: steps for which projections that do not come from the checkpoint are trained first.
-        override: further config entries.
 
     Returns:
         ``kd_weight``, ``projections`` ("initial", "fitted", "from the checkpoint" or "none"), and under each scope the
@@ -165,18 +161,17 @@ def calibrate(
     if batches < 1 or target_ratio <= 0 or fit_steps < 0:
         where, found = "--batches, --target_ratio, --fit_steps", f"{batches}, {target_ratio}, {fit_steps}"
         raise UserError("option out of range", where, "from 1, above 0, from 0", found, "correct them")
-    # a few batches do not repay filling the cache
-    parser = open_bundle(bundle_root, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
     if "kd_loss" not in parser:
-        raise UserError("no distillation in the config", bundle_root, "'kd_loss'", "none", "use a student_dcd bundle")
+        where = parser.get("bundle_root")
+        raise UserError("no distillation in the config", where, "'kd_loss'", "none", "use a student_dcd bundle")
     network, kd_loss = parser.get_parsed_content("network"), parser.get_parsed_content("kd_loss")
     projections = _load(network, kd_loss, checkpoint)
     teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
     meter = GradientMeter(network, teacher, loss, kd_loss, parser.get_parsed_content("taps"))
     if projections == "initial" and fit_steps:
-        meter.fit(islice(_batches(parser, seed_offset=1), fit_steps))
+        meter.fit(_progress(_batches(parser, seed_offset=1), fit_steps, "fit projections"))
         projections = "fitted"
-    norms = [meter(*batch) for batch in islice(_batches(parser), batches)]
+    norms = [meter(*batch) for batch in _progress(_batches(parser), batches, "gradients")]
     weight = float(parser.get_parsed_content("kd_weight"))
     scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
     return {
@@ -206,6 +201,10 @@ def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
+
+
+def _progress(batches: Iterator[Any], number: int, title: str) -> Iterable[Any]:
+    return tqdm(islice(batches, number), total=number, desc=title, unit="batch", leave=False, disable=None)
 
 
 def _batches(parser: ConfigParser, seed_offset: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -80,13 +80,12 @@ def _union(pair: Sequence[tuple[slice, ...] | None], shape: tuple[int, ...]) -> 
 def _scores(
     p: np.ndarray, t: np.ndarray, spacing: Sequence[float], tolerance: float, diagonal: float
 ) -> dict[str, Any]:
-    if not t.any() and not p.any():
-        scores: dict[str, Any] = dict.fromkeys(METRICS)
-        return {"status": "empty", **scores, **lesion_counts(p, t)}
     counts = lesion_counts(p, t)
+    if not t.any() and not p.any():
+        return {"status": "empty", **dict.fromkeys(METRICS), **counts}
     if not t.any() or not p.any():
-        scores = {"dice": 0.0, "hd95_mm": diagonal, "nsd": 0.0, "lesion_f1": 0.0}
-        return {"status": "missed" if t.any() else "false_alarm", **scores, **counts}
+        status = "missed" if t.any() else "false_alarm"
+        return {"status": status, "dice": 0.0, "hd95_mm": diagonal, "nsd": 0.0, "lesion_f1": 0.0, **counts}
     false = counts["lesions_false"] + counts["lesions_true"] - counts["lesions_detected"]
     return {
         "status": "scored",

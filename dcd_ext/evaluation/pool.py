@@ -1,11 +1,12 @@
-"""Score cases in parallel without spoiling the time that prediction is said to take."""
+"""Score cases in parallel without biasing the reported inference time."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from dcd_ext.parallel import cores
 
 __all__ = ["ScoringPool"]
 
@@ -23,8 +24,7 @@ class ScoringPool:
     """
 
     def __init__(self, workers: int | None = None, in_turns: bool = False) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = workers or min(cores, 8)
+        self.workers = workers or min(cores(), 8)
         self.in_turns = in_turns
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="scoring")
         self._held: list[Callable[[], Any]] = []
@@ -32,20 +32,16 @@ class ScoringPool:
         self._results: list[Any] = []
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Take a job.
-
-        Args:
-            job: called once, in some thread; an error in it is raised here by a later call.
-        """
+        """Take a job, which is called once, in some thread; an error in it is raised here by a later call."""
         self._held.append(job)
-        if not self.in_turns or len(self._held) >= self.workers:
-            self._start()
-        self._collect(0 if self.in_turns and not self._held else 2 * self.workers - 1)
+        if not self.in_turns:
+            self._start(unfinished=2 * self.workers - 1)
+        elif len(self._held) == self.workers:
+            self._start(unfinished=0)
 
     def finish(self) -> list[Any]:
         """Wait for all jobs; their results, in the order of submission."""
-        self._start()
-        self._collect(0)
+        self._start(unfinished=0)
         self._pool.shutdown()
         return self._results
 
@@ -53,11 +49,9 @@ class ScoringPool:
         """Drop everything that has not started."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self) -> None:
+    def _start(self, unfinished: int) -> None:
+        """Hand the held jobs to the threads, then wait, oldest first, until at most so many are unfinished."""
         self._running += [self._pool.submit(job) for job in self._held]
         self._held = []
-
-    def _collect(self, allowed: int) -> None:
-        """Wait, oldest job first, until at most ``allowed`` are unfinished."""
-        while len(self._running) > allowed:
+        while len(self._running) > unfinished:
             self._results.append(self._running.pop(0).result())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dcd_ext.data.cases import DATALIST_FILE, read_datalist
+from dcd_ext.data.tasks import channel_names
+from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
 from dcd_ext.tensors import unwrap
 
@@ -29,14 +30,13 @@ def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
     Returns:
         ``task``, ``modalities`` (in channel order) and ``dataset_dir``, where known.
     """
-    path = Path(dataset_dir or "", "datalist.json")
+    path = Path(dataset_dir or "", DATALIST_FILE)
     if not dataset_dir or not path.is_file():
         return {}
-    content = json.loads(path.read_text("utf-8"))
-    modality = content.get("modality") or {}
+    content = read_datalist(path)
     return {
         "task": content.get("task", content.get("name")),
-        "modalities": [modality[key] for key in sorted(modality, key=int)],
+        "modalities": list(channel_names(content.get("modality") or {})),
         "dataset_dir": os.path.abspath(dataset_dir),
     }
 
@@ -56,7 +56,7 @@ def network_record(network: nn.Module, weights: str | None, patch: Sequence[int]
     if patch:
         record.update(patch=list(patch), flops_per_patch=count_flops(network, patch))
     if weights and os.path.isfile(weights):
-        record["weights_sha256"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        record["weights_sha256"] = sha256(weights)
     return record
 
 

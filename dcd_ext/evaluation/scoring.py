@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
+from dcd_ext.data.geometry import grid_of
+from dcd_ext.data.nifti import open_image, save_nifti
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.case_metrics import case_metrics
-from dcd_ext.io import write_atomically
 
 __all__ = ["prediction_path", "score_file"]
 
@@ -45,42 +46,19 @@ def score_file(
     Raises:
         UserError: if shapes differ, or the label has values that are no class.
     """
-    image: Any = nib.load(label_file)
+    image = open_image(Path(label_file))
     truth = np.asarray(image.dataobj)
     if truth.ndim == 4 and truth.shape[3] == 1:
         truth = truth[..., 0]
+    where = f"{case}, {label_file}"
     if pred.shape != truth.shape:
-        raise UserError(
-            "prediction and label differ in shape",
-            f"{case}, {label_file}",
-            truth.shape,
-            pred.shape,
-            "run dcd check: image and label lie on different grids",
-        )
+        step = "run dcd check: image and label lie on different grids"
+        raise UserError("prediction and label differ in shape", where, truth.shape, pred.shape, step)
     low, high = float(truth.min()), float(truth.max())
     if not (low > -0.5 and high < len(class_names) + 0.5):
-        expected = f"values 0 to {len(class_names)}"
-        raise UserError(
-            "label has a value that is no class",
-            f"{case}, {label_file}",
-            expected,
-            f"{low:g} to {high:g}",
-            "run dcd check, or evaluate with the bundle of this task",
-        )
+        expected, step = f"values 0 to {len(class_names)}", "run dcd check, or evaluate with the bundle of this task"
+        raise UserError("label has a value that is no class", where, expected, f"{low:g} to {high:g}", step)
     truth = np.rint(truth).astype(np.uint8)
     if save_as is not None:
-        _save(pred, image.affine, save_as)
-    spacing = [float(s) for s in nib.affines.voxel_sizes(image.affine)]
-    return case_metrics(pred, truth, spacing, class_names, nsd_tolerance_mm)
-
-
-def _save(pred: np.ndarray, affine: np.ndarray, path: str) -> None:
-    content = nib.Nifti1Image(pred.astype(np.uint8), affine)
-
-    def write(name: str) -> None:
-        # nibabel takes the format from the name's end
-        part = f"{name}.nii.gz"
-        nib.save(content, part)
-        os.replace(part, name)
-
-    write_atomically(path, write)
+        save_nifti(save_as, pred.astype(np.uint8), image.affine)
+    return case_metrics(pred, truth, grid_of(image).spacing.tolist(), class_names, nsd_tolerance_mm)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from typing import Any
 
-from dcd_ext.io import write_atomically
+from dcd_ext.io import write_text
 
 __all__ = ["write_csv"]
 
@@ -24,11 +25,8 @@ def write_csv(cases: Mapping[str, Mapping[str, Any]], nsd_tolerance_mm: float, p
         for case, entry in cases.items()
         for name, values in entry["classes"].items()
     ]
-
-    def write(name: str) -> None:
-        with open(name, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["case"])
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(text.getvalue(), path)

@@ -8,91 +8,53 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
-from monai.handlers import CheckpointSaver
+from ignite.handlers import EMAHandler
+from monai.engines import SupervisedTrainer
 from torch import nn
 
+from dcd_ext.distributed import is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.io import save_checkpoint
 from dcd_ext.tensors import unwrap
 
-__all__ = ["BestModelSaver", "ResumeCheckpoint"]
+__all__ = ["Checkpoints"]
+
+_SAME_OPTIONS = "resume with the config files and options the run was started with"
 
 
-class _AtomicSaver:
-    """ignite save handler for one fixed file; MONAI's own writes in place and can leave half a file."""
+class Checkpoints:
+    """Writes the best weights and, after every epoch, all that the run needs to go on; restores it on request.
 
-    def __init__(self, path: str, write: bool) -> None:
-        self.path = path
-        self.write = write
+    ``<ckpt_dir>/model.pt`` is the plain state dict of the validated network (the EMA copy if there is one), written when
+    the validator's key metric improves. ``<output_dir>/checkpoint_last.pt`` holds the state dicts of ``state``, the
+    gradient scaler, the best metric and the epoch. Only the first process of a distributed run writes.
 
-    def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
-        if self.write:
-            save_checkpoint(checkpoint, self.path)
+    MONAI's ``CheckpointSaver`` writes in place, so that a killed run can leave half a file, and forgets its best value.
+    ignite's ``EMAHandler`` has no ``state_dict`` and copies the network before a checkpoint is loaded; its average
+    and the position of its momentum warm-up are saved and restored here, and a run that is not resumed averages from
+    the weights it starts with.
 
-    def remove(self, filename: str) -> None:
-        """The next write replaces the file."""
-
-
-class BestModelSaver(CheckpointSaver):
-    """Writes ``model.pt``, a plain state dict, whenever the validator's key metric improves.
+    Attach it after the ``ValidationHandler`` and after handlers that load weights.
 
     Args:
-        save_dir: folder of ``model.pt``.
-        network: what is validated, i.e. the EMA copy if there is one.
-        filename: name of the file.
-        write: False in all but one process of a distributed run; the best value is tracked all the same.
-    """
-
-    def __init__(self, save_dir: str, network: nn.Module, filename: str = "model.pt", write: bool = True) -> None:
-        super().__init__(save_dir, {"model": unwrap(network)}, save_key_metric=True, key_metric_filename=filename)
-        assert self._key_metric_checkpoint is not None
-        saver: Any = _AtomicSaver(os.path.join(save_dir, filename), write)
-        self._key_metric_checkpoint.save_handler = saver
-
-    def state_dict(self) -> dict[str, Any]:
-        """Best value so far, so that a resumed run does not overwrite a better ``model.pt``."""
-        assert self._key_metric_checkpoint is not None
-        return {"saved": [[float(p), f] for p, f in self._key_metric_checkpoint._saved]}
-
-    def load_state_dict(self, state_dict: Mapping) -> None:
-        """Take over the best value of an earlier run."""
-        super().load_state_dict({"_saved": [Checkpoint.Item(p, f) for p, f in state_dict["saved"]]})
-
-
-class ResumeCheckpoint:
-    """Saves all a run needs to go on, after every epoch, and restores it on request.
-
-    Attach it after the validation handler: the best metric it stores should include this epoch's.
-
-    Args:
-        path: the checkpoint file.
-        state: named objects with ``state_dict`` and ``load_state_dict``: network, EMA, optimizer, schedule, losses.
-            The trainer and its gradient scaler are added when the handler is attached.
-        best: the validator's best-model saver, whose best value is kept, too.
-        resume: load ``path`` when the run starts.
-        save_interval: epochs between two writes.
-        write: False in all but one process of a distributed run.
+        output_dir: folder of ``checkpoint_last.pt``.
+        ckpt_dir: folder of ``model.pt``.
+        state: what to save by name: modules, optimizers, schedulers, ``EMAHandler``s; None entries are left out.
+        validator: the evaluator, whose best metric decides and whose network is written to ``model.pt``.
+        resume: continue from ``checkpoint_last.pt`` when the run starts.
 
     Raises:
-        UserError: if there is nothing to resume from, or the checkpoint belongs to another configuration.
+        UserError: when a run starts that has nothing to resume from, or whose checkpoint does not fit it.
     """
 
     def __init__(
-        self,
-        path: str,
-        state: Mapping[str, Any],
-        best: BestModelSaver | None = None,
-        resume: bool = False,
-        save_interval: int = 1,
-        write: bool = True,
+        self, output_dir: str, ckpt_dir: str, state: Mapping[str, Any], validator: Any = None, resume: bool = False
     ) -> None:
-        self.path = path
-        self.state = dict(state)
-        self.best = best
+        self.path = os.path.join(output_dir, "checkpoint_last.pt")
+        self.best_path = os.path.join(ckpt_dir, "model.pt")
+        self.state = {name: item for name, item in state.items() if item is not None}
+        self.validator = validator
         self.resume = resume
-        self.save_interval = save_interval
-        self.write = write
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer.
@@ -102,61 +64,80 @@ class ResumeCheckpoint:
         """
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             return
-        if self.resume:
-            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
-        """Write the checkpoint."""
-        epoch = engine.state.epoch
-        if self.write and (epoch % self.save_interval == 0 or epoch == engine.state.max_epochs):
-            content = {name: _state_dict(item) for name, item in self._objects(engine).items()}
-            save_checkpoint({**content, "epoch": epoch}, self.path)
+    def started(self, engine: SupervisedTrainer) -> None:
+        """Restore the run, or let its averages begin with the weights it has now."""
+        if self.resume:
+            self._load(engine)
+            return
+        for item in self.state.values():
+            if isinstance(item, EMAHandler):
+                item.ema_model.load_state_dict(item.model.state_dict())
 
-    def load(self, engine: Engine) -> None:
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        """Write the checkpoint and, if this epoch's validation was the best so far, ``model.pt``."""
+        if not is_main_process():
+            return
+        best = None if self.validator is None else self.validator.state
+        if best is not None and best.best_metric_epoch == engine.state.epoch:
+            save_checkpoint(unwrap(self.validator.network).state_dict(), self.best_path)
+        content = {name: _state_dict(item) for name, item in self._objects(engine).items()}
+        content |= {"epoch": engine.state.epoch, "max_epochs": engine.state.max_epochs}
+        if best is not None:
+            content["best"] = {"metric": float(best.best_metric), "epoch": best.best_metric_epoch}
+        save_checkpoint(content, self.path)
+
+    def _load(self, engine: SupervisedTrainer) -> None:
         """Restore the run; the engine goes on with the epoch after the saved one."""
         if not os.path.isfile(self.path):
             raise UserError("nothing to resume", self.path, "a checkpoint", "no such file", "run without --resume")
         checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
-        objects = self._objects(engine)
-        for name, item in objects.items():
+        # a schedule of another length would go on with a learning rate of 0 where the shorter one ended
+        expected, found = engine.state.max_epochs, checkpoint.get("max_epochs")
+        if found != expected:
+            raise self._does_not_fit(f"max_epochs {expected}", found)
+        for name, item in self._objects(engine).items():
             if name not in checkpoint:
-                raise _other_configuration(self.path, f"the entry '{name}'", ", ".join(sorted(checkpoint)))
+                raise self._does_not_fit(f"the entry '{name}'", ", ".join(sorted(checkpoint)))
             try:
                 _load_state_dict(item, checkpoint[name])
             except (RuntimeError, ValueError, KeyError) as e:
-                reason = str(e).strip().splitlines()[-1].strip()
-                raise _other_configuration(self.path, f"an entry '{name}' that fits", reason) from e
-        if checkpoint["epoch"] >= engine.state.max_epochs:
+                raise self._does_not_fit(f"an entry '{name}' that fits", str(e).strip().splitlines()[-1].strip()) from e
+        epoch = checkpoint["epoch"]
+        if epoch >= expected:
+            what = f"fewer than {expected} epochs"
             raise UserError(
-                "run is already complete",
-                self.path,
-                f"fewer than {engine.state.max_epochs} epochs",
-                checkpoint["epoch"],
-                "raise --max_epochs",
+                "run is already complete", self.path, what, epoch, "start a new run in another --output_dir"
             )
-        engine.state.epoch = checkpoint["epoch"]
-        engine.state.iteration = checkpoint["epoch"] * engine.state.epoch_length
-        engine.logger.info(f"Resumed from {self.path} after epoch {checkpoint['epoch']}")
+        if self.validator is not None:
+            self.validator.state.best_metric = checkpoint["best"]["metric"]
+            self.validator.state.best_metric_epoch = checkpoint["best"]["epoch"]
+        engine.state.epoch = epoch
+        engine.state.iteration = epoch * engine.state.epoch_length
+        engine.logger.info(f"Resumed from {self.path} after epoch {epoch}")
 
-    def _objects(self, engine: Engine) -> dict[str, Any]:
-        objects = dict(self.state)
+    def _objects(self, engine: SupervisedTrainer) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
-        if scaler is not None:
-            objects["scaler"] = scaler
-        if self.best is not None:
-            objects["best"] = self.best
-        return objects
+        return self.state if scaler is None else {**self.state, "scaler": scaler}
+
+    def _does_not_fit(self, expected: str, found: object) -> UserError:
+        return UserError("checkpoint of another configuration", self.path, expected, found, _SAME_OPTIONS)
 
 
-def _other_configuration(path: str, expected: str, found: str) -> UserError:
-    step = "resume with the config files and options the run was started with"
-    return UserError("checkpoint of another configuration", path, expected, found, step)
-
-
-def _state_dict(item: Any) -> dict:
+def _state_dict(item: Any) -> dict[str, Any]:
+    if isinstance(item, EMAHandler):
+        scheduler = getattr(item, "momentum_scheduler", None)
+        return {"model": item.ema_model.state_dict(), "updates": scheduler.event_index if scheduler else 0}
     return unwrap(item).state_dict() if isinstance(item, nn.Module) else item.state_dict()
 
 
-def _load_state_dict(item: Any, state: dict) -> None:
-    (unwrap(item) if isinstance(item, nn.Module) else item).load_state_dict(state)
+def _load_state_dict(item: Any, state: dict[str, Any]) -> None:
+    if isinstance(item, EMAHandler):
+        item.ema_model.load_state_dict(state["model"])
+        scheduler = getattr(item, "momentum_scheduler", None)
+        if scheduler is not None:
+            scheduler.event_index = state["updates"]
+    else:
+        (unwrap(item) if isinstance(item, nn.Module) else item).load_state_dict(state)

@@ -21,18 +21,16 @@ class EpochSeed:
 
     Args:
         seed: the run's seed.
-        dataset: the training data set, whose transforms may be random.
     """
 
-    def __init__(self, seed: int, dataset: Any) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.dataset = dataset
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer.
 
         Args:
-            engine: a trainer; its data loader has to be iterated anew in each epoch.
+            engine: a ``monai.engines.Trainer``; its data loader has to be iterated anew in each epoch.
         """
         if not engine.has_event_handler(self, Events.EPOCH_STARTED):
             engine.add_event_handler(Events.EPOCH_STARTED, self)
@@ -43,4 +41,5 @@ class EpochSeed:
         # a large odd stride keeps (seed, epoch, rank) triples apart; 2**32 is what NumPy accepts
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7_919 * rank) % 2**32
         torch.manual_seed(seed)
-        set_rnd(self.dataset, seed)
+        loader: Any = engine.state.dataloader
+        set_rnd(loader.dataset, seed)

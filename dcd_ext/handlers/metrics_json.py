@@ -15,6 +15,7 @@ from torch import nn
 
 from dcd_ext import __version__
 from dcd_ext import evaluation as ev
+from dcd_ext.distributed import is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
@@ -29,6 +30,7 @@ class MetricsJson:
     image file; the item of ``engine.state.batch`` has ``truth``, the path of the label file, and ``case``. The label is
     read from its file and never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
+    The first process of a distributed run writes the two files, with the cases of all.
 
     Args:
         output_dir: folder of ``metrics.json``.
@@ -41,7 +43,6 @@ class MetricsJson:
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
         save_predictions: also write ``predictions/<case>.nii.gz``, on the label's grid.
         workers: threads that score; default: one per core.
-        write: whether this process writes the two files; the cases of all processes are in them.
 
     Raises:
         UserError: if a prediction does not fit its label, or a case comes twice.
@@ -59,7 +60,6 @@ class MetricsJson:
         patch: Sequence[int] | None = None,
         save_predictions: bool = False,
         workers: int | None = None,
-        write: bool = True,
     ) -> None:
         self.output_dir = output_dir
         self.class_names = list(class_names)
@@ -69,7 +69,6 @@ class MetricsJson:
         self.dataset_dir, self.ckpt_path, self.patch = dataset_dir, ckpt_path, patch
         self.save_predictions = save_predictions
         self.workers = workers
-        self.write = write
         self._pool: ev.ScoringPool | None = None
         self._cases: dict[str, dict[str, Any]] = {}
         self._clock = 0.0
@@ -110,7 +109,7 @@ class MetricsJson:
         for item, pred in zip(state.batch, predictions, strict=True):
             case, path = item["case"], item["truth"]
             if case in self._cases:
-                raise UserError("case twice", case, "each case once", "a second one", "check datalist.json")
+                raise UserError(f"duplicate case {case}", "datalist.json", next_step="run dcd check")
             self._cases[case] = {"seconds": seconds, "label": os.path.basename(path)}
             save_as = ev.prediction_path(self.output_dir, case) if self.save_predictions else None
             self._pool.submit(functools.partial(self._score, case, pred, path, save_as))
@@ -125,7 +124,7 @@ class MetricsJson:
         assert self._pool is not None
         self._pool.finish()
         cases = ev.gather_cases(self._cases)
-        if not self.write:
+        if not is_main_process():
             return
         content = {
             "format": "dcd-metrics-1",

@@ -7,9 +7,12 @@ import os
 import time
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 
+from dcd_ext.distributed import is_main_process
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
 
@@ -19,20 +22,25 @@ __all__ = ["TrainingRecord"]
 class TrainingRecord:
     """Writes ``training.json``: versions, device, and for each epoch its seconds, learning rate and all metrics.
 
-    Attach it after the validation handler, so that an epoch's entry has its validation metrics and time. A resumed run
-    goes on with the file it finds.
+    The mean over the epoch of every scalar in ``engine.state.output`` is put into ``engine.state.metrics`` with the
+    epoch's last step, where ``StatsHandler`` and ``MLFlowHandler`` find it: ``loss`` of every run and, when distilling,
+    ``seg_loss``, ``kd_loss``, ``kd_weight`` and the loss's parts. (ignite's ``Average`` needs one metric per name, and
+    the names depend on the loss.) Sums stay on their device until then, so that no step waits for a GPU.
+
+    Attach it after the ``ValidationHandler``, so that an epoch's entry has its validation metrics and time. A resumed
+    run goes on with the file it finds. Only the first process of a distributed run writes.
 
     Args:
         path: the file.
         validator: the evaluator whose metrics are recorded beside the trainer's.
-        write: False in all but one process of a distributed run.
     """
 
-    def __init__(self, path: str, validator: Engine | None = None, write: bool = True) -> None:
+    def __init__(self, path: str, validator: Engine | None = None) -> None:
         self.path = path
         self.validator = validator
-        self.write = write
         self._epochs: list[dict[str, Any]] = []
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
         self._clock = 0.0
         self._learning_rate = 0.0
 
@@ -45,15 +53,29 @@ class TrainingRecord:
         if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
+        # before MODEL_COMPLETED, where the trainer may split the output into one dictionary per case
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.step_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def epoch_started(self, engine: SupervisedTrainer) -> None:
         """Start the clock; in the first epoch of a resumed run, take over what was recorded before it."""
+        self._sums, self._steps = {}, 0
         self._clock = time.perf_counter()
         self._learning_rate = engine.optimizer.param_groups[0]["lr"]  # a schedule may step before the epoch's record
         if engine.state.epoch > 1 and not self._epochs and os.path.isfile(self.path):
             with open(self.path, encoding="utf-8") as file:
                 self._epochs = [e for e in json.load(file)["epochs"] if e["epoch"] < engine.state.epoch]
+
+    def step_completed(self, engine: Engine) -> None:
+        """Add this step's scalars; publish the means with the epoch's last step."""
+        self._steps += 1
+        output: Any = engine.state.output
+        for name, value in output.items():
+            if isinstance(value, torch.Tensor) and value.numel() == 1:
+                value = value.detach().reshape(()).double()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+        if self._steps == engine.state.epoch_length:
+            engine.state.metrics.update({name: float(total) / self._steps for name, total in self._sums.items()})
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Add this epoch and write the file."""
@@ -67,7 +89,7 @@ class TrainingRecord:
         if self.validator is not None and self.validator.state.epoch == engine.state.epoch:
             entry.update(_finite(self.validator.state.metrics))
         self._epochs.append(entry)
-        if self.write:
+        if is_main_process():
             record = {
                 "environment": environment(getattr(engine.state, "device", None)),
                 "seconds": sum(e["seconds"] for e in self._epochs),

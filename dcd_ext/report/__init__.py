@@ -4,11 +4,10 @@ from dcd_ext.report.comparison import compare
 from dcd_ext.report.page import build_page
 from dcd_ext.report.runs import Run, load_runs
 from dcd_ext.report.statistics import bootstrap_interval, describe, holm, paired_tests
-from dcd_ext.report.tables import Table, all_tables, to_html, to_markdown, to_text
+from dcd_ext.report.tables import all_tables
 
 __all__ = [
     "Run",
-    "Table",
     "all_tables",
     "bootstrap_interval",
     "build_page",
@@ -17,7 +16,4 @@ __all__ = [
     "holm",
     "load_runs",
     "paired_tests",
-    "to_html",
-    "to_markdown",
-    "to_text",
 ]

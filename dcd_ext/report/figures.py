@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["CLASS_COLOURS", "RUN_COLOURS", "image", "new_figure", "style", "svg"]
+__all__ = ["CLASS_COLOURS", "RUN_COLOURS", "Pictures", "image", "new_figure", "picture_axes", "style", "svg"]
 
 # Okabe and Ito's colours: told apart by colour-blind readers, too
 RUN_COLOURS = ("#5f6b7a", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d1f")
@@ -55,7 +56,37 @@ def new_figure(width: float = 4.3, height: float = 2.9) -> Figure:
     return figure
 
 
-def svg(figure: Figure, alt: str) -> str:
+def picture_axes(ratio: float) -> tuple[Figure, Any]:
+    """A figure whose axes fill it without any decoration; ``ratio`` is height by width."""
+    figure = new_figure(2.4, 2.4 * ratio)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return figure, axes
+
+
+@dataclass
+class Pictures:
+    """Pictures of one case in rows and columns.
+
+    Attributes:
+        name: of the case.
+        note: a sentence above them.
+        columns: how many stand beside each other.
+        cells: row by row, each with ``image`` (an ``<img>``), ``name`` and ``text``.
+    """
+
+    name: str
+    note: str
+    columns: int
+    cells: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, image: str, name: str, text: str) -> None:
+        """Append a picture with its caption."""
+        self.cells.append({"image": image, "name": name, "text": text})
+
+
+def svg(figure: Figure, alt: str) -> Markup:
     """A figure of lines as an image with a text for those who cannot see it."""
     buffer = io.BytesIO()
     with style():
@@ -63,7 +94,7 @@ def svg(figure: Figure, alt: str) -> str:
     return _img(buffer.getvalue(), "svg+xml", alt, figure)
 
 
-def image(figure: Figure, alt: str, dpi: int = 150) -> str:
+def image(figure: Figure, alt: str, dpi: int) -> Markup:
     """A figure of pixels as an image with a text for those who cannot see it."""
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
@@ -72,9 +103,9 @@ def image(figure: Figure, alt: str, dpi: int = 150) -> str:
     return _img(buffer.getvalue(), "png", alt, figure)
 
 
-def _img(content: bytes, kind: str, alt: str, figure: Figure) -> str:
+def _img(content: bytes, kind: str, alt: str, figure: Figure) -> Markup:
     # width and height keep the page from jumping while it loads
     width, height = (round(96 * side) for side in figure.get_size_inches())
     data = base64.b64encode(content).decode("ascii")
-    text = html.escape(alt, quote=True)
-    return f'<img alt="{text}" width="{width}" height="{height}" src="data:image/{kind};base64,{data}">'
+    form = Markup('<img alt="{}" width="{}" height="{}" src="data:image/{};base64,{}">')
+    return form.format(alt, width, height, kind, data)

@@ -28,12 +28,11 @@ def box_plot(runs: Sequence[Run], comparison: dict[str, Any], metric: str) -> st
             for j, name in enumerate(classes):
                 scores = [score(run, case, name, metric) for case in cases]
                 kept = [(v, shift) for v, shift in zip(scores, jitter, strict=True) if v is not None]
-                if not kept:
-                    continue
-                position = j + (k - (len(runs) - 1) / 2) * width
-                _box(axes, [v for v, _ in kept], position, 0.8 * width, RUN_COLOURS[k % len(RUN_COLOURS)])
-                dots = [position + 0.6 * width * shift for _, shift in kept]
-                axes.scatter(dots, [v for v, _ in kept], s=4, color=RUN_COLOURS[k % len(RUN_COLOURS)], alpha=0.5, lw=0)
+                if kept:
+                    position = j + (k - (len(runs) - 1) / 2) * width
+                    dots, values = [position + 0.6 * width * shift for _, shift in kept], [v for v, _ in kept]
+                    _box(axes, values, position, 0.8 * width, _colour(k))
+                    axes.scatter(dots, values, s=4, color=_colour(k), alpha=0.5, lw=0)
         axes.set_xticks(range(len(classes)), classes)
         axes.grid(axis="x", visible=False)
         axes.set_title(metric_title(comparison, metric))
@@ -42,23 +41,21 @@ def box_plot(runs: Sequence[Run], comparison: dict[str, Any], metric: str) -> st
     return svg(figure, alt)
 
 
+def _colour(number: int) -> str:
+    return RUN_COLOURS[number % len(RUN_COLOURS)]
+
+
 def _mean(comparison: dict[str, Any], metric: str, run: str) -> str:
     mean = comparison["results"][metric][comparison["classes"][-1]][run]["mean"]
     return "not defined" if mean is None else f"{mean:.3f}"
 
 
 def _box(axes: Any, values: Sequence[float], position: float, width: float, colour: str) -> None:
+    look: dict[str, Any] = {f"{part}props": {"color": colour} for part in ("whisker", "cap")}
+    look["boxprops"] = {"facecolor": colour + "40", "edgecolor": colour}
+    look["medianprops"] = {"color": colour, "linewidth": 2}
     axes.boxplot(
-        [values],
-        positions=[position],
-        widths=width,
-        showfliers=False,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": colour + "40", "edgecolor": colour},
-        medianprops={"color": colour, "linewidth": 2},
-        whiskerprops={"color": colour},
-        capprops={"color": colour},
+        [values], positions=[position], widths=width, showfliers=False, patch_artist=True, manage_ticks=False, **look
     )
 
 
@@ -73,10 +70,9 @@ def difference_plot(runs: Sequence[Run], comparison: dict[str, Any], metric: str
         axes = figure.subplots()
         axes.axvline(0, color="#2b3440", lw=1)
         for row, (k, run) in enumerate(others):
-            colour = RUN_COLOURS[k % len(RUN_COLOURS)]
             pairs = [(score(run, c, name, metric), score(base, c, name, metric)) for c in cases]
             points = [(a - b, y) for (a, b), y in zip(pairs, jitter, strict=True) if a is not None and b is not None]
-            axes.scatter([x for x, _ in points], [row + y for _, y in points], s=9, color=colour, alpha=0.45, lw=0)
+            axes.scatter([x for x, _ in points], [row + y for _, y in points], s=9, color=_colour(k), alpha=0.45, lw=0)
             entry = comparison["results"][metric][name][run.name]["difference"]
             if entry["ci95"] is not None:
                 axes.plot(entry["ci95"], [row, row], color="#2b3440", lw=2.5, solid_capstyle="butt")
@@ -92,13 +88,9 @@ def difference_plot(runs: Sequence[Run], comparison: dict[str, Any], metric: str
 
 def training_plots(runs: Sequence[Run]) -> list[str]:
     """Validation Dice, losses and KD weight over epochs; what no run has recorded is left out."""
-
-    def segmentation(epoch: dict[str, Any]) -> float | None:
-        return epoch.get("seg_loss", epoch.get("loss"))
-
     plots = [
         _curves(runs, "Validation Dice", lambda e: e.get("val_mean_dice")),
-        _curves(runs, "Segmentation loss (training)", segmentation),
+        _curves(runs, "Segmentation loss (training)", lambda e: e.get("seg_loss", e.get("loss"))),
         _curves(runs, "Distillation loss, unweighted", lambda e: e.get("kd_loss"), log=True),
         _curves(runs, "Weight of the distillation loss", lambda e: e.get("kd_weight")),
         *(_stages(run) for run in runs),
@@ -114,7 +106,7 @@ def _curves(
         epochs = (run.training or {}).get("epochs", [])
         points = [(e["epoch"], v) for e in epochs if (v := value(e)) is not None]
         if points:
-            lines.append((run.name, points, RUN_COLOURS[k % len(RUN_COLOURS)]))
+            lines.append((run.name, points, _colour(k)))
     return _lines(title, lines, log)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = ["Run", "load_runs"]
 _FORMAT = "dcd-metrics-1"
 _REQUIRED = ("class_names", "nsd_tolerance_mm", "parameters", "seconds_per_case", "summary", "cases")
 _SCORES = ("status", "dice", "hd95_mm", "nsd")
+_AGAIN = "evaluate the run again"
 
 
 @dataclass(frozen=True)
@@ -56,63 +58,54 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     if len(arguments) < 2:
         raise UserError("nothing to compare", "RUN...", "two folders or more", len(arguments), "name another run")
     pairs = [_split(argument) for argument in arguments]
-    paths = [path.resolve() for _, path in pairs]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError("run given twice", path, "each folder once", paths.count(path), "leave one out")
-    runs = [Run(n, p, *_read(p)) for n, p in zip(_names(pairs), paths, strict=True)]
+    for values, what, step in (
+        ([path for _, path in pairs], "run given twice", "leave one out"),
+        ([name for name, _ in pairs], "two runs have one name", "write name=folder"),
+    ):
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
+            raise UserError(what, twice[0], next_step=step)
+    runs = [Run(name, path, *_read(path)) for name, path in pairs]
     for run in runs[1:]:
         _check_pair(runs[0], run)
     return runs
 
 
 def _split(argument: str) -> tuple[str, Path]:
-    """Name (may be empty) and folder; a folder whose own name has a ``=`` is a folder."""
-    name, equals, path = argument.partition("=")
-    return (name, Path(path)) if equals and not Path(argument).exists() else ("", Path(argument))
-
-
-def _names(pairs: Sequence[tuple[str, Path]]) -> list[str]:
-    """The last part of each path that tells the runs apart; ``eval`` in a bundle says nothing."""
-    names = []
-    for name, path in pairs:
-        full = path.resolve()
-        names.append(name or (full.parent.name if full.name == "eval" else full.name))
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError("two runs have one name", name, "different names", "the same", "write name=folder")
-    return names
+    """Name and folder; a folder whose own name has a ``=`` is a folder, and ``eval`` in a bundle says nothing."""
+    name, equals, folder = argument.partition("=")
+    if not equals or Path(argument).exists():
+        name, folder = "", argument
+    path = Path(folder).resolve()
+    return name or (path.parent.name if path.name == "eval" else path.name), path
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    file = path / "metrics.json"
+    """Metrics and, where there is one, the training record of a run."""
+    file, training = path / "metrics.json", path / "training.json"
     if not file.is_file():
-        found = "training.json only" if (path / "training.json").is_file() else "no such file"
+        found = "training.json only" if training.is_file() else "no such file"
         raise UserError("run is incomplete", path, "metrics.json", found, "run the bundle's 'evaluating' with it")
     metrics = _json(file)
     missing = [key for key in _REQUIRED if key not in metrics]
     if metrics.get("format") != _FORMAT or missing:
         found = f"{metrics.get('format')}" + (f" without {', '.join(missing)}" if missing else "")
-        raise UserError("not a result of an evaluation", file, f"format {_FORMAT}", found, "evaluate the run again")
+        raise UserError("not a result of an evaluation", file, f"format {_FORMAT}", found, _AGAIN)
     if not metrics["cases"]:
-        raise UserError("run is incomplete", file, "scored cases", "none", "evaluate the run again")
+        raise UserError("run is incomplete", file, "scored cases", "none", _AGAIN)
     for case, entry in metrics["cases"].items():
         for name in metrics["class_names"]:
             scores = entry.get("classes", {}).get(name, {})
-            lacking = [key for key in _SCORES if key not in scores]
-            if lacking:
+            if lacking := [key for key in _SCORES if key not in scores]:
                 where = f"{file}, case {case}, class {name}"
-                raise UserError("run is incomplete", where, lacking[0], "nothing", "evaluate the run again")
-    training = path / "training.json"
+                raise UserError("run is incomplete", where, lacking[0], "nothing", _AGAIN)
     return metrics, _json(training) if training.is_file() else None
 
 
 def _json(file: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError("duplicate case", file, f"'{key}' once", keys.count(key), "evaluate the run again")
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise UserError(f"duplicate case {key}", file, next_step=_AGAIN)
         return dict(pairs)
 
     try:
@@ -120,9 +113,9 @@ def _json(file: Path) -> dict[str, Any]:
     except UserError:
         raise
     except (OSError, ValueError) as e:
-        raise UserError("file cannot be read", file, "JSON", f"{type(e).__name__}: {e}", "evaluate again") from e
+        raise UserError("file cannot be read", file, "JSON", f"{type(e).__name__}: {e}", _AGAIN) from e
     if not isinstance(content, dict):
-        raise UserError("file cannot be read", file, "a JSON object", type(content).__name__, "evaluate again")
+        raise UserError("file cannot be read", file, "a JSON object", type(content).__name__, _AGAIN)
     return content
 
 
@@ -130,16 +123,11 @@ def _check_pair(first: Run, other: Run) -> None:
     """Everything that would make a paired difference meaningless."""
     where = f"{first.name} and {other.name}"
     next_step = "compare runs of one task that were evaluated on one fold"
-    for key, what in (
-        ("task", "runs of different tasks"),
-        ("class_names", "runs with different classes"),
-        ("nsd_tolerance_mm", "runs with different NSD tolerances"),
-    ):
+    for key, what in (("task", "tasks"), ("class_names", "classes"), ("nsd_tolerance_mm", "NSD tolerances")):
         one, two = first.metrics.get(key), other.metrics.get(key)
         if one != two:
-            raise UserError(what, where, one, two, next_step)
-    only = sorted(set(first.cases) ^ set(other.cases))
-    if only:
+            raise UserError(f"runs with different {what}", where, one, two, next_step)
+    if only := sorted(set(first.cases) ^ set(other.cases)):
         owner = first.name if only[0] in first.cases else other.name
         found = f"{len(only)} in one only, e.g. {only[0]} in {owner}"
         raise UserError("runs with different cases", where, "the same cases", found, next_step)

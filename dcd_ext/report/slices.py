@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dcd_ext.report.comparison import score
-from dcd_ext.report.figures import CLASS_COLOURS, image, new_figure
+from dcd_ext.report.figures import CLASS_COLOURS, Pictures, image, picture_axes
 from dcd_ext.report.runs import Run
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
 
-__all__ = ["case_section", "choose_plane", "crop_around", "most_different", "picture_sections"]
+__all__ = ["choose_plane", "crop_around", "draw_cases", "most_different"]
 
 _MARGIN_MM, _SMALLEST_MM = 15.0, 60.0
-# characters of HTML after which no further case is drawn: the page should fit into a mail
+# characters of pictures after which no further case is drawn: the page should fit into a mail
 _ENOUGH = 5_000_000
 
 
@@ -30,8 +29,8 @@ def most_different(runs: Sequence[Run], number: int) -> list[str]:
     return sorted(spread, key=lambda case: (-spread[case], case))[:number]
 
 
-def picture_sections(runs: Sequence[Run], number: int, dataset_dir: str | None = None) -> tuple[list[str], str]:
-    """HTML of the most different cases, and a sentence on what is missing.
+def draw_cases(runs: Sequence[Run], number: int, dataset_dir: str | None = None) -> tuple[list[Pictures], str]:
+    """Pictures of the most different cases, and a sentence on what is missing.
 
     Args:
         runs: the compared runs.
@@ -42,23 +41,25 @@ def picture_sections(runs: Sequence[Run], number: int, dataset_dir: str | None =
     if not entries:
         return [], "No pictures: the data set is not where it was evaluated; give its folder with --dataset_dir."
     modalities = runs[0].metrics.get("modalities", [])
-    sections = []
+    drawn: list[Pictures] = []
     for case in most_different(runs, number):
         volumes = load_case(entries[case], runs, modalities) if case in entries else None
         if volumes is not None:
-            sections.append(case_section(case, runs, volumes))
-            if sum(map(len, sections)) > _ENOUGH:
+            drawn.append(_draw_case(case, runs, volumes))
+            if sum(len(cell["image"]) for pictures in drawn for cell in pictures.cells) > _ENOUGH:
                 break
-    return sections, "" if sections else "No pictures: images, labels or saved predictions are missing."
+    return drawn, "" if drawn else "No pictures: images, labels or saved predictions are missing."
 
 
-def case_section(case: str, runs: Sequence[Run], volumes: CaseVolumes) -> str:
+def _draw_case(case: str, runs: Sequence[Run], volumes: CaseVolumes) -> Pictures:
     """One case: a row per modality, truth and every run beside each other."""
     plane, index = choose_plane(volumes)
     box = crop_around(volumes, plane, index)
     sides = [s for axis, s in enumerate(volumes.spacing) if axis != plane]
     columns = {"truth": None, **{run.name: run for run in runs if run.name in volumes.predictions}}
-    cells = []
+    orientation, count = ("Sagittal", "Coronal", "Axial")[plane], volumes.truth.shape[plane]
+    note = f"{orientation} slice {index} of {count}, where predictions and truth disagree most."
+    pictures = Pictures(case, note, len(columns))
     for modality, voxels in volumes.images.items():
         picture = _cut(voxels, plane, index, box)
         truth = _cut(volumes.truth, plane, index, box)
@@ -68,16 +69,8 @@ def case_section(case: str, runs: Sequence[Run], volumes: CaseVolumes) -> str:
             mask = truth if run is None else _cut(volumes.predictions[name], plane, index, box)
             alt = f"{case}, {modality}: contours of {name}{value}"
             drawn = _draw(picture, mask, None if run is None else truth, sides, alt)
-            caption = f"{html.escape(name)}<small>{html.escape(modality)}{value}</small>"
-            cells.append(f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>")
-    orientation = ("sagittal", "coronal", "axial")[plane]
-    return (
-        f"<h3>{html.escape(case)}</h3><p class='note'>{orientation.capitalize()} slice {index} of "
-        f"{volumes.truth.shape[plane]}, where predictions and truth disagree most.</p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="slices of {html.escape(case)}">'
-        f'<div class="slices" style="grid-template-columns:repeat({len(columns)},minmax(9.5rem,15rem))">'
-        f"{''.join(cells)}</div></div>"
-    )
+            pictures.add(drawn, name, f"{modality}{value}")
+    return pictures
 
 
 def choose_plane(volumes: CaseVolumes) -> tuple[int, int]:
@@ -117,36 +110,23 @@ def _cut(voxels: np.ndarray, plane: int, index: int, box: tuple[slice, slice]) -
 
 def _draw(picture: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, sides: Sequence[float], alt: str) -> str:
     height, width = picture.shape[0] * sides[1], picture.shape[1] * sides[0]
-    figure = new_figure(2.4, 2.4 * min(max(height / width, 0.5), 1.8))
-    figure.set_layout_engine("none")
+    figure, axes = picture_axes(min(max(height / width, 0.5), 1.8))
     figure.set_facecolor("black")
-    axes: Any = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
     low, high = np.percentile(picture, (1, 99.5))
     options: dict[str, Any] = {"cmap": "gray", "origin": "lower", "interpolation": "bilinear"}
     axes.imshow(picture, vmin=low, vmax=max(high, low + 1e-6), aspect=sides[1] / sides[0], **options)
     for value in range(1, int(max(mask.max(), 0 if truth is None else truth.max())) + 1):
-        if (mask == value).any():
-            colour = CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]
-            axes.contour(_padded(mask == value), [0.5], colors=[colour], linewidths=1.6, extent=_extent(mask))
-        if truth is not None and (truth == value).any():
-            axes.contour(
-                _padded(truth == value),
-                [0.5],
-                colors=["white"],
-                linewidths=1.1,
-                linestyles="dotted",
-                extent=_extent(mask),
-            )
+        colour = CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]
+        _contour(axes, mask == value, colors=[colour], linewidths=1.6)
+        if truth is not None:
+            _contour(axes, truth == value, colors=["white"], linewidths=1.1, linestyles="dotted")
     axes.set_xlim(-0.5, picture.shape[1] - 0.5)
     axes.set_ylim(-0.5, picture.shape[0] - 0.5)
     return image(figure, alt, dpi=125)
 
 
-def _padded(mask: np.ndarray) -> np.ndarray:
-    """A border of zeros, so that a contour at the edge of the picture is closed."""
-    return np.pad(mask.astype(float), 1)
-
-
-def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
-    return (-1, mask.shape[1], -1, mask.shape[0])
+def _contour(axes: Any, mask: np.ndarray, **look: Any) -> None:
+    if mask.any():
+        # a border of zeros closes a contour at the edge of the picture
+        extent = (-1, mask.shape[1], -1, mask.shape[0])
+        axes.contour(np.pad(mask.astype(float), 1), [0.5], extent=extent, **look)

@@ -15,11 +15,7 @@ RESAMPLES = 9999
 
 
 def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
-    """Mean, standard error of the mean, 95 % bootstrap interval and number of values.
-
-    Args:
-        values: one per case.
-        seed: of the bootstrap.
+    """Mean, standard error of the mean and 95 % bootstrap interval of one value per case.
 
     Returns:
         ``mean``, ``sem``, ``ci95`` (low, high) and ``n``; None where there are too few values.
@@ -46,17 +42,15 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | 
         return None
     if np.ptp(values) == 0:
         return [float(values[0])] * 2
-    with warnings.catch_warnings():
-        # an estimate without spread, in a sample of two or three, makes BCa undefined
-        warnings.simplefilter("ignore")
-        options: dict[str, Any] = {"n_resamples": RESAMPLES, "vectorized": True, "batch": 1000}
-        interval = stats.bootstrap(
-            (values,), np.mean, method="BCa", random_state=np.random.default_rng(seed), **options
-        ).confidence_interval
-        if not np.isfinite(interval).all():
-            interval = stats.bootstrap(
-                (values,), np.mean, method="percentile", random_state=np.random.default_rng(seed), **options
-            ).confidence_interval
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            # an estimate without spread, in a sample of two or three, makes BCa undefined
+            warnings.simplefilter("ignore")
+            options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 1000, "vectorized": True, "method": method}
+            rng = np.random.default_rng(seed)
+            interval = stats.bootstrap((values,), np.mean, random_state=rng, **options).confidence_interval
+        if np.isfinite(interval).all():
+            break
     return [float(interval.low), float(interval.high)]
 
 
@@ -84,18 +78,10 @@ def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, floa
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction; None stays None and does not count.
-
-    Args:
-        p_values: of one family of tests.
-
-    Returns:
-        Adjusted p-values in the same order.
-    """
-    order = sorted((i for i, p in enumerate(p_values) if p is not None), key=lambda i: p_values[i] or 0.0)
+    """Holm's step-down correction of the p-values of related tests; None stays None and does not count."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * (p_values[i] or 0.0)))
-        adjusted[i] = largest
+    for rank, (p, i) in enumerate(known):
+        largest = adjusted[i] = max(largest, min(1.0, (len(known) - rank) * p))
     return adjusted

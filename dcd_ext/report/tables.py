@@ -1,37 +1,16 @@
-"""The comparison as tables, and a table as text, Markdown or HTML."""
+"""The comparison as tables."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from dcd_ext.report.comparison import HIGHER_IS_BETTER
+from dcd_ext.tables import Table
 
-__all__ = ["Table", "all_tables", "metric_title", "p_text", "to_html", "to_markdown", "to_text"]
+__all__ = ["all_tables", "metric_title", "p_text"]
 
 _TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD at {:g} mm", "lesion_f1": "Lesion-wise F1"}
-_STARS = {"mean": "mean of classes"}
-
-
-@dataclass
-class Table:
-    """A table of texts.
-
-    Attributes:
-        title: heading.
-        header: names of the columns; the first column has the rows' names.
-        rows: texts.
-        note: one sentence below it.
-        bold: (row, column) of texts to stress.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: str = ""
-    bold: set[tuple[int, int]] = field(default_factory=set)
+_TITLES_OF_CLASSES = {"mean": "mean of classes"}
 
 
 def metric_title(comparison: dict[str, Any], metric: str) -> str:
@@ -54,7 +33,7 @@ def _scores(comparison: dict[str, Any], metric: str) -> Table:
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     table = Table(
         f"{metric_title(comparison, metric)} – {'higher' if sign > 0 else 'lower'} is better",
-        ["run", *(_STARS.get(c, c) for c in classes)],
+        ["run", *(_TITLES_OF_CLASSES.get(c, c) for c in classes)],
         [[run, *(_mean_sem(results[c][run], metric) for c in classes)] for run in runs],
     )
     for column, name in enumerate(classes, start=1):
@@ -88,15 +67,8 @@ def _difference_row(run: str, name: str, entry: dict[str, Any], metric: str, gap
     mean = "–" if d["mean"] is None else f"{d['mean']:+.{digits}f}"
     sem = "" if d["sem"] is None else f" ± {d['sem']:.{digits}f}"
     pairs = str(d["n"]) + (f" ({d['unpaired']} unpaired)" if d["unpaired"] else "")
-    row = [
-        run,
-        _STARS.get(name, name),
-        mean + sem,
-        interval,
-        pairs,
-        p_text(d["t_p_holm"]),
-        p_text(d["wilcoxon_p_holm"]),
-    ]
+    tests = [p_text(d["t_p_holm"]), p_text(d["wilcoxon_p_holm"])]
+    row = [run, _TITLES_OF_CLASSES.get(name, name), mean + sem, interval, pairs, *tests]
     share = entry.get("gap_recovered")
     return [*row, "–" if share is None else f"{100 * share:.0f} %"] if gap else row
 
@@ -104,17 +76,11 @@ def _difference_row(run: str, name: str, entry: dict[str, Any], metric: str, gap
 def _cost(comparison: dict[str, Any]) -> Table:
     rows = []
     for name, cost in comparison["runs"].items():
-        flops, seconds = cost["flops_per_patch"], cost["training_seconds"]
-        rows.append(
-            [
-                name,
-                f"{cost['parameters'] / 1e6:.3f}",
-                "–" if flops is None else f"{flops / 1e9:.1f}",
-                f"{cost['seconds_per_case']:.2f}",
-                "–" if seconds is None else f"{seconds / 60:.0f}",
-                "–" if cost["epochs"] is None else str(cost["epochs"]),
-            ]
-        )
+        flops, seconds, epochs = cost["flops_per_patch"], cost["training_seconds"], cost["epochs"]
+        gflops = "–" if flops is None else f"{flops / 1e9:.1f}"
+        minutes = "–" if seconds is None else f"{seconds / 60:.0f}"
+        row = [name, f"{cost['parameters'] / 1e6:.3f}", gflops, f"{cost['seconds_per_case']:.2f}", minutes]
+        rows.append([*row, "–" if epochs is None else str(epochs)])
     patch = next((c["patch"] for c in comparison["runs"].values() if c["patch"]), None)
     size = "" if patch is None else f" of {' × '.join(map(str, patch))}"
     header = ["run", "parameters (M)", "GFLOPs per patch", "seconds per case", "training (min)", "epochs"]
@@ -147,50 +113,3 @@ def p_text(p: float | None) -> str:
     if p is None:
         return "–"
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def to_text(table: Table) -> str:
-    """Aligned columns for a terminal."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
-    texts = ["  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    texts.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join([table.title, *texts, *([table.note] if table.note else [])])
-
-
-def to_markdown(table: Table) -> str:
-    """A Markdown table under a heading."""
-
-    def line(cells: Iterator[str] | list[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-    rows = [line(_stressed(table, i, "**{}**")) for i in range(len(table.rows))]
-    parts = [f"### {table.title}", "", line(table.header), "|" + "---|" * len(table.header), *rows]
-    return "\n".join([*parts, *(["", table.note] if table.note else [])])
-
-
-def to_html(table: Table) -> str:
-    """A table that scrolls inside its own box."""
-    head = "".join(f'<th scope="col"{_align(table, j)}>{html.escape(c)}</th>' for j, c in enumerate(table.header))
-    body = []
-    for i, row in enumerate(table.rows):
-        escaped = Table("", [], [[html.escape(c) for c in row]], bold={(0, c) for r, c in table.bold if r == i})
-        first, *rest = _stressed(escaped, 0, "<strong>{}</strong>")
-        cells = "".join(f"<td{_align(table, j)}>{c}</td>" for j, c in enumerate(rest, start=1))
-        body.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    title = html.escape(table.title)
-    return (
-        f'<h3>{title}</h3><div class="scroll" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{note}"
-    )
-
-
-def _align(table: Table, column: int) -> str:
-    """Names stand on the left, numbers on the right."""
-    return ' class="text"' if table.header[column] in ("run", "class") else ""
-
-
-def _stressed(table: Table, row: int, form: str) -> Iterator[str]:
-    for column, text in enumerate(table.rows[row]):
-        yield form.format(text) if (row, column) in table.bold else text

@@ -26,12 +26,14 @@ def make_small(name: str, root: Path, seed: int = 0, short: dict[str, Any] | Non
         root: receives the copy.
         seed: of the weights.
         short: entries that make the training short; it then distils from the first step.
-        settings: further entries of both configs, such as ``pixdim``.
+        settings: further entries of both configs, such as ``pixdim``, and the sliding window's ``overlap``.
     """
     configs = root / name / "configs"
     shutil.copytree(BUNDLES / name, root / name, ignore=_LEAVE)
-    small = {**SMALL[name.split("_")[0]], **settings}
     inference, train, metadata = (read_json(configs / f"{file}.json") for file in ("inference", "train", "metadata"))
+    for inferer in (inference["inferer"], train["validate"]["inferer"]):
+        inferer["overlap"] = settings.get("overlap", inferer["overlap"])
+    small = {**SMALL[name.split("_")[0]], **{key: value for key, value in settings.items() if key != "overlap"}}
     inference |= small
     train |= {**small, **(short or {})}
     if short and "kd_schedule" in train:

@@ -32,7 +32,7 @@ def are_two_stages(parser):
 
 
 def is_frozen(parser):
-    groups = parser.get_parsed_content("optimizer").param_groups
+    groups = parser.get_parsed_content("train::optimizer").param_groups
     return not any(p.requires_grad for p in loss(parser).parameters()) and groups[1]["params"] == []
 
 
@@ -48,13 +48,13 @@ def shares(kind, at_start, at_end):
 
 
 def is_without_ema(parser):
-    network = parser.get_parsed_content("network")
-    saved = parser.get_parsed_content("best_model_saver").save_dict["model"]
-    return saved is network and parser.get_parsed_content("resume_state")["ema"] is network
+    validated = parser.get_parsed_content("validate::evaluator::network")
+    state = parser.get_parsed_content("train::resume_state")
+    return validated is parser.get_parsed_content("network") and state["ema"] is None
 
 
 def has_slower_average(parser):
-    return parser.get_parsed_content("ema").momentum == pytest.approx(1e-4)
+    return parser.get_parsed_content("train::ema").momentum == pytest.approx(1e-4)
 
 
 # option -> (what has to hold, and whether the loss of the same features changes)
@@ -81,7 +81,7 @@ ABLATIONS = {
     "--kd_schedule#_target_ dcd_ext.distill.schedules.CosineWeight": (shares(CosineWeight, 0, 0), False),
     "--kd_weight 0": (lambda parser: parser.get_parsed_content("kd_schedule")(10, 10) == 0, False),
     "--reduction_factor 2": (attribute("student_channels", (16, 16, 16, 16)), True),
-    "--use_ema False": (is_without_ema, False),
+    "--ema_decay 0": (is_without_ema, False),
     "--ema_decay 0.9999": (has_slower_average, False),
 }
 
@@ -120,7 +120,7 @@ def test_option_reaches_the_objects(option, default):
     assert (loss_of_fixed_features(parser) != pytest.approx(default, rel=1e-6)) == changes_loss
 
 
-@pytest.mark.parametrize("option", ["--use_ema False", "--ema_decay 0.9999", "--kd_loss_def#train_projections False"])
+@pytest.mark.parametrize("option", ["--ema_decay 0", "--ema_decay 0.9999", "--kd_loss_def#train_projections False"])
 def test_the_check_fails_without_the_option(option):
     assert not ABLATIONS[option][0](open_with(""))
 

@@ -1,9 +1,14 @@
+import hashlib
+import json
 import re
 
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
+from dcd_ext.bundles import prepare_run
 from dcd_ext.bundles.config import check_keys, unknown_keys
-from tests.conftest import BUNDLES, make_workflow
+from tests.conftest import BUNDLES, make_workflow, read_json
 
 NAME = "hippocampus_segmentation_student"
 
@@ -20,7 +25,7 @@ def start(**override):
 
 
 def test_shipped_keys_are_accepted():
-    start(max_epochs=3, **{"train#trainer#max_epochs": 2, "optimizer#lr": 0.1})
+    start(max_epochs=3, **{"train#trainer#max_epochs": 2, "train::optimizer::lr": 0.1})
 
 
 def test_an_unknown_key_names_the_nearest_one():
@@ -41,6 +46,7 @@ def test_unknown_keys_of_a_group_are_found():
 
 def test_a_key_that_is_meant_can_be_declared():
     start(my_key=3, extra_keys=["my_key"])
+    start(**{"train#my_key": 3, "extra_keys": ["train::my_key"]})
 
 
 def test_tracking_keys_are_known(tmp_path):
@@ -49,14 +55,41 @@ def test_tracking_keys_are_known(tmp_path):
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):
-    expected = f"no bundle – {tmp_path} – expected a folder with configs/metadata.json, found none – pass --bundle_root"
+    expected = f"no bundle – {tmp_path} – expected configs/train.json, found none – pass --bundle_root"
     with pytest.raises(ValueError, match=re.escape(expected)):
-        check_keys(str(tmp_path))
+        check_keys({}, tmp_path)
 
 
 def test_outside_a_config_it_says_so():
     with pytest.raises(RuntimeError, match=r"has to be called from a"):
-        check_keys(str(BUNDLES / NAME))
+        prepare_run(str(BUNDLES / NAME), ".")
+
+
+@pytest.mark.parametrize("configs", [("train",), ("train", "evaluate")])
+def test_a_data_set_that_failed_its_check_is_neither_trained_on_nor_scored(configs, prepared, tmp_path):
+    datalist = (prepared("hippocampus") / "datalist.json").read_bytes()
+    (tmp_path / "datalist.json").write_bytes(datalist)
+    verdict = {"errors": 2, "datalist_sha256": hashlib.sha256(datalist).hexdigest()}
+    (tmp_path / "check.json").write_text(json.dumps(verdict))
+    for refused in ({}, {"allow_unchecked": False}, {"allow_unchecked": "false"}):
+        with pytest.raises(RuntimeError) as error:
+            make_workflow(NAME, *configs, dataset_dir=str(tmp_path), **refused)
+        assert "expected 0 errors, found 2" in cause(error.value)
+    make_workflow(NAME, *configs, dataset_dir=str(tmp_path), allow_unchecked=True)
+
+
+def test_mixed_precision_on_a_cpu_is_bfloat16_and_none_of_cudas():
+    """Off by default; ``--amp True`` runs the network in bfloat16 and leaves the trainer's autocast alone."""
+    image = torch.rand(1, 1, 16, 24, 16)
+    for amp, dtype in ((None, torch.float32), (True, torch.bfloat16)):
+        options = {} if amp is None else {"amp": amp}
+        parser = start(device="cpu", features=[8] * 4, n_blocks=[1] * 4, **options).parser
+        network, seen = parser.get_parsed_content("network"), []
+        network.encoder.stages[0].register_forward_hook(lambda *a, seen=seen: seen.append(a[-1].dtype))
+        assert all(output.dtype == torch.float32 for output in network(image)) and seen == [dtype]
+        config = read_json(BUNDLES / NAME / "configs" / "train.json")
+        for engine in (config["train"]["trainer"], config["validate"]["evaluator"]):
+            assert ConfigParser({"device": "cpu", "amp": True, "use": engine["amp"]}).get_parsed_content("use") is False
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from monai.data import load_net_with_metadata
 
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
-from dcd_ext.commands import export as export_bundle
+from dcd_ext.commands.main import main as dcd
 from scripts import bench_inference
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
@@ -26,7 +26,7 @@ def exported(small, tmp_path_factory):
     """The small bundle with TorchScript, and ONNX where its packages are."""
     root = tmp_path_factory.mktemp("exported") / NAME
     shutil.copytree(small, root)
-    assert export_bundle.main([str(root), "--formats", "torchscript"]) == 0
+    assert dcd(["export", str(root), "--formats", "torchscript"]) == 0
     return root
 
 
@@ -56,7 +56,7 @@ def test_onnx_with_dynamic_batch_and_space(shape, exported):
 
     path = exported / "models" / "model.onnx"
     if not path.exists():
-        assert export_bundle.main([str(exported), "--formats", "onnx"]) == 0
+        assert dcd(["export", str(exported), "--formats", "onnx"]) == 0
     onnx.checker.check_model(onnx.load(path))
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (spec,) = session.get_inputs()
@@ -110,7 +110,7 @@ def test_scripting_fails_at_the_skip_connections(exported, tmp_path):
 
 def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
-    assert export_bundle.main([str(tmp_path / NAME)]) == 1
+    assert dcd(["export", str(tmp_path / NAME)]) == 1
     assert "weights not found – " in capsys.readouterr().err
 
 
@@ -118,7 +118,7 @@ def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path):
     """In bfloat16, where the processor has it, and with weights that have learned something."""
     root = shutil.copytree(small, tmp_path / NAME)
     arguments = ["run", "training", "--config_file", "configs/train.json"]
-    arguments += ["--dataset_dir", prepared("hippocampus"), "--use_ema", "False", "--num_workers", "0"]
+    arguments += ["--dataset_dir", prepared("hippocampus"), "--ema_decay", "0", "--num_workers", "0"]
     arguments += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
     result = fork_module("monai.bundle", arguments, root)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -152,7 +152,7 @@ def test_wrong_options_of_the_benchmark_end_with_one_line(options, message, smal
 def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
     before = (exported / "models" / "model.ts").read_bytes()
     monkeypatch.setattr("dcd_ext.bundles.export.largest_difference", lambda *_: 1.0)
-    assert export_bundle.main([str(exported)]) == 1
+    assert dcd(["export", str(exported)]) == 1
     assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
     assert (exported / "models" / "model.ts").read_bytes() == before
     assert {p.suffix for p in (exported / "models").iterdir()} <= {".pt", ".ts", ".onnx", ""}

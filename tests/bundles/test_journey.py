@@ -13,7 +13,7 @@ from monai import bundle as monai_bundle
 
 from dcd_ext.bundles.pack import pack
 from dcd_ext.bundles.verify import verify
-from dcd_ext.commands import verify as verify_bundle
+from dcd_ext.commands.main import main as dcd
 from tests.bundles.conftest import NAME
 from tests.bundles.hub import served
 
@@ -50,7 +50,7 @@ def test_packed_served_downloaded_and_used_elsewhere(small, packed, prepared, tm
         result = monai("download", "--name", NAME, "--url", url, "--bundle_dir", tmp_path / "got", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     got = tmp_path / "got" / NAME
-    assert verify_bundle.main([str(got)]) == 0
+    assert dcd(["verify", str(got)]) == 0
     data = prepared("hippocampus")
     ours, theirs = (infer(r, data, tmp_path / n, tmp_path) for r, n in ((small, "ours"), (got, "theirs")))
     assert np.array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj))
@@ -79,13 +79,13 @@ def test_a_flipped_byte_is_refused_with_the_files_name(packed, tmp_path, capsys)
     data[entry.header_offset + 200 + entry.file_size // 2] ^= 1
     broken = tmp_path / ZIP
     broken.write_bytes(data)
-    assert verify_bundle.main([str(broken)]) == 1
+    assert dcd(["verify", str(broken)]) == 1
     assert "damaged file – models/model.pt – " in capsys.readouterr().err
     result = monai("download", "--name", NAME, "--url", broken.as_uri(), "--bundle_dir", "got", cwd=tmp_path)
     assert result.returncode != 0 and "models/model.pt" in result.stderr
     config = tmp_path / "unpacked" / NAME / "configs" / "inference.json"
     config.write_text(config.read_text().replace('"overlap": 0.5', '"overlap": 0.4'))
-    assert verify_bundle.main([str(config.parents[1])]) == 1
+    assert dcd(["verify", str(config.parents[1])]) == 1
     assert "file differs from what was packed – configs/inference.json – " in capsys.readouterr().out
 
 
@@ -94,7 +94,7 @@ def test_weights_beside_the_zip(small, tmp_path):
         (tmp_path / "dist").mkdir()
         folder = f"{NAME}_v0.1.0_files"
         path = pack(small, small / "models" / "model.pt", tmp_path / "dist", large_files_url=f"{address}/{folder}")
-        assert verify_bundle.main([str(path)]) == 0
+        assert dcd(["verify", str(path)]) == 0
         with zipfile.ZipFile(path) as archive:
             assert not [n for n in archive.namelist() if n.endswith((".pt", ".ts"))]
             archive.extractall(tmp_path)
@@ -110,6 +110,6 @@ def test_weights_beside_the_zip(small, tmp_path):
 
 def test_every_command_of_the_readme_runs(packed, prepared, tmp_path, capsys):
     """The plain student's card trains, evaluates and infers; the data set's preparation is the one thing left out."""
-    assert verify_bundle.main([str(packed), "--dataset_dir", str(prepared("hippocampus"))]) == 0
+    assert dcd(["verify", str(packed), "--dataset_dir", str(prepared("hippocampus"))]) == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if " commands " in x)
     assert "6 of 8 ran" in line and line.count("it installs or prepares") == 2

@@ -14,7 +14,7 @@ from dcd_ext.bundles.contents import open_contents
 from dcd_ext.bundles.pack import pack
 from dcd_ext.bundles.sums import check_sums, check_zip, file_sha256, write_sums, write_zip
 from dcd_ext.bundles.verify_text import _SCHEMA
-from dcd_ext.commands import pack as pack_bundle
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from tests.bundles.conftest import NAME
 from tests.conftest import BUNDLES, read_json
@@ -88,7 +88,7 @@ def test_measured_scores_and_another_width(small, tmp_path):
     metrics.write_text(json.dumps(record(checkpoint)))
     arguments = [str(tmp_path / NAME), "--checkpoint", str(checkpoint), "--metrics", str(metrics)]
     arguments += ["--reduction_factor", "1", "--output", str(tmp_path / "dist")]
-    assert pack_bundle.main(arguments) == 0
+    assert dcd(["pack", *arguments]) == 0
     (path,) = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "out")
@@ -112,7 +112,7 @@ def test_scores_of_other_weights_are_refused(small, tmp_path, capsys):
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps(record(small / "models" / "model.pt", weights_sha256="0" * 64)))
     arguments = [str(small), "--metrics", str(metrics), "--output", str(tmp_path / "dist")]
-    assert pack_bundle.main(arguments) == 1
+    assert dcd(["pack", *arguments]) == 1
     assert "metrics of other weights – " in capsys.readouterr().err
     assert list((tmp_path / "dist").iterdir()) == []
 
@@ -120,9 +120,9 @@ def test_scores_of_other_weights_are_refused(small, tmp_path, capsys):
 def test_weights_that_do_not_fit_are_refused(small, tmp_path, capsys):
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
     arguments = [str(small), "--checkpoint", str(tmp_path / "other.pt"), "--output", str(tmp_path / "dist")]
-    assert pack_bundle.main(arguments) == 1
+    assert dcd(["pack", *arguments]) == 1
     assert "weights do not fit the network" in capsys.readouterr().err
-    assert pack_bundle.main([str(tmp_path), "--output", str(tmp_path / "dist")]) == 1
+    assert dcd(["pack", str(tmp_path), "--output", str(tmp_path / "dist")]) == 1
     assert "not a bundle – " in capsys.readouterr().err
 
 
@@ -135,10 +135,7 @@ def test_weights_that_do_not_fit_are_refused(small, tmp_path, capsys):
     ],
 )
 def test_wrong_options_end_with_one_line(options, message, small, capsys):
-    try:
-        assert pack_bundle.main([str(small), *(o.format(small=small) for o in options)]) == 1
-    except SystemExit as error:  # argparse's
-        assert error.code == 2
+    assert dcd(["pack", str(small), *(o.format(small=small) for o in options)]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 

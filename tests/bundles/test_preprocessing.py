@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.build_bundles import load, merge, prune
+from dcd_ext.bundles.sources import load
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, make_workflow, read_json
 
 BASE = ROOT / "bundle_src" / "base"
@@ -24,8 +24,10 @@ def _config(name: str, file: str):
 
 
 def test_the_sources_take_preprocessing_from_the_fragment_alone() -> None:
-    assert load(BASE / "train.json")["train"]["deterministic_transforms"] == "%fragments::preprocessing"
-    assert load(BASE / "inference.json")["preprocessing"]["transforms"] == "%fragments::preprocessing"
+    fragment = "%fragments::preprocessing"
+    assert load(BASE / "train.json")["train"]["deterministic_transforms"] == fragment
+    assert load(BASE / "inference.json")["preprocessing"]["transforms"] == fragment
+    assert load(BASE / "evaluate.json")["validate::preprocessing::transforms"] == fragment
     others = [p for p in (ROOT / "bundle_src").rglob("*.json") if p.name != "fragments.json"]
     for path in others:
         assert not [t for t in CHAIN if f'"{t}"' in path.read_text("utf-8")], path
@@ -35,25 +37,28 @@ def test_the_sources_take_preprocessing_from_the_fragment_alone() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_workflow_has_the_fragments_chain(task: str, role: str) -> None:
     name = f"{task}_segmentation_{role}"
-    fragments = {**load(BASE / "fragments.json"), **load(ROOT / "bundle_src" / "tasks" / f"{task}.json")["fragments"]}
-    expected = prune(merge({"fragments": fragments}, {"chain": "%fragments::preprocessing"})["chain"])
-    assert [t["_target_"] for t in expected] == [t for t in CHAIN if t != "CropForegroundd" or CROPPED[task]]
-    assert expected[-1]["nonzero"] is CROPPED[task] and expected[-1]["channel_wise"] is True
     train, inference, evaluate = (_config(name, f) for f in ("train", "inference", "evaluate"))
-    assert train["train"]["deterministic_transforms"] == expected
+    chain = inference["preprocessing"]["transforms"]
+    assert [t["_target_"] for t in chain] == [t for t in CHAIN if t != "CropForegroundd" or CROPPED[task]]
+    assert chain[-1]["nonzero"] is CROPPED[task] and chain[-1]["channel_wise"] is True
+    assert {t["keys"] for t in chain} == {"image"} and "allow_missing_keys" not in json.dumps(train)
+    # training takes the label along, through the geometry alone; evaluation reads it from its file
+    both = {"keys": ["image", "label"]}
+    with_label = [t | (both if t["_target_"] != "NormalizeIntensityd" else {}) for t in chain]
+    with_label = [t | ({"mode": ["bilinear", "nearest"]} if "mode" in t else {}) for t in with_label]
+    assert train["train"]["deterministic_transforms"] == with_label
     assert train["train"]["preprocessing"]["transforms"] == (
         "$@train::deterministic_transforms + @train::random_transforms"
     )
     assert train["validate"]["preprocessing"]["transforms"] == "@train::deterministic_transforms"
     assert train["validate"]["dataset"]["transform"] == "@validate::preprocessing"
-    assert inference["preprocessing"]["transforms"] == expected
+    assert evaluate["validate::preprocessing::transforms"] == chain
     assert inference["dataset"]["transform"] == "@preprocessing"
     assert train["pixdim"] == inference["pixdim"]
-    # overlays leave it alone, and what evaluation inverts is what it applied
-    overlays = [p for p in (BUNDLES / name / "configs").rglob("*.json") if p.stem not in ("train", "inference")]
-    for path in overlays:
-        keys = [key for key in read_json(path) if "preprocessing" in key or key in ("pixdim", "interpolation")]
-        assert not keys, path
+    # other overlays leave it alone, and what evaluation inverts is what it applied
+    shipped = ("train", "inference", "evaluate")
+    for path in [p for p in (BUNDLES / name / "configs").rglob("*.json") if p.stem not in shipped]:
+        assert not [key for key in read_json(path) if "preprocessing" in key or key == "pixdim"], path
     assert '"transform": "@validate::preprocessing"' in json.dumps(evaluate)
 
 

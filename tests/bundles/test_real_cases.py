@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from dcd_ext.commands import check, prepare
+from dcd_ext.commands.main import main as dcd
 from tests.conftest import BUNDLES, make_workflow, read_json
 
 pytestmark = [
@@ -20,8 +20,8 @@ pytestmark = [
 
 
 def _prepare(task: str, source: Path, output: Path) -> dict:
-    assert prepare.main([task, "--source", str(source), "--output", str(output)]) == 0
-    assert check.main([str(output), "--task", task]) == 0
+    assert dcd(["prepare", task, "--source", str(source), "--output", str(output)]) == 0
+    assert dcd(["check", str(output), "--task", task]) == 0
     return read_json(output / "datalist.json")
 
 
@@ -47,13 +47,14 @@ def test_isles_case_is_prepared_checked_trained_on_and_segmented_on_its_flair_gr
     name, data, run = "isles22_segmentation_student", tmp_path / "data", tmp_path / "run"
     [entry] = _prepare("isles22", data_dir / "ISLES-2022", data)["training"]
     # with a single case no fold can be held out
-    small = {"patch_size": [64, 64, 64], "overlap": 0.0, "fold": "all"}
+    small = {"patch_size": [64, 64, 64], "fold": "all"}
     short = {"max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 1, "val_interval": 1}
     folders = {"output_dir": str(run), "ckpt_dir": str(run / "models")}
     _run(name, "train", "train", dataset_dir=str(data), **folders, **small, **short)
     history = read_json(run / "training.json")
     assert np.isfinite(history["epochs"][0]["loss"])
-    seg = _segment(name, data, tmp_path / "out", ckpt_path=str(run / "models" / "model.pt"), **small)
+    weights, images = str(run / "models" / "model.pt"), [entry["image"]]
+    seg = _segment(name, data, tmp_path / "out", ckpt_path=weights, datalist=images, patch_size=[64, 64, 64])
     flair = nib.load(data / entry["image"][0])
     assert flair.shape == (512, 512, 29)
     _same_grid(seg, flair, 2)

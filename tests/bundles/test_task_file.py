@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from dcd_ext.errors import UserError
 from tests.conftest import ROOT, TASKS, read_json
 
 # set by every shipped task, but with a default in base/train.json
-OPTIONAL = {"iterations_per_epoch", "val_interval"}
+OPTIONAL = {"iterations_per_epoch", "val_interval", "normalize_nonzero", "whole_volume"}
 
 
 def _task(name: str = "brats24"):
@@ -38,14 +40,21 @@ def test_what_every_shipped_task_has_is_demanded() -> None:
     ("section", "key", "value", "text"),
     [
         ("train", None, None, "expected a section 'train', found none"),
-        ("train", "mirror_axes", None, "expected 'mirror_axes' in section 'train', found none"),
+        ("fragments", "mirror_axes", None, "expected 'mirror_axes' in section 'fragments', found none"),
         ("common", "features", [32, 64], "'features' contradicts .* expected 6 .one per entry of 'strides'., found 2"),
         ("common", "n_blocks", [1], "'n_blocks' contradicts .* expected 6 .* found 1"),
         ("common", "in_channels", 3, "'inputs' contradicts .* expected 3 .'in_channels' names., found 4"),
         ("common", "num_classes", 6, "'outputs' contradicts .* expected 6 .* found 5"),
+        ("common", "pixdim", 1.0, 'unusable entry: common pixdim – t.json – expected type "array", found 1.0'),
+        ("common", "features", [32, "64"], "unusable entry: common features 1 – .* found '64'"),
+        ("common", "patch_size", [0, 32, 32], "unusable entry: common patch_size 0 – .* expected minimum 1, found 0"),
+        ("common", "strides", [[2, 2]] * 6, "unusable entry: common strides . – .* expected minItems 3"),
+        ("fragments", "mirror_axes", [0, 3], "unusable entry: fragments mirror_axes 1 – .* found 3"),
+        ("distillation", "start", 1.5, "unusable entry: distillation start – .* expected maximum 1, found 1.5"),
+        ("metadata", "inputs", "T1", "unusable entry: metadata inputs"),
         ("common", "pixdim", [1.0], "'pixdim' contradicts .* expected 3 .* found 1"),
         (
-            "train",
+            "evaluate",
             "class_names",
             ["NETC", "SNFH", "RC", "ET"],
             r"'class_names' contradicts .* found \['NETC', 'SNFH', 'RC",
@@ -68,3 +77,20 @@ def test_a_contradiction_is_named(section: str, key: str | None, value: object, 
         task[section][key] = value
     with pytest.raises(UserError, match=text):
         check_task_file(task, "t.json")
+
+
+def test_any_json_is_refused_in_one_line() -> None:
+    """Whatever one entry is replaced by, the file passes or is refused: never a traceback of ours."""
+    for section in _task():
+        for key in (None, *_task()[section]):
+            for value in (None, -1, 0.5, "x", [], {}, [[]], [None], [{"a": 1}], True, 10**400):
+                task = _task()
+                if key is None:
+                    task[section] = value
+                else:
+                    task[section][key] = value
+                with contextlib.suppress(UserError):
+                    check_task_file(task, Path("t.json"))
+    for value in (None, 1, "x", [], [1]):
+        with pytest.raises(UserError, match='unusable entry: the file – t.json – expected type "object"'):
+            check_task_file(value, Path("t.json"))

@@ -14,7 +14,7 @@ from dcd_ext.bundles.export import TS_TOLERANCE
 from dcd_ext.bundles.sums import write_sums
 from dcd_ext.bundles.verify import verify
 from dcd_ext.bundles.verify_text import TEXT_CHECKS
-from dcd_ext.commands import verify as verify_bundle
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.io import write_json
 from tests.bundles.conftest import NAME
 from tests.conftest import BUNDLES, read_json
@@ -37,7 +37,7 @@ def unpacked(packed, tmp_path):
 
 
 def test_a_packed_bundle(packed, unpacked, capsys):
-    assert verify_bundle.main([str(packed), str(unpacked)]) == 0
+    assert dcd(["verify", str(packed), str(unpacked)]) == 0
     assert capsys.readouterr().out.count(" ok       torchscript  largest difference") == 2
 
 
@@ -144,7 +144,7 @@ def test_a_stranger_s_readme_runs_nothing_but_the_bundle(command, problem, unpac
 def test_a_bundle_copied_away_alone_passes(tmp_path, capsys):
     """Its README names the collection's scripts, which are not there."""
     shutil.copytree(BUNDLES / NAME, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt", "*.ts", "*.onnx", "eval"))
-    assert verify_bundle.main([str(tmp_path / NAME)]) == 0
+    assert dcd(["verify", str(tmp_path / NAME)]) == 0
     assert "6 commands" in capsys.readouterr().out
 
 
@@ -158,8 +158,8 @@ def test_weights_over_the_limit_do_not_belong_into_git(unpacked):
 
 
 def test_each_bundle_is_verified_and_missing_data_are_told(packed, tmp_path, capsys):
-    assert verify_bundle.main(["nowhere", str(packed)]) == 1
+    assert dcd(["verify", "nowhere", str(packed)]) == 1
     printed = capsys.readouterr()
     assert "not a bundle – nowhere" in printed.err and " ok       torchscript" in printed.out
-    assert verify_bundle.main([str(packed), "--dataset_dir", "nowhere"]) == 1
+    assert dcd(["verify", str(packed), "--dataset_dir", "nowhere"]) == 1
     assert "no prepared data – nowhere – expected datalist.json" in capsys.readouterr().err

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 
-MESSAGE = re.compile(r"^[^\n]+ – [^\n]+ – expected [^\n]+, found [^\n]+ – [^\n]+$")
+MESSAGE = re.compile(r"^[^\n]+ – [^\n]+( – (expected [^\n]+, )?found [^\n]+)? – [^\n]+$")
 
 
 class Outcome(NamedTuple):
@@ -30,7 +30,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def run(name: str, *arguments: object) -> Outcome:
         capsys.readouterr()
-        code = import_module(f"dcd_ext.commands.{name}").main([str(argument) for argument in arguments])
+        code = dcd([name, *map(str, arguments)])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         if code and name != "check":

@@ -14,7 +14,7 @@ from monai.transforms import Compose, LoadImaged, Spacingd
 
 from dcd_ext.data import cache as cache_module
 from dcd_ext.data import choose_cache_rate
-from dcd_ext.data.verdict import datalist_sha256
+from dcd_ext.io import sha256
 
 SIDE = 6
 # image and label, float32, twice as many voxels along each axis after resampling from 2 mm to 1 mm
@@ -36,11 +36,12 @@ def _cases(folder: Path, *sides: int) -> list[dict[str, str]]:
 
 def _write_check(folder: Path, sides: tuple[int, ...]) -> None:
     (folder / "datalist.json").write_text(json.dumps({"training": [{} for _ in sides]}))
-    verdict = {
-        "datalist_sha256": datalist_sha256(folder / "datalist.json"),
+    report = {
+        "datalist_sha256": sha256(folder / "datalist.json"),
+        "errors": 0,
         "cache_bytes": sum(2 * 4 * side**3 for side in sides),
     }
-    (folder / "check.json").write_text(json.dumps(verdict))
+    (folder / "check.json").write_text(json.dumps(report))
 
 
 @pytest.fixture
@@ -106,15 +107,14 @@ def test_processes_on_one_machine_share_its_memory(limit, tmp_path: Path, monkey
     limit(100 * CASE_BYTES)
     cases = _cases(tmp_path, *[SIDE] * 10)
 
-    def gather(seen: list, own: int) -> None:
-        seen[:] = [own, 20 * CASE_BYTES]  # the other process sees less
+    def processes(per_machine: int) -> None:
+        # the other process sees less
+        monkeypatch.setattr(cache_module.idist, "all_gather", lambda own: [own, 20 * CASE_BYTES])
+        monkeypatch.setattr(cache_module.idist, "get_nproc_per_node", lambda: per_machine)
 
-    monkeypatch.setattr(cache_module.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(cache_module.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(cache_module.distributed, "all_gather_object", gather)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    processes(per_machine=2)
     assert choose_cache_rate(cases, HALVE, tmp_path, 0.8) == 0.8
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines
+    processes(per_machine=1)  # two machines
     assert choose_cache_rate(cases, HALVE, tmp_path, 0.4) == 0.8
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dcd_ext.data.cases import load_cases
+from dcd_ext.data.tasks import task_by_name
 from dcd_ext.errors import UserError
 
 
@@ -51,6 +52,37 @@ def test_a_single_fold_leaves_one_side_empty(section, fold, tmp_path):
         UserError, match=f"no {section} case – .* expected cases in two folds, found all in fold 0 – --fold all"
     ):
         load_cases(str(tmp_path), section, fold)
+
+
+@pytest.mark.parametrize("key", ["image", "label", "case", "fold"])
+def test_an_incomplete_entry_is_named(key, dataset):
+    path = os.path.join(dataset, "datalist.json")
+    with open(path) as file:
+        content = json.load(file)
+    del content["training"][4][key]
+    with open(path, "w") as file:
+        json.dump(content, file)
+    with pytest.raises(UserError, match=rf"incomplete entry – .*training\[4\] – expected .*{key}.*, found no {key} – "):
+        load_cases(dataset, "training")
+
+
+def test_a_case_stays_a_name_although_a_folder_has_it_too(dataset):
+    os.mkdir(os.path.join(dataset, "0"))
+    assert load_cases(dataset, "validation", 0)[0]["case"] == "0"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"training": {}}', '{"training": [3]}', '{"folds": 0}', "\ufeff{}"])
+def test_damaged_lists_are_one_line(text, tmp_path):
+    (tmp_path / "datalist.json").write_text(text)
+    with pytest.raises(UserError, match=r"^(unreadable|not a) data list[^\n]* – [^\n]*datalist.json – .*dcd prepare"):
+        load_cases(str(tmp_path), "training")
+
+
+def test_channels_are_sorted_as_numbers(tmp_path):
+    channels = {str(number): f"c{number}" for number in reversed(range(11))}
+    data_format = {"inputs": {"image": {"channel_def": channels}}, "outputs": {"pred": {"channel_def": {"1": "x"}}}}
+    (tmp_path / "metadata.json").write_text(json.dumps({"network_data_format": data_format}))
+    assert task_by_name(str(tmp_path / "metadata.json")).modalities == tuple(f"c{number}" for number in range(11))
 
 
 def test_no_datalist(tmp_path):

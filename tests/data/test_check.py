@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dcd_ext import io as io_module
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.data import check as check_module
-from dcd_ext.data import files as files_module
 from dcd_ext.data.findings import CHECKS
 from tests.data.conftest import MESSAGE
 from tests.data.faults import FAULTS, SILENT, Broken
@@ -18,12 +19,10 @@ from tests.data.faults import FAULTS, SILENT, Broken
 
 @pytest.fixture(scope="session")
 def _prepared(_phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dcd_ext.commands import prepare
-
     # spaces and letters outside ASCII, in every test of this file
     root = tmp_path_factory.mktemp("prepared") / "Daten für Köpfe 脳"
     shutil.copytree(_phantoms["brats24"], root / "original data")
-    assert prepare.main(["brats24", "--source", str(root / "original data"), "--output", str(root)]) == 0
+    assert dcd(["prepare", "brats24", "--source", str(root / "original data"), "--output", str(root)]) == 0
     return root
 
 
@@ -37,7 +36,9 @@ def _check(command, broken: Broken, *arguments: object) -> tuple[int, dict]:
     outcome = command("check", broken.root / "datalist.json", *arguments)
     assert {f: f.read_bytes() for f in before} == before, "a file was lost or changed"
     report = json.loads((broken.root / "check.json").read_text())
-    assert all(MESSAGE.match(finding["message"]) for finding in report["findings"])
+    for finding in report["findings"]:
+        assert MESSAGE.match(finding["message"])
+        assert finding["expected"] or finding["check"] in ("duplicate", "modality"), "only a copy has no comparison"
     assert all(finding["message"] in outcome.out for finding in report["findings"])
     assert outcome.code == (1 if report["errors"] else 0)
     return outcome.code, report
@@ -98,7 +99,7 @@ def test_a_cache_that_does_not_fit_is_a_warning_with_the_rate(
 
 
 def test_folder_in_place_of_the_file_and_a_second_json(broken: Broken, command, tmp_path: Path) -> None:
-    outcome = command("check", broken.root, "--json", tmp_path / "report.json")
+    outcome = command("check", broken.root, "--output", tmp_path / "report.json")
     assert outcome.code == 0
     assert (tmp_path / "report.json").read_text() == (broken.root / "check.json").read_text()
 
@@ -109,11 +110,11 @@ def test_unwritable_folder_only_warns(
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(files_module.os, "replace", refuse)
+    monkeypatch.setattr(io_module.os, "replace", refuse)
     outcome = command("check", broken.root)
-    assert outcome.code == 0 and "the verdict is not stored" in caplog.text
+    assert outcome.code == 0 and "the check report is not stored" in caplog.text
     assert not (broken.root / "check.json").exists() and not list(broken.root.glob(".tmp*"))
-    outcome = command("check", broken.root, "--json", broken.root / "report.json")
+    outcome = command("check", broken.root, "--output", broken.root / "report.json")
     assert outcome.code == 1 and "Read-only file system" in outcome.err
 
 
@@ -127,7 +128,7 @@ def test_unwritable_folder_only_warns(
         ('{"training": ["a.nii.gz"]}', "not a data list"),
         ('{"test": ["a.nii.gz"], "folds": "five"}', "'folds' as a number"),
         ('{"test": ["a.nii.gz"]}', "does not say what it contains"),
-        (None, "unreadable data list"),
+        (None, "no data list"),
     ],
 )
 def test_unusable_data_list_is_one_line(text: str | None, expected: str, command, tmp_path: Path) -> None:

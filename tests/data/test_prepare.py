@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.data import load_decathlon_datalist
 
-from dcd_ext.data import files as files_module
+from dcd_ext import io as io_module
 from dcd_ext.data.datalist import portable_path
 
 
@@ -114,7 +114,7 @@ def _older_layout(source: Path) -> None:
     [
         (_remove("*00001-000-t2f.nii.gz"), "case BraTS-GLI-00001-000: no t2f"),
         (_second_t1c, "more than one t1c"),
-        (_same_case, "the same case twice"),
+        (_same_case, "duplicate case BraTS-GLI-00002-000"),
         (_older_layout, "found BraTS2021_00000, BraTS2021_00001, BraTS2021_00002 and 4 more"),
         (shutil.rmtree, "no such folder"),
     ],
@@ -164,7 +164,7 @@ def test_read_only_output_is_one_line_and_leaves_no_rest(
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(files_module.os, "replace", refuse)
+    monkeypatch.setattr(io_module.os, "replace", refuse)
     outcome = command("prepare", "msd", "--source", source, "--output", out, "--seed", "1")
     assert outcome.code == 1 and "found Read-only file system" in outcome.err
     assert (out / "datalist.json").read_bytes() == before and len(list(out.iterdir())) == 1

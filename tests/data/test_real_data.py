@@ -30,7 +30,7 @@ def test_brats_case_without_labels_is_a_test_case(command, data_dir: Path, tmp_p
 
 def test_isles_case_goes_onto_its_flair_grid(command, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "ISLES-2022"
-    outcome = command("prepare", "isles22", "--source", source, "--output", tmp_path, "--workers", "1")
+    outcome = command("prepare", "isles22", "--source", source, "--output", tmp_path, "--jobs", "1")
     assert outcome.code == 0 and "0.449×0.449×5 mm (1)" in outcome.out
     [entry] = json.loads((tmp_path / "datalist.json").read_text())["training"]
     label, mask = nib.load(tmp_path / entry["label"]), nib.load(tmp_path / entry["source_mask"])

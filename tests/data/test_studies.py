@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from monai.transforms import LoadImage
 
-from dcd_ext.data.files import save_nifti
+from dcd_ext.data.nifti import save_nifti
 
 
 def test_channels_become_one_file_that_monai_reads_like_the_list(command, prepared, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from dcd_ext.commands import calibrate as calibrate_kd
+from dcd_ext.bundles.tools import open_bundle
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.distill import PromptTuner
 from dcd_ext.distill.calibration import GradientMeter, Norms, calibrate, summarise_norms
 from dcd_ext.distill.teacher import FrozenTeacher
@@ -130,7 +131,6 @@ def arguments(options):
 def test_the_command_measures_every_method(where, tmp_path, capsys):
     output = tmp_path / "calibration.json"
     command = [
-        "--bundle_root",
         str(BUNDLE),
         "--methods",
         "all",
@@ -141,13 +141,13 @@ def test_the_command_measures_every_method(where, tmp_path, capsys):
         "--output",
         str(output),
     ]
-    assert calibrate_kd.main([*command, "--target_ratio", "0.25", *arguments(where)]) == 0
+    assert dcd(["calibrate", *command, "--target_ratio", "0.25", *arguments(where)]) == 0
     table, content = capsys.readouterr().out, json.loads(output.read_text("utf-8"))
     assert list(content["methods"]) == METHODS and all(f"\n{name} " in table for name in METHODS)
     segs = {tuple(b["seg"] for b in result["encoder"]["batches"]) for result in content["methods"].values()}
     assert len(segs) == 1, "the methods have to see the same batches"
     for name, result in content["methods"].items():
-        own = {"none"} if name in ("logits", "kd_segmentator", "cwd", "ifvd") else {"fitted"}
+        own = {"none"} if name in ("logits", "cwd", "ifvd") else {"fitted"}
         assert result["projections"] in own, name
         for scope in ("encoder", "all"):
             assert len(result[scope]["batches"]) == 2
@@ -171,7 +171,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
     torch.save({"network": network.state_dict(), "kd_loss": kd_loss.state_dict(), "epoch": 1}, path)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     plain, weights, both = (
-        calibrate(str(BUNDLE), files, checkpoint, batches=1, fit_steps=0, **where)
+        calibrate(open_bundle(str(BUNDLE), files, **where), checkpoint, batches=1, fit_steps=0)
         for checkpoint in (None, str(tmp_path / "model.pt"), path)
     )
     assert [r["projections"] for r in (plain, weights, both)] == ["initial", "initial", "from the checkpoint"]
@@ -180,7 +180,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
 
 
 def test_errors(where, tmp_path, capsys):
-    command = ["--bundle_root", str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
+    command = [str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
     for extra, message in (
         (["--methods", "cdw"], "unknown method – --methods – expected dcd, cwd, .* found cdw"),
         (["--config_file", "trian.json"], "config file not found – trian.json"),
@@ -189,11 +189,11 @@ def test_errors(where, tmp_path, capsys):
         (["--learning_rat", "1"], "unknown config key – .* 'learning_rate'"),
         (["stray"], "unknown argument"),
     ):
-        assert calibrate_kd.main([*command, *extra]) == 1
+        assert dcd(["calibrate", *command, *extra]) == 1
         found = capsys.readouterr().err
         assert re.search(message, found), found
     student = BUNDLES / "hippocampus_segmentation_student"
     with pytest.raises(Exception) as error:
-        calibrate(str(student), [str(student / "configs" / "train.json")])
+        calibrate(open_bundle(str(student), [str(student / "configs" / "train.json")]))
     assert "no distillation in the config" in str(user_error(error.value))
     assert not (tmp_path / "x.json").exists()

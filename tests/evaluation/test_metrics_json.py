@@ -10,7 +10,7 @@ from ignite.engine import Engine
 
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation import ScoringPool, case_metrics
-from dcd_ext.handlers import MetricsJson
+from dcd_ext.handlers import MetricsJson, metrics_json
 from dcd_ext.io import write_json
 from tests.conftest import ToyNet, read_json
 
@@ -58,7 +58,7 @@ def test_file_has_scores_provenance_and_conventions(cases, tmp_path):
         saved = nib.load(out / "predictions" / f"{item['case']}.nii.gz")
         assert saved.get_data_dtype() == np.uint8 and np.allclose(saved.affine, AFFINE)
         assert np.array_equal(np.asarray(saved.dataobj), item["pred"][0].numpy())
-    assert not list(out.rglob("*.part*"))
+    assert not list(out.rglob(".tmp-*"))
 
 
 def test_csv_has_the_same_numbers(cases, tmp_path):
@@ -84,7 +84,7 @@ def test_order_and_threads_do_not_matter(cases, tmp_path):
     ("change", "message"),
     [
         ({"pred": torch.zeros(1, 6, 7, 4)}, r"differ in shape – case0, .*expected \(6, 7, 5\), found \(6, 7, 4\)"),
-        ({"case": "case1"}, "case twice – case1 – expected each case once, found a second one – check datalist.json"),
+        ({"case": "case1"}, "duplicate case case1 – datalist.json – run dcd check"),
     ],
 )
 # ignite logs the error before it is raised
@@ -114,12 +114,13 @@ def test_pool_runs_every_job_once_in_order(in_turns, jobs):
 
 def test_a_case_scored_by_two_processes_is_refused(cases, tmp_path, monkeypatch):
     """As if each of two processes had evaluated the whole list. Real processes: tests/acceptance."""
-    monkeypatch.setattr("dcd_ext.evaluation.gather.string_list_all_gather", lambda texts: texts + texts)
-    with pytest.raises(UserError, match="case twice – case0 – expected each case in one process"):
+    monkeypatch.setattr("dcd_ext.evaluation.gather.idist.all_gather", lambda share: [share, share])
+    with pytest.raises(UserError, match="case case0 in two processes – evaluation – shard the cases"):
         evaluate(cases, tmp_path)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_other_processes_write_nothing(cases, tmp_path):
-    out = evaluate(cases, tmp_path, write=False)
+def test_other_processes_write_nothing(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_json, "is_main_process", lambda: False)
+    out = evaluate(cases, tmp_path)
     assert not (out / "metrics.json").exists() and not (out / "metrics.csv").exists()

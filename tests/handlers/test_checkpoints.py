@@ -3,93 +3,152 @@ import re
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from torch import nn
 
 from dcd_ext.errors import UserError
-from dcd_ext.handlers import BestModelSaver, ResumeCheckpoint
+from dcd_ext.handlers import Checkpoints, checkpoints
 from tests.conftest import ToyNet
 
 
-def validator(network, folder, scores):
-    """An engine whose key metric runs through ``scores``, one per run."""
-    scores = iter(scores)
-    engine = Engine(lambda *_: None)
-    engine.state.key_metric_name = "dice"
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(dice=next(scores)))
-    saver = BestModelSaver(str(folder), network)
-    saver.attach(engine)
-    return engine, saver
+def validated(network, folder, scores, resume=False, max_epochs=None):
+    """A trainer of one epoch per score, each validated with it; ``network.weights`` counts the epochs."""
+    validator = Engine(lambda *_: None)
+    validator.network = network
+    validator.state.best_metric, validator.state.best_metric_epoch = -1.0, -1
+    trainer = Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate():
+        epoch = trainer.state.epoch
+        nn.init.constant_(network.head.weight, epoch)
+        if scores[epoch - 1] > validator.state.best_metric:
+            validator.state.best_metric, validator.state.best_metric_epoch = scores[epoch - 1], epoch
+
+    Checkpoints(str(folder), str(folder / "models"), {"network": network}, validator, resume).attach(trainer)
+    trainer.run([0], max_epochs=max_epochs or len(scores))
 
 
-def test_best_model_is_kept_as_a_plain_state_dict(tmp_path):
+def best_epoch(folder):
+    return torch.load(folder / "models" / "model.pt", weights_only=True)["head.weight"].unique().item()
+
+
+def test_the_best_epochs_weights_are_kept_as_a_plain_state_dict(tmp_path):
     network = ToyNet()
-    engine, _ = validator(network, tmp_path, [0.5, 0.4])
-    engine.run([0])
-    best = {k: v.clone() for k, v in network.state_dict().items()}
-    torch.nn.init.zeros_(network.head.weight)
-    engine.run([0])
-    saved = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert saved.keys() == best.keys() and all(torch.equal(saved[k], best[k]) for k in best)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+    validated(network, tmp_path, [0.4, 0.5, 0.3])
+    assert best_epoch(tmp_path) == 2.0
+    assert torch.load(tmp_path / "models" / "model.pt", weights_only=True).keys() == network.state_dict().keys()
+    assert sorted(p.name for p in tmp_path.rglob("*.pt*")) == ["checkpoint_last.pt", "model.pt"]
 
 
-def test_best_value_survives_a_resume(tmp_path):
-    engine, saver = validator(ToyNet(), tmp_path, [0.9])
-    engine.run([0])
-    time = (tmp_path / "model.pt").stat().st_mtime_ns
-    engine, new = validator(ToyNet(), tmp_path, [0.8, 0.95])
-    new.load_state_dict(saver.state_dict())
-    engine.run([0])
-    assert (tmp_path / "model.pt").stat().st_mtime_ns == time
-    engine.run([0])
-    assert (tmp_path / "model.pt").stat().st_mtime_ns > time
+@pytest.mark.parametrize(("later", "best"), [(0.8, 1.0), (0.95, 3.0)])
+def test_best_value_survives_a_resume(tmp_path, later, best, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "__call__", _until(2))
+        with pytest.raises(KeyboardInterrupt):
+            validated(ToyNet(), tmp_path, [0.9, 0.1, later])
+    assert best_epoch(tmp_path) == 1.0
+    validated(ToyNet(), tmp_path, [0.9, 0.1, later], resume=True)
+    assert best_epoch(tmp_path) == best
 
 
-def test_only_one_process_writes(tmp_path):
-    network = ToyNet()
-    engine = Engine(lambda *_: None)
-    engine.state.key_metric_name = "dice"
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(dice=1.0))
-    BestModelSaver(str(tmp_path), network, write=False).attach(engine)
-    engine.run([0])
+def _until(epoch):
+    """Write checkpoints, and be killed when one is written after ``epoch``."""
+    write = Checkpoints.__call__
+
+    def call(self, engine):
+        write(self, engine)
+        if engine.state.epoch == epoch:
+            raise KeyboardInterrupt
+
+    return call
+
+
+def test_only_one_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "is_main_process", lambda: False)
+    validated(ToyNet(), tmp_path, [0.5])
     assert not list(tmp_path.iterdir())
+
+
+def keep(folder, state, resume=False):
+    return Checkpoints(str(folder), str(folder), state, resume=resume)
 
 
 def test_every_file_loads_with_weights_only(tmp_path, make_trainer):
     network = ToyNet()
     trainer = make_trainer(network)
-    path = str(tmp_path / "last.pt")
-    ResumeCheckpoint(path, {"network": network, "optimizer": trainer.optimizer}).attach(trainer)
+    keep(tmp_path, {"network": network, "optimizer": trainer.optimizer, "none": None}).attach(trainer)
     trainer.run()
-    content = torch.load(path, weights_only=True)
-    assert content["epoch"] == 2 and set(content) == {"network", "optimizer", "epoch"}
+    content = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)
+    assert content["epoch"] == 2 and set(content) == {"network", "optimizer", "epoch", "max_epochs"}
 
 
 def test_resume_without_a_checkpoint(tmp_path, make_trainer):
     trainer = make_trainer()
-    ResumeCheckpoint(str(tmp_path / "last.pt"), {}, resume=True).attach(trainer)
-    with pytest.raises(UserError, match=r"nothing to resume – .*last.pt – expected a checkpoint, found no such file"):
+    keep(tmp_path, {}, resume=True).attach(trainer)
+    with pytest.raises(
+        UserError, match=r"nothing to resume – .*checkpoint_last.pt – expected a checkpoint, found no such file"
+    ):
         trainer.run()
 
 
 def test_resume_of_another_configuration(tmp_path, make_trainer):
-    path = str(tmp_path / "last.pt")
     network = ToyNet(channels=2)
-    trainer = make_trainer(network, [ResumeCheckpoint(path, {"network": network})])
+    trainer = make_trainer(network, [keep(tmp_path, {"network": network})])
     trainer.run()
     other = ToyNet(channels=3)
-    trainer = make_trainer(other, [ResumeCheckpoint(path, {"network": other}, resume=True)], max_epochs=4)
+    trainer = make_trainer(other, [keep(tmp_path, {"network": other}, resume=True)])
     with pytest.raises(UserError, match=r"checkpoint of another configuration .*an entry 'network' that fits"):
         trainer.run()
     state = {"network": network, "kd_loss": ToyNet()}
-    trainer = make_trainer(network, [ResumeCheckpoint(path, state, resume=True)], max_epochs=4)
-    with pytest.raises(UserError, match=re.escape("expected the entry 'kd_loss', found epoch, network")):
+    trainer = make_trainer(network, [keep(tmp_path, state, resume=True)])
+    with pytest.raises(UserError, match=re.escape("expected the entry 'kd_loss', found epoch, max_epochs, network")):
         trainer.run()
 
 
 def test_resume_of_a_complete_run(tmp_path, make_trainer):
-    path = str(tmp_path / "last.pt")
     network = ToyNet()
-    make_trainer(network, [ResumeCheckpoint(path, {"network": network})]).run()
-    trainer = make_trainer(network, [ResumeCheckpoint(path, {"network": network}, resume=True)])
-    with pytest.raises(UserError, match=r"run is already complete .*expected fewer than 2 epochs, found 2 – raise"):
+    make_trainer(network, [keep(tmp_path, {"network": network})]).run()
+    trainer = make_trainer(network, [keep(tmp_path, {"network": network}, resume=True)])
+    with pytest.raises(
+        UserError, match=r"run is already complete .*expected fewer than 2 epochs, found 2 – start a new run"
+    ):
         trainer.run()
+
+
+def test_a_run_of_another_length_is_refused(tmp_path, make_trainer):
+    """Its schedule would go on where the shorter one ended: with a learning rate of 0."""
+    network = ToyNet()
+    make_trainer(network, [keep(tmp_path, {"network": network})]).run()
+    trainer = make_trainer(network, [keep(tmp_path, {"network": network}, resume=True)], max_epochs=4)
+    with pytest.raises(UserError, match=r"checkpoint of another configuration .*expected max_epochs 4, found 2"):
+        trainer.run()
+
+
+def average(tmp_path, loaded=None, resume=False):
+    """One more iteration, which adds 1 to the only weight; returns network and average."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 100.0)
+    ema = EMAHandler(network, momentum=0.25)
+    trainer = Engine(lambda engine, batch: network.weight.data.add_(1.0))
+    if loaded is not None:
+        trainer.add_event_handler(Events.STARTED, lambda: nn.init.constant_(network.weight, loaded))
+    keep(tmp_path, {"network": network, "ema": ema}, resume).attach(trainer)
+    ema.attach(trainer)
+    trainer.run([0], max_epochs=2 if resume else 1)
+    return network.weight.item(), ema.ema_model.weight.item()
+
+
+def test_fine_tuning_averages_the_loaded_weights_not_the_random_ones(tmp_path):
+    assert average(tmp_path, loaded=2.0) == (3.0, 0.75 * 2.0 + 0.25 * 3.0)
+
+
+def test_a_fresh_run_averages_from_its_initial_weights(tmp_path):
+    assert average(tmp_path) == (101.0, 100.25)
+
+
+def test_a_resumed_run_keeps_its_average(tmp_path):
+    state = {"network": {"weight": torch.tensor([[2.0]])}, "epoch": 1, "max_epochs": 2}
+    state["ema"] = {"model": {"weight": torch.tensor([[40.0]])}, "updates": 0}
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    assert average(tmp_path, resume=True) == (3.0, 0.75 * 40.0 + 0.25 * 3.0)

@@ -8,8 +8,8 @@ from dcd_ext.handlers import EpochSeed
 
 
 class FakeEngine:
-    def __init__(self, epoch):
-        self.state = type("State", (), {"epoch": epoch})()
+    def __init__(self, epoch, loader):
+        self.state = type("State", (), {"epoch": epoch, "dataloader": loader})()
 
 
 def draws(epochs, seed=1, workers=0):
@@ -18,10 +18,10 @@ def draws(epochs, seed=1, workers=0):
     dataset = CacheDataset(data, Compose([RandGaussianNoised("image", prob=1.0)]), progress=False)
     sampler = torch.utils.data.RandomSampler(dataset)
     loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers)
-    handler = EpochSeed(seed, dataset)
+    handler = EpochSeed(seed)
     result = {}
     for epoch in epochs:
-        handler(FakeEngine(epoch))
+        handler(FakeEngine(epoch, loader))
         result[epoch] = torch.cat([batch["image"] for batch in loader])
     return result
 

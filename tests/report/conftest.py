@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dcd_ext.commands.main import main as dcd
 from dcd_ext.evaluation import dataset_record, prediction_path, score_file, summarise
 from dcd_ext.io import write_json
 
@@ -64,6 +67,17 @@ def three_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     write_json(training(4, False), runs[0] / "training.json")
     write_json(training(4, True), runs[2] / "training.json")
     return runs
+
+
+@pytest.fixture(scope="session")
+def report(three_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three runs; what the command printed lies beside it as ``.txt``."""
+    output = tmp_path_factory.mktemp("report") / "report.html"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert dcd(["compare", *map(str, three_runs), "--output", str(output), "--pictures", "2"]) == 0
+    output.with_suffix(".txt").write_text(printed.getvalue(), "utf-8")
+    return output
 
 
 def _case(root: Path, i: int) -> dict[str, Any]:

@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcd_ext.commands import compare
 from dcd_ext.errors import UserError
-from dcd_ext.report import browser
-from scripts import screenshot_report
+from scripts import screenshot_report as browser
 
 needs_chromium = pytest.mark.skipif(browser.find_chromium() is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def report(three_runs, tmp_path_factory):
-    output = tmp_path_factory.mktemp("browser") / "report.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "1"]) == 0
-    return output
 
 
 @needs_chromium
@@ -46,8 +37,8 @@ def _empty(folder):
 
 @needs_chromium
 def test_screenshots(report, tmp_path):
-    assert screenshot_report.main([str(report), "--output", str(tmp_path / "shot")]) == 0
-    for width, height in screenshot_report.HEIGHTS.items():
+    assert browser.main([str(report), "--output", str(tmp_path / "shot")]) == 0
+    for width, height in browser.HEIGHTS.items():
         with Image.open(tmp_path / f"shot_{width}.png") as image:
             assert image.size == (width, height) and np.ptp(np.asarray(image.convert("L"))) > 100
 

@@ -6,13 +6,12 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
-import pytest
 
-from dcd_ext.commands import compare
-from dcd_ext.report import load_runs
+from dcd_ext.commands.main import main as dcd
+from dcd_ext.report import load_runs, page
 from dcd_ext.report.slices import choose_plane, crop_around, most_different
-from dcd_ext.report.tables import Table, to_html, to_markdown, to_text
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
+from dcd_ext.tables import Table, to_markdown, to_text
 from tests.conftest import read_json
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -39,14 +38,6 @@ class Checker(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-
-
-@pytest.fixture(scope="module")
-def report(three_runs, tmp_path_factory):
-    """The page of three runs, and its folder."""
-    output = tmp_path_factory.mktemp("report") / "report.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "2"]) == 0
-    return output
 
 
 def test_page_is_complete_and_fetches_nothing(report):
@@ -92,31 +83,35 @@ def test_page_says_what_the_numbers_say(report, three_runs):
 
 def test_same_input_same_bytes(report, three_runs, tmp_path):
     again = tmp_path / "again.html"
-    assert compare.main([*map(str, three_runs), "--output", str(again), "--pictures", "2"]) == 0
+    assert dcd(["compare", *map(str, three_runs), "--output", str(again), "--pictures", "2"]) == 0
     for suffix in (".html", ".md", ".json"):
         assert again.with_suffix(suffix).read_bytes() == report.with_suffix(suffix).read_bytes()
 
 
-def test_terminal_table(three_runs, tmp_path, capsys):
-    output = tmp_path / "x.html"
-    assert compare.main([*map(str, three_runs), "--output", str(output), "--pictures", "0"]) == 0
-    out = capsys.readouterr().out
+def test_terminal_table(report):
+    out = report.with_suffix(".txt").read_text("utf-8")
     assert re.search(r"^run +core +rim +mean of classes$", out, re.MULTILINE)
     assert "paired difference to student" in out and "gap recovered" in out and "GFLOPs per patch" in out
-    assert "Cases" not in re.findall("<h2>(.*?)</h2>", output.read_text("utf-8"))
 
 
 def test_unknown_baseline(three_runs, tmp_path, capsys):
-    assert compare.main([*map(str, three_runs), "--baseline", "me", "--output", str(tmp_path / "x.html")]) == 1
+    assert dcd(["compare", *map(str, three_runs), "--baseline", "me", "--output", str(tmp_path / "x.html")]) == 1
     assert "no such run – me – expected one of teacher, student, student_dcd, found me" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
 
 
-def test_moved_data_set_is_named(three_runs, tmp_path):
-    output = tmp_path / "x.html"
-    arguments = [*map(str, three_runs), "--output", str(output), "--dataset_dir", str(tmp_path)]
-    assert compare.main(arguments) == 0
-    assert "give its folder with --dataset_dir" in output.read_text("utf-8")
+def test_moved_data_set_is_named(report, three_runs, tmp_path, monkeypatch):
+    # plots take most of the time and have nothing to do with it
+    for plot in ("box_plot", "difference_plot"):
+        monkeypatch.setattr(page, plot, lambda *_: "")
+    monkeypatch.setattr(page, "training_plots", lambda _: [])
+    runs, comparison = load_runs(list(map(str, three_runs))), read_json(report.with_suffix(".json"))
+    titles = []
+    for pictures in (2, 0):
+        text = page.build_page(runs, comparison, pictures, str(tmp_path))
+        assert ("give its folder with --dataset_dir" in text) is (pictures > 0)
+        titles.append(re.findall("<h2>(.*?)</h2>", text))
+    assert "Cases" in titles[0] and "Cases" not in titles[1] and "Training" not in titles[1]
 
 
 def test_cases_with_the_largest_spread_come_first(three_runs):
@@ -147,6 +142,7 @@ def test_agreement_shows_the_middle_of_the_truth():
 
 def test_tables_escape_what_names_contain():
     table = Table("a < b", ["run", "x|y"], [["<b>", "1"]], bold={(0, 1)})
-    assert "&lt;b&gt;" in to_html(table) and "<strong>1</strong>" in to_html(table) and "a &lt; b" in to_html(table)
+    text = str(page.TEMPLATES.get_template("macros.html").module.table(table))
+    assert "&lt;b&gt;" in text and "<strong>1</strong>" in text and "a &lt; b" in text
     assert "| <b> | **1** |" in to_markdown(table) and "x\\|y" in to_markdown(table)
     assert to_text(table).splitlines()[1] == "run  x|y"

@@ -10,20 +10,20 @@ import pytest
 
 from dcd_ext.data import require_checked
 from dcd_ext.data.memory import available_memory
-from dcd_ext.data.verdict import datalist_sha256
 from dcd_ext.errors import UserError
+from dcd_ext.io import sha256
 
 
-def _dataset(folder: Path, **verdict: object) -> Path:
+def _dataset(folder: Path, **report: object) -> Path:
     (folder / "datalist.json").write_text("{}")
-    if verdict:
-        digest = datalist_sha256(folder / "datalist.json")
-        (folder / "check.json").write_text(json.dumps({"datalist_sha256": digest, **verdict}))
+    if report:
+        digest = sha256(folder / "datalist.json")
+        (folder / "check.json").write_text(json.dumps({"datalist_sha256": digest, "cache_bytes": 0, **report}))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("verdict", "allow", "log"),
+    ("report", "allow", "log"),
     [
         ({"errors": 0}, False, ""),
         ({"errors": 3}, True, "training on a data set with 3 errors, as asked"),
@@ -33,10 +33,10 @@ def _dataset(folder: Path, **verdict: object) -> Path:
     ],
 )
 def test_training_goes_on(
-    verdict: dict, allow: bool, log: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    report: dict, allow: bool, log: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        require_checked(_dataset(tmp_path, **verdict), allow_unchecked=allow)
+        require_checked(_dataset(tmp_path, **report), allow_unchecked=allow)
     assert log in caplog.text and bool(caplog.records) == bool(log)
 
 

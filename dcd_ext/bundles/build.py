@@ -1,0 +1,96 @@
+"""Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.bundles.build_docs import build_metadata, build_readme
+from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
+
+__all__ = ["build_bundle"]
+
+# sections that only serve as sources of macros
+_SOURCES = ("fragments", "distillation")
+# configs that are the same in every bundle
+_UNCHANGED = ("fast_cpu", "inference_trt", "multi_gpu_train")
+
+
+def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
+    """``train.json`` or ``inference.json`` of one bundle."""
+    sources = _macro_sources(name, task)
+    base = load(BUNDLE_SRC / "base" / f"{name}.json")
+    if name == "train":
+        axes, transforms = task["fragments"]["mirror_axes"], base["train"]["random_transforms"]
+        base["train"]["random_transforms"] = _without_flips(transforms, axes)
+    # what a user changes first comes first, right after the paths
+    position = list(base).index("device")
+    common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
+    keys = [*list(base)[:position], *common, *[k for k in list(base)[position:] if k not in common]]
+    merged = merge(sources, base, common, *(role["train"] if name == "train" else []))
+    return prune({k: merged[k] for k in [*keys, *merged] if k not in _SOURCES})
+
+
+def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
+    """``evaluate.json`` of a task: its keys reach into ``train.json``, so only macros are resolved."""
+    overlay = {**task["evaluate"], **load(BUNDLE_SRC / "base" / "evaluate.json")}
+    return prune(merge(_macro_sources("evaluate", task), {"overlay": overlay})["overlay"])
+
+
+def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
+    """What the macros of one config name: shared fragments, those of this config and those of the task."""
+    fragments = load(BUNDLE_SRC / "base" / "fragments.json")
+    return {
+        "fragments": {**fragments, **fragments[name], **task["fragments"]},
+        "distillation": task["distillation"],
+    }
+
+
+def _without_flips(transforms: list[dict[str, Any]], mirror_axes: list[int]) -> list[dict[str, Any]]:
+    """Leave out the flips along axes that the task does not mirror."""
+    return [t for t in transforms if t["_target_"] != "RandFlipd" or t["spatial_axis"] in mirror_axes]
+
+
+def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
+    """All text files of one bundle.
+
+    Args:
+        task_file: its stem is the task's name; overlays ``<name>.*.json`` beside it become configs of the bundle.
+        role_name: one of :func:`dcd_ext.bundles.sources.roles`.
+
+    Returns:
+        Path below the folder of bundles -> content.
+
+    Raises:
+        UserError: if the task is incomplete or contradicts itself.
+    """
+    task, role = load_task(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
+    name = f"{task_file.stem}_segmentation_{role_name}"
+    train = build_config("train", task, role)
+    configs = {
+        "metadata": build_metadata(task, role, _results(task_file, name)),
+        "train": train,
+        "inference": build_config("inference", task, role),
+        "evaluate": build_evaluate(task),
+        **{name: load(BUNDLE_SRC / "base" / f"{name}.json") for name in _UNCHANGED},
+    }
+    for overlay in sorted(task_file.parent.glob(f"{task_file.stem}.*.json")):
+        configs[overlay.name.split(".")[1]] = load(overlay)
+    if "kd_loss" in train:
+        configs.update({f"methods/{p.stem}": load(p) for p in sorted((BUNDLE_SRC / "methods").glob("*.json"))})
+    files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
+    files["configs/logging.conf"] = (BUNDLE_SRC / "base" / "logging.conf").read_text(encoding="utf-8")
+    files["docs/README.md"] = build_readme(name, task, role, configs)
+    files["docs/data_license.txt"] = (
+        "The bundle's code and configuration: Apache License 2.0, see LICENSE. No data are part of it.\n"
+        f"Data its weights are trained on: {task['readme']['data_license']}\n"
+    )
+    files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    files["models/.gitkeep"] = ""
+    return {f"{name}/{path}": text for path, text in files.items()}
+
+
+def _results(task_file: Path, name: str) -> dict[str, Any]:
+    """Measured scores of a shipped bundle; a user's task may have the name of a shipped one."""
+    path = BUNDLE_SRC / "results" / f"{name}.json"
+    return load(path) if path.is_file() and task_file.parent == BUNDLE_SRC / "tasks" else {}

@@ -1,0 +1,104 @@
+"""What a bundle says about itself: ``metadata.json`` and ``docs/README.md``."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load
+from dcd_ext.networks import count_parameters
+
+__all__ = ["build_metadata", "build_readme"]
+
+# what the network definition refers to
+_NETWORK = (
+    *("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor", "min_features"),
+    "network_def",
+)
+_PACKAGES = ("nibabel", "pytorch-ignite", "dynamic_network_architectures")
+
+
+def build_metadata(task: dict[str, Any], role: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """``metadata.json``: a release record with the tested versions and the measured scores."""
+    versions = dict(re.findall(r"^([\w.-]+)==([^\s+]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
+    about, common = task["metadata"], {**task["common"], **role["common"]}
+    base = load(BUNDLE_SRC / "base" / "metadata.json")
+    patch = {"type": "image", "spatial_shape": common["patch_size"], "dtype": "float32", "is_patch_data": True}
+    return {
+        **{k: base[k] for k in ("schema", "version", "changelog")},
+        "monai_version": versions["monai"],
+        "pytorch_version": versions["torch"],
+        "numpy_version": versions["numpy"],
+        "required_packages_version": {name: versions[name] for name in _PACKAGES},
+        "name": f"{about['title']}, {role['metadata']['title']}",
+        "description": f"{about['title']}: {role['readme']['role_text']}",
+        **{k: base[k] for k in base if k not in ("schema", "version", "changelog", "eval_metrics", "references")},
+        **{k: about[k] for k in ("data_source", "data_type", "image_classes", "label_classes")},
+        "pred_classes": f"{len(about['outputs'])} channels, one per class",
+        "eval_metrics": results,
+        "references": [*about["references"], *base["references"]],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    **patch,
+                    "format": "magnitude",
+                    "modality": "MR",
+                    "num_channels": common["in_channels"],
+                    "value_range": [],
+                    "channel_def": {str(i): n for i, n in enumerate(about["inputs"])},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    **patch,
+                    "format": "segmentation",
+                    "num_channels": common["num_classes"],
+                    "value_range": [],
+                    "channel_def": {str(i): n for i, n in enumerate(about["outputs"])},
+                }
+            },
+        },
+    }
+
+
+def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs: dict[str, Any]) -> str:
+    """``docs/README.md``; the parameter count is taken from the network itself."""
+    train = configs["train"]
+    parser = ConfigParser({name: deepcopy(train[name]) for name in _NETWORK})
+    parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
+    values = {
+        **task["readme"],
+        **role["readme"],
+        "title": f"{task['metadata']['title']}: {role['metadata']['title']}",
+        "name": name,
+        "parameters": parameters,
+        "performance": _performance(configs["metadata"]["eval_metrics"], parameters),
+        "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
+        "patch": " × ".join(map(str, train["patch_size"])),
+        "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
+        "iterations": train["iterations_per_epoch"],
+        "epochs": train["max_epochs"],
+        "channels": train["in_channels"],
+        "image_classes": task["metadata"]["image_classes"],
+        "label_classes": task["metadata"]["label_classes"],
+        "references": "\n".join(f"- {r}" for r in configs["metadata"]["references"]),
+    }
+    return (BUNDLE_SRC / "base" / "README.md").read_text(encoding="utf-8").format(**values)
+
+
+def _performance(measured: dict[str, Any], parameters: str) -> str:
+    """Dice table of the trained weights, or the sentence that there are none."""
+    if not measured:
+        return "No trained weights yet: the first command below trains them, the third one scores them."
+    classes = list(measured["dice"])
+    scores = [f"{measured['dice'][c]:.4f} ± {measured['dice_sem'][c]:.4f}" for c in classes]
+    header = ["parameters", *(f"Dice {c}" if c != "mean" else "mean Dice" for c in classes)]
+    rows = [header, ["---"] * len(header), [parameters, *scores]]
+    about = (
+        f"Mean ± standard error over the {measured['cases']} cases of fold {measured['fold']}, which also chose the "
+        "epoch, scored against the untouched label files:"
+    )
+    return "\n".join([about, "", *(f"| {' | '.join(row)} |" for row in rows)])

@@ -1,0 +1,209 @@
+"""Train and evaluate many runs by their bundles' own commands: resumable, and safe to start twice at once.
+
+What is finished is found again by its files, so that an interrupted command goes on where it was: ``models/trained``
+after training, ``metrics.json`` after an evaluation. A lock that the operating system frees with its process keeps a
+second command away from a run in progress.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_json
+from dcd_ext.parallel import cores
+
+__all__ = ["Run", "run_all"]
+
+logger = logging.getLogger(__name__)
+# seconds between two looks at runs that another command has taken
+_PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluations.
+
+    Attributes:
+        folder: receives ``training.json``, logs, checkpoints and ``models``.
+        bundle: the bundle's folder.
+        files: its ``train.json`` and overlays.
+        options: config entries for all commands.
+        scores: evaluated section (``validation``, ``test``) -> subfolder for its ``metrics.json``.
+        scoring_options: further config entries for the evaluations.
+        teacher: folder of the run that has to be trained before, if any.
+    """
+
+    folder: Path
+    bundle: str
+    files: Sequence[str]
+    options: Mapping[str, Any]
+    scores: Mapping[str, str] = field(default_factory=dict)
+    scoring_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Path | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its teacher, if any, is trained."""
+        return self.teacher is None or _trained(self.teacher).exists()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained and evaluated."""
+        scored = all((self.folder / part / "metrics.json").exists() for part in self.scores.values())
+        return scored and _trained(self.folder).exists()
+
+
+def _trained(folder: Path) -> Path:
+    return folder / "models" / "trained"
+
+
+def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
+    """Complete all runs in their order, ``jobs`` at a time; a failed one does not stop the others.
+
+    The cores are divided among the jobs, unless ``OMP_NUM_THREADS`` is set.
+
+    Returns:
+        Errors of failed runs by folder, those of runs whose teacher failed among them.
+
+    Raises:
+        UserError: if a run was begun with other options.
+    """
+    for run in runs:
+        _refuse_other_options(run)
+    environment = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
+    waiting = [run for run in runs if not run.is_finished]
+    running: dict[Future[None], Run] = {}
+    errors: dict[Path, UserError] = {}
+    processes: set[subprocess.Popen] = set()
+    bar = tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", unit="run", dynamic_ncols=True)
+    with logging_redirect_tqdm(), bar, ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                for run in list(waiting):
+                    if run.teacher in errors:
+                        waiting.remove(run)
+                        errors[run.folder] = UserError("no teacher", run.folder, run.teacher, "failed", "see its error")
+                    elif len(running) < jobs and run.is_ready and (lock := _lock(run)):
+                        waiting.remove(run)
+                        logger.info("start %s, %d runs left", run.folder, len(waiting))
+                        command = partial(_command, run, environment, processes)
+                        running[pool.submit(_complete, run, lock, command)] = run
+                _wait(running, errors, bar)
+        except BaseException:
+            for process in list(processes):  # the pool waits for its threads, and these for their processes
+                process.terminate()
+            raise
+    return errors
+
+
+def _wait(running: dict[Future[None], Run], errors: dict[Path, UserError], bar: tqdm) -> None:
+    """Wait until a run ends, or for a moment, in which another command may complete one that we wait for."""
+    if not running:
+        time.sleep(_PAUSE)
+    for future in wait(running, timeout=_PAUSE, return_when=FIRST_COMPLETED).done:
+        run = running.pop(future)
+        try:
+            future.result()
+        except UserError as error:
+            errors[run.folder] = error
+            logger.error("%s", error)
+        bar.update()
+
+
+def _lock(run: Run) -> FileLock | None:
+    """The run's lock, or None while another command has it."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """What ``run.json`` keeps."""
+    return {"bundle": run.bundle, "files": list(run.files), **{k: str(v) for k, v in run.options.items()}}
+
+
+def _refuse_other_options(run: Run) -> None:
+    """What was trained with other options is another run."""
+    path, wanted = run.folder / "run.json", _options(run)
+    if path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        for key in {**found, **wanted}:
+            if found.get(key) != wanted.get(key):
+                step = "choose another --output, or delete the folder"
+                raise UserError(f"run with another {key}", run.folder, wanted.get(key), found.get(key), step)
+
+
+def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
+    """Train, or go on training, and evaluate.
+
+    Raises:
+        UserError: if a command fails.
+    """
+    try:
+        if not (run.folder / "run.json").exists():
+            write_json(_options(run), run.folder / "run.json")
+        if not _trained(run.folder).exists():
+            if _needs_prompts(run) and not (run.folder / "models" / "prompts.pt").exists():
+                command("tune_prompts", run.files, run.folder)
+            command("training", run.files, run.folder, resume=(run.folder / "checkpoint_last.pt").exists())
+            _trained(run.folder).touch()
+        scoring = [*run.files, str(Path(run.bundle) / "configs" / "evaluate.json")]
+        for section, part in run.scores.items():
+            if not (run.folder / part / "metrics.json").exists():
+                command("evaluating", scoring, run.folder / part, section=section, **run.scoring_options)
+    finally:
+        lock.release()
+
+
+def _needs_prompts(run: Run) -> bool:
+    """FreeKD's overlay brings a command of its own, which trains the prompts."""
+    overlays = (json.loads(Path(file).read_text("utf-8")) for file in run.files[1:])
+    return "prompts" not in run.options and any("tune_prompts" in overlay for overlay in overlays)
+
+
+def _command(
+    run: Run,
+    environment: Mapping[str, str],
+    processes: set[subprocess.Popen],
+    name: str,
+    files: Sequence[str],
+    output: Path,
+    **options: Any,
+) -> None:
+    """``python -m monai.bundle run`` with a log in ``output``."""
+    options = {**run.options, "output_dir": output, "ckpt_dir": run.folder / "models", **options}
+    arguments = [sys.executable, "-m", "monai.bundle", "run", name, "--bundle_root", run.bundle]
+    arguments += ["--config_file", str(list(files))]
+    arguments += [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    output.mkdir(parents=True, exist_ok=True)
+    log = output / f"{name}.log"
+    with (
+        open(log, "a", encoding="utf-8") as file,
+        subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
+        processes.add(process)
+        code = process.wait()
+        processes.discard(process)
+    if code:
+        last = log.read_text("utf-8", errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        raise UserError(f"{name} failed", log, "exit code 0", f"{code}: {last[0]}", "read the log")

@@ -1,0 +1,120 @@
+"""The result of ``dcd check``: in memory, in ``check.json``, and as the condition for training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.data.cases import DATALIST_FILE, read_datalist
+from dcd_ext.data.findings import ERROR, WARNING, Finding
+from dcd_ext.errors import UserError
+from dcd_ext.io import sha256, write_json
+
+__all__ = ["CHECK_FILE", "CheckReport", "read_check", "require_checked"]
+
+CHECK_FILE = "check.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CheckReport:
+    """The outcome of a check.
+
+    Attributes:
+        datalist: the file that was checked.
+        digest: its SHA-256.
+        skipped: checks that were left out.
+        cases: number of entries.
+        cache_bytes: memory of a full cache of the training cases.
+        available_bytes: memory this process may use.
+        findings: all problems, errors first.
+    """
+
+    datalist: Path
+    digest: str
+    skipped: list[str]
+    cases: int
+    cache_bytes: int = 0
+    available_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def count(self, severity: str) -> int:
+        """Number of findings of one severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON."""
+        return {
+            "datalist": str(self.datalist),
+            "datalist_sha256": self.digest,
+            "errors": self.count(ERROR),
+            "warnings": self.count(WARNING),
+            "skipped": self.skipped,
+            "cases": self.cases,
+            "cache_bytes": self.cache_bytes,
+            "available_bytes": self.available_bytes,
+            "by_check": dict(sorted(Counter(finding.check for finding in self.findings).items())),
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+    def write(self) -> None:
+        """Write ``check.json`` next to the data list, where training looks for it; only warns on a read-only folder."""
+        try:
+            write_json(self.as_dict(), self.datalist.parent / CHECK_FILE)
+        except UserError as error:
+            logger.warning("the check report is not stored, training will say 'not checked': %s", error)
+
+
+def read_check(folder: Path) -> dict[str, Any]:
+    """The check report of a data set.
+
+    Raises:
+        UserError: when there is no data list, or no report that belongs to it.
+    """
+    datalist, file = folder / DATALIST_FILE, folder / CHECK_FILE
+    read_datalist(datalist)
+    step = f"run: dcd check {datalist}"
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        numbers = {"errors": int(report["errors"]), "cache_bytes": int(report["cache_bytes"])}
+        changed = report["datalist_sha256"] != sha256(datalist)
+    except FileNotFoundError as error:
+        raise UserError("data set not checked", folder, next_step=step) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("unreadable check report", file, found=repr(error), next_step=step) from error
+    if changed:
+        raise UserError("the data list changed after its check", folder, next_step=step)
+    return {**report, **numbers}
+
+
+def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> None:
+    """Refuse a data set whose check found errors.
+
+    A set that was never checked, or changed since, only gives a warning line: a check costs a pass over all images,
+    and small experiments need none.
+
+    Args:
+        dataset_dir: the folder with ``datalist.json`` and, after a check, ``check.json``.
+        allow_unchecked: train all the same; errors are then logged as a warning.
+
+    Raises:
+        UserError: when ``check.json`` belongs to this data list and counts errors, or there is no data list.
+    """
+    folder = Path(dataset_dir)
+    read_datalist(folder / DATALIST_FILE)
+    try:
+        report = read_check(folder)
+    except UserError as error:
+        logger.warning("%s", error)
+        return
+    if not report["errors"]:
+        return
+    if allow_unchecked:
+        logger.warning("training on a data set with %d errors, as asked: %s", report["errors"], folder)
+        return
+    step = f"see them with: dcd check {folder / DATALIST_FILE}"
+    raise UserError("the data check failed", folder / CHECK_FILE, "0 errors", report["errors"], step)
