@@ -54,16 +54,16 @@ def choose_cache_rate(
     needed, how = _estimate(cases, transform, Path(dataset_dir))
     # also a barrier: no process fills its cache while another still measures
     of_all: Any = idist.all_gather(available_memory())
-    available = min(of_all)
-    processes = idist.get_nproc_per_node()
+    available, processes = min(of_all), idist.get_nproc_per_node()
     allowed = share * available / processes
     rate = 1.0 if needed <= allowed else math.floor(100 * allowed / needed) / 100
+    where = f" in each of {processes} processes" if processes > 1 else ""
     logger.info(
         "cache_rate %.2f: a full cache of %d cases needs %.2f GiB%s (%s); %g %% of the %.2f GiB available may be used",
         rate,
         len(cases),
         needed / _GIB,
-        f" in each of {processes} processes" if processes > 1 else "",
+        where,
         how,
         100 * share,
         available / _GIB,

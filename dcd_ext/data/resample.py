@@ -39,6 +39,16 @@ def _itk_geometry(grid: Grid) -> tuple[Any, list[float], list[float]]:
     return itk.matrix_from_array(direction), grid.spacing.tolist(), (to_lps @ grid.affine[:3, 3]).tolist()
 
 
+def _itk_image(data: np.ndarray, grid: Grid) -> Any:
+    """A float32 ITK image; its arrays are z y x in C order, which is nibabel's x y z in Fortran order."""
+    image = itk.image_view_from_array(np.ascontiguousarray(data.T, dtype=np.float32))
+    direction, spacing, origin = _itk_geometry(grid)
+    image.SetDirection(direction)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    return image
+
+
 def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -> int:
     """Resample a volume onto the grid of another file and save it.
 
@@ -63,12 +73,7 @@ def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -
         raise ValueError(f"{source} has {data.ndim} dimensions, not 3")
     if not (grid.usable and grid_of(image).usable):
         raise ValueError(f"{source} or {target} has an affine that cannot be inverted")
-    # ITK's arrays are z y x in C order, which is nibabel's x y z in Fortran order: the transpose copies nothing
-    moving = itk.image_view_from_array(np.ascontiguousarray(data.T, dtype=np.float32))
-    direction, spacing, origin = _itk_geometry(grid_of(image))
-    moving.SetDirection(direction)
-    moving.SetSpacing(spacing)
-    moving.SetOrigin(origin)
+    moving = _itk_image(data, grid_of(image))
     kind = itk.NearestNeighborInterpolateImageFunction if is_label else itk.LinearInterpolateImageFunction
     direction, spacing, origin = _itk_geometry(grid)
     result = itk.resample_image_filter(

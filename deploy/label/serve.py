@@ -14,7 +14,7 @@ from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
-_NOT_COPIED = shutil.ignore_patterns("eval", "__pycache__", "*.part")
+_NOT_COPIED = shutil.ignore_patterns("eval", "__pycache__", ".tmp-*")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -88,7 +88,7 @@ def test_tuned_prompts_are_what_the_loss_uses(options, teacher, tmp_path):
     assert all(torch.equal(loss.get_buffer(f"prompt_{i}"), p) for i, p in enumerate(saved))
     untuned = workflow.parser.get_parsed_content("prompt_tuner").prompts
     assert all(not torch.equal(p, q) for p, q in zip(untuned, saved, strict=True))
-    assert not list(teacher.parent.glob("*.part"))
+    assert not list(teacher.parent.glob(".tmp-*"))
 
 
 def test_missing_prompts_say_what_to_do(tmp_path):

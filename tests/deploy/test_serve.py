@@ -27,7 +27,8 @@ def test_the_server_gets_copies_and_what_it_trains_is_kept(bundle, tmp_path, cap
     weights = app / "model" / NAME / "models" / "model.pt"
     assert (app / "main.py").is_file() and (app / "guard.py").is_file()
     assert weights.read_bytes() == b"trained"
-    assert not (weights.parents[1] / "eval").exists() and not list(app.rglob("*.part"))
+    assert not (weights.parents[1] / "eval").exists()
+    assert not [*app.rglob("*.part"), *app.rglob(".tmp-*")]
     weights.write_bytes(b"trained further")
     prepare_app(app, {NAME: bundle})
     assert weights.read_bytes() == b"trained further" and f"kept {weights.parents[1]}" in capsys.readouterr().out
