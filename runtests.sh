@@ -19,7 +19,7 @@ check_style() {
     step "$PYTHON" -m ruff check .
     step "$PYTHON" -m ruff format --check .
     step "$PYTHON" -m mypy
-    step "$(dirname "$PYTHON")/lint-imports" --no-logo
+    step "$(dirname "$PYTHON")/lint-imports" --no-logo --no-cache
     step "$PYTHON" scripts/build_bundles.py --check
 }
 
