@@ -15,8 +15,6 @@ from tests.conftest import ROLES, SHORT, TASKS, read_json
 from tests.processes import fork_module, start_module
 
 NINE = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
-# for what is the same in all roles of a task: each task and each role has its turn once
-ONE_PER_TASK = [f"{task}_segmentation_{role}" for task, role in zip(TASKS, ROLES, strict=True)]
 # whatever asks the internet fails at once
 OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
 
