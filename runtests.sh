@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The gate, the same locally and in CI: style, types, generated files, tests.
-#   ./runtests.sh            everything
-#   ./runtests.sh --quick    without the tests marked slow
-#   ./runtests.sh --setup    only install
+# The gate, the same locally, before a commit and in CI.
+#   ./runtests.sh                 everything: style, types, imports between rooms, generated files, package, tests
+#   ./runtests.sh --style         everything but the package and the tests: seconds
+#   ./runtests.sh --quick         without the tests marked slow
+#   ./runtests.sh --setup         only install
 #   ./runtests.sh --integration   install MONAI Label and MONAI Deploy, too, and run the tests that need them, alone
 # Further arguments go to pytest, e.g. ./runtests.sh --quick -k wavelets
 set -euo pipefail
@@ -11,22 +12,44 @@ cd "$(dirname "$0")"
 setup_venv requirements-dev.txt
 # two cores: one thread in each of two test processes beats two threads in one
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-marker=()
+step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
+pytest() { step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --durations 10 "$@"; }
+
+check_style() {
+    step "$PYTHON" -m ruff check .
+    step "$PYTHON" -m ruff format --check .
+    step "$PYTHON" -m mypy
+    step "$(dirname "$PYTHON")/lint-imports" --no-logo --no-cache
+    step "$PYTHON" scripts/build_bundles.py --check
+}
+
+# source archive and wheel as they would be published; without isolation, so that it works offline
+check_package() {
+    scratch="$(mktemp -d)"
+    trap 'rm -rf "$scratch"' EXIT
+    "$PYTHON" -m build --no-isolation --outdir "$scratch" . >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; return 1; }
+    "$PYTHON" -m twine --no-color check --strict "$scratch"/*.whl "$scratch"/*.tar.gz
+}
+
 case "${1:-}" in
---setup) exit 0 ;;
---quick) shift; marker=(-m "not slow") ;;
+--setup) ;;
+--style) check_style ;;
 --integration)
     shift
     scripts/monai_label.sh --setup
     scripts/monai_deploy.sh --setup
     export DCD_INTEGRATION=1 # from now on a missing environment is a failure
     # one server in one process, the apps in the other
-    exec "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --dist loadfile -m integration --durations 10 "$@"
+    pytest --dist loadfile -m integration "$@"
+    ;;
+*)
+    marker=()
+    if [ "${1:-}" = --quick ]; then
+        shift
+        marker=(-m "not slow")
+    fi
+    check_style
+    step check_package
+    pytest --dist worksteal ${marker[@]+"${marker[@]}"} "$@"
     ;;
 esac
-step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
-step "$PYTHON" -m ruff check .
-step "$PYTHON" -m ruff format --check .
-step "$PYTHON" -m mypy
-step "$PYTHON" scripts/build_bundles.py --check
-step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --dist worksteal --durations 10 ${marker[@]+"${marker[@]}"} "$@"

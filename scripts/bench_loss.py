@@ -1,9 +1,10 @@
 """Time and memory of the DCD loss next to the direct wavelet form and to plain feature MSE.
 
-Forward plus backward of (a) ``dcd_ext.losses.DCDLoss``, (b) the direct form (1×1×1 convolution, then ptwt decompose,
-mask, reconstruct for student and teacher, MSE) and (c) plain feature MSE with the same projection, on the six brats24
-teacher stages at the 112×160×128 patch, batch 1. float32 on CPU, AMP on CUDA. All variants give the gradients of
-student features, projection weight and bias, and agree with each other where they should.
+Forward plus backward of (a) ``dcd_ext.losses.DCDLoss``, (b) its reference form (the difference projected once by small
+matrices, gradients by autograd), (c) the direct form (1×1×1 convolution, then ptwt decompose, mask, reconstruct for
+student and teacher, MSE) and (d) plain feature MSE with the same projection, on the six brats24 teacher stages at the
+112×160×128 patch, batch 1. float32 on CPU, AMP on CUDA. All variants give the gradients of student features, projection
+weight and bias, and agree with each other where they should.
 
 Usage:
     python scripts/bench_loss.py [--small] [--repeats 5] [--threads 2] [--only time|memory] [--markdown] [--json FILE]
@@ -30,7 +31,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.io import write_json
 from dcd_ext.losses import DCDLoss
-from dcd_ext.losses._projections import make_projection
+from dcd_ext.losses._projections import make_projections
 from dcd_ext.versions import environment
 from dcd_ext.wavelets.axis_maps import max_levels
 from scripts.peak_memory import Step, peak_extra
@@ -38,7 +39,7 @@ from scripts.peak_memory import Step, peak_extra
 TEACHER, STUDENT = (32, 64, 128, 256, 320, 320), (8, 16, 32, 64, 80, 80)
 STRIDES = ((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8), (16, 16, 16), (16, 32, 32))
 PATCH, SMALL_PATCH = (112, 160, 128), (56, 80, 64)
-NAMES = {"dcd": "DCD loss", "direct": "direct ptwt", "mse": "feature MSE"}
+NAMES = {"dcd": "DCD loss", "reference": "reference form", "direct": "direct ptwt", "mse": "feature MSE"}
 
 
 def stage_shapes(patch: Sequence[int]) -> list[tuple[int, ...]]:
@@ -52,9 +53,8 @@ class PlainLoss(nn.Module):
     def __init__(self, stages: Sequence[int], direct: bool) -> None:
         super().__init__()
         self.direct = direct
-        generator = torch.Generator().manual_seed(0)
-        convs = [make_projection(STUDENT[i], TEACHER[i], "conv", generator) for i in stages]
-        self.projections = nn.ModuleList(convs)
+        widths = [STUDENT[i] for i in stages], [TEACHER[i] for i in stages]
+        self.projections = make_projections(*widths, "conv", bias=True)
 
     def forward(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
         """Sum over stages of the mean squared error."""
@@ -90,9 +90,9 @@ def make_step(variant: str, stages: Sequence[int], patch: Sequence[int], device:
 
     student, teacher = [x.requires_grad_() for x in features(STUDENT)], features(TEACHER)
     loss: nn.Module = PlainLoss(stages, variant == "direct")
-    if variant == "dcd":
-        loss = DCDLoss([STUDENT[i] for i in stages], [TEACHER[i] for i in stages])
-        loss.load_state_dict(PlainLoss(stages, False).state_dict())
+    if variant in ("dcd", "reference"):
+        engine = "fast" if variant == "dcd" else "reference"
+        loss = DCDLoss([STUDENT[i] for i in stages], [TEACHER[i] for i in stages], engine=engine)
     loss.to(device)
 
     def step() -> float:
@@ -112,8 +112,9 @@ def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse
     device = torch.device(args.device)
     steps = {variant: make_step(variant, stages, args.patch, device) for variant in variants}
     values = {variant: step() for variant, step in steps.items()}
-    if "direct" in values and abs(values["dcd"] - values["direct"]) > 1e-3 * values["direct"]:
-        raise SystemExit(f"the loss {values['dcd']} differs from the direct form's {values['direct']}")
+    for other in {"reference", "direct"} & set(values):
+        if "dcd" in values and abs(values["dcd"] - values[other]) > 1e-3 * values[other]:
+            raise SystemExit(f"the loss {values['dcd']} differs from the {other} form's {values[other]}")
     clock = time.process_time if args.cpu_time else time.perf_counter
     times: dict[str, list[float]] = {variant: [] for variant in steps}
     for repeat in range(args.repeats):

@@ -1,6 +1,6 @@
 """Time of a whole distillation step next to what cannot be avoided: the teacher's encoder and the plain student step.
 
-Networks, losses and taps are those of ``brats24_segmentation_student_dcd`` (teacher r = 1, student r = 4), the steps
+Networks, losses and hooks are those of ``brats24_segmentation_student_dcd`` (teacher r = 1, student r = 4), the steps
 those of MONAI's ``SupervisedTrainer`` with the shipped handlers: forward, deep supervision loss, backward, clipping,
 SGD. float32 on CPU, AMP on CUDA.
 
@@ -26,8 +26,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
+from dcd_ext.distill import DistillationHandler
+from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
-from dcd_ext.handlers import DistillationHandler
 from dcd_ext.io import write_json
 from dcd_ext.networks import prepare_for_training
 from dcd_ext.versions import environment
@@ -84,15 +85,13 @@ def make_steps(side: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """What is timed: name -> one step."""
     parser = load_config(side, device)
     teacher = FrozenTeacher(parser.get_parsed_content("teacher_def")()).to(device)
-    taps = parser.get_parsed_content("taps")
+    hooks = FeatureHooks(teacher.network, parser.get_parsed_content("taps"), stop_after_last=True)
     image = make_batch(parser, device)[0]["image"]
 
     def teacher_encoder() -> None:
-        caught = teacher.tap(taps)
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with hooks, torch.autocast(device.type, enabled=device.type == "cuda"):
             teacher(image)
-        caught.pop()
-        caught.remove()
+        hooks.pop()
 
     def step_of(trainer: SupervisedTrainer) -> Callable[[], None]:
         def step() -> None:

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Install the MONAI Deploy App SDK into .venv-deploy (once) and segment a DICOM study with a bundle, on the CPU.
-#   scripts/monai_deploy.sh single_series --bundle BUNDLE --input DICOM_FOLDER --output FOLDER [--series REGEX]
-#   scripts/monai_deploy.sh multi_series  --bundle BUNDLE --input DICOM_FOLDER --output FOLDER [--series CHANNEL=REGEX ...]
+#   scripts/monai_deploy.sh --bundle BUNDLE --input DICOM_FOLDER --output FOLDER [--series [CHANNEL=]REGEX ...]
 #   scripts/monai_deploy.sh --setup      only install
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -19,11 +18,10 @@ after_install() {
 }
 
 case "${1:-}" in
-single_series | multi_series | --setup) app="$1"; shift ;;
-*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+-h | --help | "") sed -n '2,4s/^# //p' "$0"; exit 0 ;;
 esac
 setup_tool_venv "${DCD_DEPLOY_VENV:-$root/.venv-deploy}" "$root/deploy/dicom" "3.13"
-if [ "$app" = --setup ]; then exit 0; fi
+if [ "$1" = --setup ]; then exit 0; fi
 export LD_LIBRARY_PATH="$(runtime)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "$PYTHON" -m "deploy.dicom.$app" "$@"
+exec "$PYTHON" -m deploy.dicom.main "$@"

@@ -1,43 +1,48 @@
-"""DetailProjection against ptwt: decompose, zero the other subbands, reconstruct, crop."""
+"""DetailProjection against PyWavelets: decompose, zero the other subbands, reconstruct, crop."""
 
 from __future__ import annotations
 
-import ptwt
+import warnings
+
+import numpy as np
 import pytest
+import pywt
 import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.wavelets import DetailProjection
 
-SIDES = [(4, 5, 7), (8, 4, 14), (5, 16, 8), (31, 7, 4), (16, 33, 5), (14, 8, 40), (33, 14, 16), (40, 31, 33)]
+# odd, mixed and tiny; some shorter than the filter, some no multiple of 2^levels (reflection needs sides above 1)
+SIDES = [(5, 6, 7), (31, 7, 5), (16, 33, 5), (14, 16, 23)]
 MODES = ["zero", "symmetric", "reflect", "periodic", "constant"]
 KEYS = ["aad", "ada", "daa", "add", "dad", "dda"]
 
 
-def ptwt_projection(x: torch.Tensor, wavelet: str, levels: int, mode: str, keys: list[str]) -> torch.Tensor:
-    """The oracle, by ptwt's public functions alone; skips the test where ptwt refuses the mode at this size."""
-    try:
-        low, *details = ptwt.wavedec3(x, wavelet, mode=mode, level=levels)
-    except (RuntimeError, ValueError) as error:
-        pytest.skip(f"ptwt: {str(error)[:60]}")
-    low = low if "aaa" in keys else torch.zeros_like(low)
-    details = [{k: v if k in keys else torch.zeros_like(v) for k, v in level.items()} for level in details]
-    full = ptwt.waverec3((low, *details), wavelet)
-    return full[..., : x.shape[-3], : x.shape[-2], : x.shape[-1]]
+def pywt_projection(x: torch.Tensor, wavelet: str, levels: int, mode: str, keys: list[str]) -> torch.Tensor:
+    """The oracle, by PyWavelets' public functions alone."""
+    axes = (-3, -2, -1)
+    with warnings.catch_warnings():
+        # PyWavelets advises against this many levels on short sides
+        warnings.simplefilter("ignore", UserWarning)
+        low, *details = pywt.wavedecn(x.numpy(), wavelet, mode, levels, axes)
+    low = low if "aaa" in keys else np.zeros_like(low)
+    details = [{k: v if k in keys else np.zeros_like(v) for k, v in level.items()} for level in details]
+    full = pywt.waverecn([low, *details], wavelet, mode, axes)
+    return torch.from_numpy(full[..., : x.shape[-3], : x.shape[-2], : x.shape[-1]])
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wavelet", ["haar", "db2", "db4"])
-@pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("sides", SIDES, ids=str)
-def test_equals_ptwt(sides, levels, wavelet, mode):
+def test_equals_pywavelets(sides, wavelet, mode):
     x = torch.randn(2, 1, *sides, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = ptwt_projection(x, wavelet, levels, mode, KEYS)
-    project = DetailProjection(wavelet, levels, mode)
-    torch.testing.assert_close(project(x), expected, rtol=0, atol=1e-10)
-    single = project(x.float())
-    assert single.dtype == torch.float32
-    assert (single - expected).norm() <= 1e-4 * expected.norm()
+    for levels in (1, 2, 3):
+        expected = pywt_projection(x, wavelet, levels, mode, KEYS)
+        project = DetailProjection(wavelet, levels, mode)
+        torch.testing.assert_close(project(x), expected, rtol=0, atol=1e-10)
+        single = project(x.float())
+        assert single.dtype == torch.float32
+        assert (single - expected).norm() <= 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize(
@@ -47,24 +52,16 @@ def test_equals_ptwt(sides, levels, wavelet, mode):
         ("diagonal", ["ddd"]),
         ("directional", KEYS),
         (("aad", "daa"), ["aad", "daa"]),
-        (("ada",), ["ada"]),
         ("add", ["add"]),
         (("aaa", "dda", "ddd"), ["aaa", "dda", "ddd"]),
         (["aaa", *KEYS], ["aaa", *KEYS]),
     ],
 )
-@pytest.mark.parametrize(("mode", "levels"), [("zero", 2), ("symmetric", 1), ("periodic", 2)])
-def test_bands(bands, keys, mode, levels):
+@pytest.mark.parametrize(("mode", "wavelet"), [("zero", "db2"), ("symmetric", "bior2.2"), ("periodic", "bior2.2")])
+def test_bands(bands, keys, mode, wavelet):
     x = torch.randn(1, 2, 16, 11, 14, dtype=torch.float64)
-    expected = ptwt_projection(x, "db2", levels, mode, keys)
-    torch.testing.assert_close(DetailProjection("db2", levels, mode, bands)(x), expected, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_biorthogonal(mode):
-    x = torch.randn(1, 1, 17, 16, 19, dtype=torch.float64)
-    expected = ptwt_projection(x, "bior2.2", 2, mode, KEYS)
-    torch.testing.assert_close(DetailProjection("bior2.2", 2, mode)(x), expected, rtol=0, atol=1e-10)
+    expected = pywt_projection(x, wavelet, 2, mode, keys)
+    torch.testing.assert_close(DetailProjection(wavelet, 2, mode, bands)(x), expected, rtol=0, atol=1e-10)
 
 
 def test_all_bands_return_the_input():
@@ -88,12 +85,12 @@ def test_layout_of_the_input_does_not_matter():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_backward_is_the_transpose(mode):
-    x = torch.randn(1, 1, 4, 5, 7, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 1, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(DetailProjection("db2", 2, mode), (x,))
 
 
 def test_constant_vanishes_inside():
-    x = torch.ones(1, 1, 48, 48, 48, dtype=torch.float64)
+    x = torch.ones(1, 1, 32, 32, 32, dtype=torch.float64)
     inside = DetailProjection("db4", 1)(x)[..., 8:-8, 8:-8, 8:-8]
     assert inside.abs().max() < 1e-10
 
@@ -117,12 +114,12 @@ def test_usable_after_a_call_in_inference_mode():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "mirror"}, "unknown boundary mode – mode – expected one of zero, symmetric, .*, found 'mirror' – "),
-        ({"wavelet": "db99"}, "unknown wavelet – wavelet – expected a discrete wavelet of PyWavelets, found 'db99' – "),
-        ({"bands": "detail"}, "unknown subband – bands – expected one of directional, .*, found 'detail' – "),
+        ({"mode": "mirror"}, "unknown border mode – mode – expected one of zero, symmetric, .*, found 'mirror' – "),
+        ({"wavelet": "db99"}, "unknown wavelet – wavelet – expected a discrete wavelet .* found 'db99' – "),
+        ({"bands": "detail"}, "unknown subband – bands – expected directional, .*, found 'detail' – "),
         ({"bands": ("aad", "xyz")}, "unknown subband – bands – .*, found 'xyz' – "),
-        ({"bands": ()}, "unknown subband – bands – .*, found none – "),
-        ({"levels": 0}, "invalid number of levels – levels – expected a whole number from 1, found 0 – "),
+        ({"bands": ()}, "unknown subband – bands – .*, found None – "),
+        ({"levels": 0}, "option out of range – levels – expected a whole number from 1, found 0 – "),
     ],
 )
 def test_errors(options, message):
@@ -132,5 +129,5 @@ def test_errors(options, message):
 
 @pytest.mark.parametrize("x", [torch.zeros(4, 4), torch.zeros(1, 1, 4, 4, 4, dtype=torch.int64)], ids=["2D", "int"])
 def test_unusable_input(x):
-    with pytest.raises(UserError, match=r"cannot project – input – expected a real tensor \(\.\.\., D, H, W\), found "):
+    with pytest.raises(ValueError, match=r"input must be a real floating tensor \(\.\.\., D, H, W\), got \("):
         DetailProjection()(x)

@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from dcd_ext.distill.teacher import load_state_dict_strictly
 from dcd_ext.errors import UserError
+from dcd_ext.weights import load_weights
 
 __all__ = ["BundleFolder"]
 
@@ -83,7 +83,7 @@ class BundleFolder:
         """
         network = self.parser().get_parsed_content("network_def")
         next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
-        load_state_dict_strictly(network, str(weights or self.weights), next_step)
+        load_weights(network, weights or self.weights, next_step)
         return network.eval()
 
     def smallest_input(self, times: int = 2, batch: int = 1) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from dcd_ext.bundles.torchscript import export_torchscript
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
+from dcd_ext.weights import read_checkpoint
 
 __all__ = ["pack"]
 
@@ -154,7 +155,7 @@ def _write_weights(bundle: BundleFolder, checkpoint: Path) -> None:
     """A flat state dict of tensors; a checkpoint that is one already is copied byte by byte."""
     network = bundle.network(checkpoint)
     bundle.weights.parent.mkdir(exist_ok=True)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint, "train the bundle first")
     if list(state) == list(network.state_dict()):
         shutil.copyfile(checkpoint, bundle.weights)
     else:

@@ -17,6 +17,7 @@ from dcd_ext.bundles.export import FORMATS, largest_difference
 from dcd_ext.bundles.inspect_archives import FILE_OPERATORS, torchscript_names
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
+from dcd_ext.weights import read_checkpoint
 
 __all__ = ["NETWORK_CHECKS"]
 
@@ -25,7 +26,7 @@ _TRAIN = "train it, or take a packed bundle"
 
 def check_weights(subject: Subject) -> str:
     """A flat state dict of tensors that fits strictly, and the parameter count the README states."""
-    state = torch.load(subject.need("models/model.pt", _TRAIN), map_location="cpu", weights_only=True)
+    state = read_checkpoint(subject.need("models/model.pt", _TRAIN), _TRAIN)
     wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dcd_ext.bundles.tools import config_files, method_files, read_options
+from dcd_ext.bundles.tools import config_files, method_files, open_bundle, read_options
 from dcd_ext.commands.common import add_config_entries
 from dcd_ext.distill.calibration import SCOPES, calibrate
 from dcd_ext.errors import UserError
@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
     bar = tqdm(_methods(options).items(), unit="method", disable=None)
     for name, files in bar:
         bar.set_description(name)
-        results[name] = {"config_file": files, **calibrate(options.bundle, files, *numbers, **override)}
+        # a few batches do not repay filling the cache
+        parser = open_bundle(options.bundle, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
+        results[name] = {"config_file": files, **calibrate(parser, *numbers)}
         if options.scope not in results[name]:
             where = f"network_def of {files[0]}"
             raise UserError("student has no encoder", where, "a module 'encoder'", "none", "pass --scope all")

@@ -13,11 +13,12 @@ from monai.data.utils import set_rnd
 from torch import nn
 from tqdm import tqdm
 
-from dcd_ext.bundles.tools import open_bundle
-from dcd_ext.distill.hooks import FeatureTaps
-from dcd_ext.distill.teacher import FrozenTeacher, load_state_dict_strictly, read_checkpoint
+from dcd_ext.distill.hooks import FeatureHooks
+from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
+from dcd_ext.losses.base import DistillationLoss
 from dcd_ext.tensors import plain_tensor, unwrap
+from dcd_ext.weights import load_weights, read_checkpoint
 
 __all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
 
@@ -41,22 +42,22 @@ class GradientMeter:
         teacher: the frozen teacher.
         loss: segmentation loss, called with the student's output and the label.
         kd_loss: distillation loss, called as :class:`dcd_ext.distill.DistillationHandler` does.
-        taps: dotted paths of the tapped modules of both networks.
+        taps: dotted paths of the modules of both networks whose outputs are compared.
 
     Attributes:
         scopes: "all" parameters, before it those of the student's "encoder" if it has a module of this name.
 
     Raises:
-        UserError: if a tap is not found.
+        UserError: if a path names no module.
     """
 
     def __init__(
-        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: nn.Module, taps: Sequence[str]
+        self, network: nn.Module, teacher: FrozenTeacher, loss: Any, kd_loss: DistillationLoss, taps: Sequence[str]
     ) -> None:
         self.network, self.teacher, self.loss, self.kd_loss = network.train(), teacher, loss, kd_loss
-        whole = getattr(kd_loss, "needs_teacher_output", False)
-        self._student = FeatureTaps(network, taps)
-        self._teacher = teacher.tap(taps, stop_after_last=not whole)
+        self._student_hooks = FeatureHooks(network, taps)
+        stop = not kd_loss.needs_teacher_output
+        self._teacher_hooks = FeatureHooks(teacher.network, taps, stop_after_last=stop)
         named = [(name, p) for name, p in unwrap(network).named_parameters() if p.requires_grad]
         self._parameters = [p for _, p in named]
         self._in_encoder = [name.startswith("encoder.") for name, _ in named]
@@ -88,11 +89,12 @@ class GradientMeter:
 
     def _forward(self, image: torch.Tensor) -> tuple[Any, ...]:
         """What a distillation loss is called with, but for the label."""
-        self._student.enabled = True
-        output = self.network(image)
-        self._student.enabled = False
-        teacher_output = self.teacher(image)
-        return self._student.pop(), self._teacher.pop(), output, teacher_output
+        with self._student_hooks:
+            output = self.network(image)
+        teacher_output = None
+        with self._teacher_hooks:
+            teacher_output = self.teacher(image)
+        return self._student_hooks.pop(), self._teacher_hooks.pop(), output, teacher_output
 
     def _norms(self, loss: torch.Tensor, keep: bool) -> dict[str, float]:
         gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
@@ -103,11 +105,6 @@ class GradientMeter:
             )
         chosen = [s for s, is_inside in zip(squares, self._in_encoder, strict=True) if is_inside]
         return {"encoder": sum(chosen) ** 0.5, "all": sum(squares) ** 0.5}
-
-    def close(self) -> None:
-        """Leave no hook behind."""
-        self._student.remove()
-        self._teacher.remove()
 
 
 def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
@@ -138,25 +135,21 @@ def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) 
 
 
 def calibrate(
-    bundle_root: str,
-    files: Sequence[str],
+    parser: ConfigParser,
     checkpoint: str | None = None,
     batches: int = 8,
     target_ratio: float = 0.2,
     fit_steps: int = 30,
-    **override: Any,
 ) -> dict[str, Any]:
-    """Measure one method as a bundle's config files describe it.
+    """Measure one method as the training config of a bundle describes it.
 
     Args:
-        bundle_root: folder of a ``student_dcd`` bundle.
-        files: its ``train.json`` and overlays.
+        parser: ``train.json`` of a ``student_dcd`` bundle and overlays, after ``initialize``.
         checkpoint: student weights from the middle of a run: ``checkpoint_last.pt``, whose trained projections are
             taken over if they are this method's, or ``model.pt``; None: the initial weights.
         batches: how many augmented training batches to look at; they are the same for every method.
         target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
         fit_steps: steps for which projections that do not come from the checkpoint are trained first.
-        override: further config entries.
 
     Returns:
         ``kd_weight``, ``projections`` ("initial", "fitted", "from the checkpoint" or "none"), and under each scope the
@@ -168,10 +161,9 @@ def calibrate(
     if batches < 1 or target_ratio <= 0 or fit_steps < 0:
         where, found = "--batches, --target_ratio, --fit_steps", f"{batches}, {target_ratio}, {fit_steps}"
         raise UserError("option out of range", where, "from 1, above 0, from 0", found, "correct them")
-    # a few batches do not repay filling the cache
-    parser = open_bundle(bundle_root, files, **{"cache_rate": 0.0, "num_workers": 0, **override})
     if "kd_loss" not in parser:
-        raise UserError("no distillation in the config", bundle_root, "'kd_loss'", "none", "use a student_dcd bundle")
+        where = parser.get("bundle_root")
+        raise UserError("no distillation in the config", where, "'kd_loss'", "none", "use a student_dcd bundle")
     network, kd_loss = parser.get_parsed_content("network"), parser.get_parsed_content("kd_loss")
     projections = _load(network, kd_loss, checkpoint)
     teacher, loss = parser.get_parsed_content("teacher"), parser.get_parsed_content("loss")
@@ -180,7 +172,6 @@ def calibrate(
         meter.fit(_progress(_batches(parser, seed_offset=1), fit_steps, "fit projections"))
         projections = "fitted"
     norms = [meter(*batch) for batch in _progress(_batches(parser), batches, "gradients")]
-    meter.close()
     weight = float(parser.get_parsed_content("kd_weight"))
     scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
     return {
@@ -200,7 +191,7 @@ def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str
     if checkpoint is None:
         return source
     next_step = "pass --checkpoint with weights of this bundle's student"
-    load_state_dict_strictly(unwrap(network), checkpoint, next_step)
+    load_weights(unwrap(network), checkpoint, next_step)
     saved = read_checkpoint(checkpoint, next_step).get("kd_loss")
     if not own or not isinstance(saved, Mapping) or _shapes(saved) != _shapes(own):
         return source

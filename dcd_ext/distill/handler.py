@@ -13,9 +13,10 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
-from dcd_ext.distill.hooks import FeatureTaps
+from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
+from dcd_ext.losses.base import DistillationLoss
 
 __all__ = ["DistillationHandler"]
 
@@ -27,28 +28,27 @@ class DistillationHandler:
     augmented batch as the student, and what is added to ``engine.state.output["loss"]`` is back-propagated. While the
     weight is 0 neither the teacher nor the loss runs, so that such an epoch equals one without distillation.
 
-    The unweighted parts are left in ``engine.state.output`` for loggers: ``seg_loss``, ``kd_loss``, ``kd_weight`` and
-    ``kd_stage_<i>`` and the loss's named components.
+    The unweighted parts are left in ``engine.state.output`` for loggers: ``seg_loss``, ``kd_loss``, ``kd_weight``,
+    ``kd_stage_<i>`` and ``kd_<name>`` for each named term of the loss.
 
     Args:
         network: the student, possibly wrapped for DDP.
-        teacher: the frozen teacher.
-        kd_loss: called with the two lists of features (B, C_i, X_i, Y_i, Z_i), both networks' outputs and the label;
-            returns a scalar. The teacher runs to its end only if the loss ``needs_teacher_output``. What it has of
-            ``stage_losses`` and ``components`` is logged. Its parameters belong in the trainer's optimizer.
+        teacher: the frozen teacher; it runs to its end only if the loss ``needs_teacher_output``.
+        kd_loss: the distillation loss; its parameters belong in the trainer's optimizer.
         weight: schedule, called with the epoch (from 0) and the number of epochs; or a number.
-        taps: dotted paths of the student's tapped modules.
+        taps: dotted paths of the student's modules whose outputs are compared.
         teacher_taps: those of the teacher; default: the same.
 
     Raises:
-        UserError: if the loss's parameters are missing from the optimizer, a tap is not found or did not fire.
+        UserError: if the loss's parameters are missing from the optimizer, or a path names no module or one that does
+            not run once per step.
     """
 
     def __init__(
         self,
         network: nn.Module,
         teacher: FrozenTeacher,
-        kd_loss: nn.Module,
+        kd_loss: DistillationLoss,
         weight: Callable[[int, int], float] | float,
         taps: Sequence[str],
         teacher_taps: Sequence[str] | None = None,
@@ -57,10 +57,9 @@ class DistillationHandler:
         self.teacher = teacher
         self.kd_loss = kd_loss
         self.weight = weight
-        self.taps = list(taps)
-        self.teacher_taps = list(teacher_taps or taps)
-        self._student: FeatureTaps | None = None
-        self._teacher: FeatureTaps | None = None
+        self._student_hooks = FeatureHooks(network, taps)
+        stop = not kd_loss.needs_teacher_output
+        self._teacher_hooks = FeatureHooks(teacher.network, teacher_taps or taps, stop_after_last=stop)
         self._epoch_weight = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -76,15 +75,10 @@ class DistillationHandler:
         engine.add_event_handler(Events.ITERATION_STARTED, self.iteration_started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.average_gradients)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.completed)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.exception_raised)
 
     def started(self, engine: SupervisedTrainer) -> None:
-        """Set the taps and make sure that what is to be trained is trained."""
-        self._remove_taps()
-        self._student = FeatureTaps(self.network, self.taps)
-        whole = getattr(self.kd_loss, "needs_teacher_output", False)
-        self._teacher = self.teacher.tap(self.teacher_taps, stop_after_last=not whole)
+        """Make sure that what is to be trained is trained, and that all processes start from the same projections."""
         trained = {id(p) for group in engine.optimizer.param_groups for p in group["params"]}
         missing = [n for n, p in self.kd_loss.named_parameters() if p.requires_grad and id(p) not in trained]
         if missing:
@@ -105,9 +99,9 @@ class DistillationHandler:
         self._epoch_weight = float(self.weight(epoch, max_epochs) if callable(self.weight) else self.weight)
 
     def iteration_started(self, _engine: Engine) -> None:
-        """Let the student's taps listen only when they are needed."""
-        assert self._student is not None
-        self._student.enabled = self._epoch_weight > 0
+        """Hook the student for this step's forward pass, unless the weight is 0."""
+        if self._epoch_weight > 0:
+            self._student_hooks.register()
 
     def __call__(self, engine: Engine) -> None:
         """Add the weighted term to ``engine.state.output["loss"]``."""
@@ -115,17 +109,16 @@ class DistillationHandler:
         output["kd_weight"] = torch.tensor(self._epoch_weight)
         if self._epoch_weight == 0:
             return
-        assert self._student is not None and self._teacher is not None
-        self._student.enabled = False
-        teacher_output = self.teacher(output[CommonKeys.IMAGE])
-        features = self._student.pop(), self._teacher.pop()
+        self._student_hooks.remove()
+        teacher_output = None
+        with self._teacher_hooks:
+            teacher_output = self.teacher(output[CommonKeys.IMAGE])
+        features = self._student_hooks.pop(), self._teacher_hooks.pop()
         kd_loss = self.kd_loss(*features, output[CommonKeys.PRED], teacher_output, output[CommonKeys.LABEL])
         output["seg_loss"] = output[CommonKeys.LOSS].detach()
         output["kd_loss"] = kd_loss.detach()
-        for i, stage_loss in enumerate(getattr(self.kd_loss, "stage_losses", ())):
-            output[f"kd_stage_{i}"] = stage_loss
-        for name, part in getattr(self.kd_loss, "components", {}).items():
-            output[f"kd_{name}"] = part
+        output.update({f"kd_stage_{i}": part for i, part in enumerate(self.kd_loss.stage_losses)})
+        output.update({f"kd_{name}": part for name, part in self.kd_loss.components.items()})
         output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self._epoch_weight * kd_loss
 
     def average_gradients(self, _engine: Engine) -> None:
@@ -137,20 +130,10 @@ class DistillationHandler:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= dist.get_world_size()
 
-    def completed(self, _engine: Engine) -> None:
-        """Leave no hook behind."""
-        self._remove_taps()
-
     def exception_raised(self, _engine: Engine, exception: Exception) -> None:
         """Leave no hook behind, then let the exception go on."""
-        self._remove_taps()
+        self._student_hooks.remove()
         raise exception
-
-    def _remove_taps(self) -> None:
-        for taps in (self._student, self._teacher):
-            if taps is not None:
-                taps.remove()
-        self._student = self._teacher = None
 
 
 def _distributed() -> bool:

@@ -1,8 +1,9 @@
-"""Catch the outputs of named modules of any network, once per step."""
+"""Collect or replace the outputs of named modules of any network, by forward hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,94 +13,101 @@ from torch.utils.hooks import RemovableHandle
 from dcd_ext.errors import UserError
 from dcd_ext.tensors import plain_tensor, unwrap
 
-__all__ = ["FeatureTaps", "StopForward"]
+__all__ = ["FeatureHooks"]
 
 
-class StopForward(Exception):
-    """Ends a forward pass after its last tapped module; never leaves :class:`FeatureTaps`' owner."""
+class _StopForward(Exception):
+    """Ends a forward pass after its last hooked module; :class:`FeatureHooks` catches it."""
 
 
-class FeatureTaps:
-    """Outputs of the modules at dotted ``paths``, caught by forward hooks and popped once per step.
+class FeatureHooks:
+    """Forward hooks on the modules at dotted ``paths``, as a context manager around one forward pass.
 
     Args:
         network: the network; wrappers such as ``DistributedDataParallel`` are looked through.
         paths: dotted module paths, e.g. ``encoder.stages.0``.
-        stop_after_last: raise :class:`StopForward` once every tap has fired, to skip what lies behind.
+        stop_after_last: end the forward pass, and with it the ``with`` block, once every hook has fired.
+        replace: called with the index of the path and the module's output; returns what the network goes on with.
 
     Raises:
-        UserError: if a path names no module, or, on :meth:`pop`, if a tap did not fire or fired twice.
+        UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once.
 
     Example:
         >>> network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.ReLU())
-        >>> taps = FeatureTaps(network, ["0"])
-        >>> taps.enabled = True
-        >>> _ = network(torch.zeros(1, 1, 4, 4, 4))
-        >>> [tuple(f.shape) for f in taps.pop()]
+        >>> with FeatureHooks(network, ["0"], stop_after_last=True) as hooks:
+        ...     _ = network(torch.zeros(1, 1, 4, 4, 4))
+        >>> [tuple(feature.shape) for feature in hooks.pop()]
         [(1, 2, 4, 4, 4)]
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str], stop_after_last: bool = False) -> None:
-        self.network = unwrap(network)
-        self.paths = list(paths)
-        self.stop_after_last = stop_after_last
-        self.enabled = False
-        self._features: dict[str, torch.Tensor] = {}
-        self._fired: dict[str, int] = {}
-        modules = dict(self.network.named_modules())
+    def __init__(
+        self,
+        network: nn.Module,
+        paths: Sequence[str],
+        stop_after_last: bool = False,
+        replace: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.paths, self.stop_after_last, self.replace = list(paths), stop_after_last, replace
+        network = unwrap(network)
+        self._name = type(network).__name__
+        modules = dict(network.named_modules())
         for path in self.paths:
             if path not in modules:
                 raise UserError(
-                    "tap not found",
-                    f"{type(self.network).__name__}",
-                    f"a module path such as {_nearest(path, modules)}",
+                    "no such module",
+                    self._name,
+                    f"a module path such as {_nearest(path, list(modules))}",
                     repr(path),
                     "correct 'taps' in the config",
                 )
-        self._handles: list[RemovableHandle] = [
-            modules[path].register_forward_hook(self._hook(path)) for path in self.paths
-        ]
+        self._modules = [modules[path] for path in self.paths]
+        self._features: list[list[torch.Tensor]] = [[] for _ in self.paths]
+        self._handles: list[RemovableHandle] = []
 
-    def _hook(self, path: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not self.enabled:
-                return
-            self._features[path] = plain_tensor(output)
-            self._fired[path] = self._fired.get(path, 0) + 1
-            if self.stop_after_last and len(self._features) == len(self.paths):
-                raise StopForward
-
-        return hook
-
-    def pop(self) -> list[torch.Tensor]:
-        """Features in the order of ``paths``; the store is empty afterwards."""
-        features, fired = self._features, self._fired
-        self._features, self._fired = {}, {}
-        for path in self.paths:
-            if fired.get(path, 0) != 1:
-                raise UserError(
-                    "tap did not fire once per step",
-                    f"{path} of {type(self.network).__name__}",
-                    "1 output",
-                    f"{fired.get(path, 0)}",
-                    "tap a module that forward() calls once, and do not compile the tapped network",
-                )
-        return [features[path] for path in self.paths]
-
-    def clear(self) -> None:
-        """Forget what was caught, so that no graph outlives its step."""
-        self._features, self._fired = {}, {}
+    def register(self) -> FeatureHooks:
+        """Forget what was collected before and put the hooks on the network."""
+        self.remove()
+        self._features = [[] for _ in self.paths]
+        self._handles = [m.register_forward_hook(self._hook(i)) for i, m in enumerate(self._modules)]
+        return self
 
     def remove(self) -> None:
-        """Take the hooks off the network."""
-        self.clear()
+        """Take the hooks off the network; what they collected stays."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
+    def pop(self) -> list[torch.Tensor]:
+        """The collected features in the order of ``paths``; no graph of theirs is kept."""
+        collected, self._features = self._features, [[] for _ in self.paths]
+        for path, features in zip(self.paths, collected, strict=True):
+            if len(features) != 1:
+                raise UserError(
+                    "hook did not fire once per step",
+                    f"{path} of {self._name}",
+                    "1 output",
+                    len(features),
+                    "name a module in 'taps' that forward() calls once, and do not compile the network",
+                )
+        return [features[0] for features in collected]
 
-def _nearest(path: str, modules: dict[str, nn.Module]) -> str:
-    import difflib
+    def _hook(self, i: int) -> Callable[..., torch.Tensor | None]:
+        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+            self._features[i].append(plain_tensor(output))
+            if self.stop_after_last and all(self._features):
+                raise _StopForward
+            return None if self.replace is None else self.replace(i, output)
 
-    close = difflib.get_close_matches(path, list(modules), n=3)
-    return ", ".join(repr(c) for c in close or [name for name in modules if name][:3])
+        return hook
+
+    def __enter__(self) -> FeatureHooks:
+        return self.register()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> bool:
+        self.remove()
+        return kind is _StopForward
+
+
+def _nearest(path: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(path, known, n=3)
+    return ", ".join(repr(name) for name in close or [name for name in known if name][:3])

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
-from dcd_ext.losses._lifting import seeded
-from dcd_ext.losses._options import check_count, check_number
+from dcd_ext.losses._options import check_number, check_whole
+from dcd_ext.losses._projections import seeded
 from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
 from dcd_ext.tensors import plain_tensor, unwrap
 
@@ -24,13 +25,13 @@ _log = logging.getLogger(__name__)
 
 
 class PromptTuner(nn.Module):
-    """Runs a frozen teacher whose tapped features are replaced by what the prompts leave of them.
+    """Runs a frozen teacher whose features are replaced by what the prompts leave of them.
 
-    Every user of a tapped module's output, skip connections included, sees the masked feature.
+    Everything that uses the output of a named module, skip connections included, sees the masked feature.
 
     Args:
         teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.
-        taps: dotted paths of the tapped modules.
+        taps: dotted paths of the modules whose outputs are masked.
         channels: their widths.
         tokens: prompts T per band.
         levels: Haar levels J.
@@ -52,50 +53,40 @@ class PromptTuner(nn.Module):
         levels: int = 3,
     ) -> None:
         super().__init__()
-        check_count("tokens", tokens)
-        check_count("levels", levels)
+        check_whole("tokens", tokens)
+        check_whole("levels", levels)
+        if len(taps) != len(channels):
+            raise ValueError(f"one module path per entry of channels is needed, got {len(taps)} and {len(channels)}")
         network = unwrap(teacher.network if isinstance(teacher, FrozenTeacher) else teacher)
+        # a list keeps the teacher out of this module's parameters and state
         self._network = [network.eval().requires_grad_(False)]
-        modules = dict(network.named_modules())
-        missing = [path for path in taps if path not in modules]
-        if missing or len(taps) != len(channels):
-            found = missing[0] if missing else f"{len(taps)} taps, {len(channels)} channels"
-            raise UserError("taps do not fit the teacher", "taps", "one module path per width", found, "correct 'taps'")
-        self.taps, self.channels = tuple(taps), tuple(channels)
+        self._hooks = FeatureHooks(network, taps, replace=self._mask)
+        self.channels = tuple(channels)
         with seeded():
             self.prompts = nn.ParameterList(torch.randn(levels + 1, tokens, c) * 0.01 for c in channels)
         self.diversity = torch.zeros(())
 
     def forward(self, image: torch.Tensor) -> Any:
         """The teacher's output for ``image`` (B, M, X, Y, Z) with masked features."""
-        overlaps: dict[str, torch.Tensor] = {}
-        network = self._network[0]
-        handles = [
-            network.get_submodule(path).register_forward_hook(self._hook(i, path, overlaps))
-            for i, path in enumerate(self.taps)
-        ]
-        try:
-            output = network(plain_tensor(image))
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.diversity = torch.stack(list(overlaps.values())).mean()
+        self._overlaps: list[torch.Tensor] = []
+        with self._hooks:
+            output = self._network[0](plain_tensor(image))
+        self._hooks.pop()
+        self.diversity = torch.stack(self._overlaps).mean()
         return output
 
     def save(self, path: str) -> None:
         """Write the prompts to the file that ``FreeKDLoss(prompts=path)`` reads."""
         save_prompts(path, list(self.prompts))
 
-    def _hook(self, i: int, path: str, overlaps: dict[str, torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            if output.ndim != 5 or output.shape[1] != self.channels[i]:
-                expected = f"shape (B, {self.channels[i]}, X, Y, Z)"
-                raise UserError("teacher feature does not fit", path, expected, tuple(output.shape), "correct channels")
-            with torch.autocast(output.device.type, enabled=False):
-                masked, overlaps[path] = masked_reconstruction(self.prompts[i], output)
-            return masked
-
-        return hook
+    def _mask(self, i: int, feature: torch.Tensor) -> torch.Tensor:
+        if feature.ndim != 5 or feature.shape[1] != self.channels[i]:
+            expected = f"(B, {self.channels[i]}, X, Y, Z)"
+            raise ValueError(f"teacher feature of stage {i} must have shape {expected}, got {tuple(feature.shape)}")
+        with torch.autocast(feature.device.type, enabled=False):
+            masked, overlap = masked_reconstruction(self.prompts[i], feature)
+        self._overlaps.append(overlap)
+        return masked
 
 
 def tune_prompts(
@@ -123,7 +114,7 @@ def tune_prompts(
     Raises:
         UserError: if there is no batch, an option is out of range, or the loss is not finite.
     """
-    check_count("iterations", iterations)
+    check_whole("iterations", iterations)
     check_number("lr", lr)
     optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
     history: list[float] = []

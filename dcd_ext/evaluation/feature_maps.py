@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.networks.utils import eval_mode
+from monai.transforms import ResizeWithPadOrCrop
 from torch import nn
 
-from dcd_ext.distill.hooks import FeatureTaps, StopForward
+from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.io import write_atomically
-from dcd_ext.tensors import plain_tensor, unwrap
+from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets import DetailProjection
 from dcd_ext.wavelets.axis_maps import max_levels
 
-__all__ = ["DetailMaps", "central_patch", "detail_map"]
+__all__ = ["DetailMaps", "detail_map"]
 
 
 class DetailMaps:
@@ -25,13 +27,13 @@ class DetailMaps:
 
     The first case is the same for all networks evaluated on a fold, so that their maps can be laid side by side. The
     file has ``case``, ``image`` (M, X, Y) and ``stage_<i>`` (X_i, Y_i): central slices along the last axis of the
-    centre of the preprocessed image, and of the root mean square over channels of the detail projection of each tapped
+    centre of the preprocessed image, and of the root mean square over channels of the detail projection of each
     stage.
 
     Args:
         output_dir: folder of the file.
         network: the evaluated network, possibly wrapped.
-        taps: dotted paths of the tapped modules.
+        taps: dotted paths of the stages' modules.
         patch_size: size (X, Y, Z) of the centre that the network sees.
     """
 
@@ -55,9 +57,11 @@ class DetailMaps:
         """Run the encoder once and write the file."""
         state: Any = engine.state
         item = state.batch[0]
-        patch = central_patch(plain_tensor(item["image"]).float(), self.patch_size)
+        patch = plain_tensor(ResizeWithPadOrCrop(self.patch_size)(item["image"])).float()
         arrays: dict[str, Any] = {"case": np.array(str(item.get("case", ""))), "image": _slice(patch)}
-        for i, features in enumerate(self._features(patch[None].to(state.device))):
+        with eval_mode(self.network), FeatureHooks(self.network, self.taps, stop_after_last=True) as hooks:
+            self.network(patch[None].to(state.device))
+        for i, features in enumerate(hooks.pop()):
             arrays[f"stage_{i}"] = _slice(detail_map(features[0].float().cpu()))
 
         def write(name: str) -> None:
@@ -65,34 +69,6 @@ class DetailMaps:
                 np.savez_compressed(file, **arrays)
 
         write_atomically(os.path.join(self.output_dir, "detail_maps.npz"), write)
-
-    def _features(self, patch: torch.Tensor) -> list[torch.Tensor]:
-        network = unwrap(self.network)
-        training = network.training
-        taps = FeatureTaps(network, self.taps, stop_after_last=True)
-        taps.enabled = True
-        try:
-            network.eval()(patch)
-        except StopForward:
-            pass
-        finally:
-            network.train(training)
-        try:
-            return taps.pop()
-        finally:
-            taps.remove()
-
-
-def central_patch(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """The middle of an image (M, X, Y, Z), padded with zeros to ``size`` where it is smaller."""
-    out = image.new_zeros(image.shape[0], *size)
-    pairs = [
-        (max((n - s) // 2, 0), max((s - n) // 2, 0), min(n, s)) for n, s in zip(image.shape[1:], size, strict=True)
-    ]
-    source = tuple(slice(start, start + length) for start, _, length in pairs)
-    target = tuple(slice(start, start + length) for _, start, length in pairs)
-    out[(slice(None), *target)] = image[(slice(None), *source)]
-    return out
 
 
 def detail_map(features: torch.Tensor, wavelet: str = "db4", levels: int = 3) -> torch.Tensor:

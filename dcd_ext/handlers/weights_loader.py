@@ -5,8 +5,8 @@ from __future__ import annotations
 from ignite.engine import Engine, Events
 from torch import nn
 
-from dcd_ext.distill.teacher import load_state_dict_strictly
 from dcd_ext.tensors import unwrap
+from dcd_ext.weights import load_weights
 
 __all__ = ["WeightsLoader"]
 
@@ -33,5 +33,5 @@ class WeightsLoader:
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights into the unwrapped network."""
-        load_state_dict_strictly(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
+        load_weights(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
         engine.logger.info(f"Loaded {self.path}")

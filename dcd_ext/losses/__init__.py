@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dcd_ext.losses.combined import CombinedLoss
 from dcd_ext.losses.cwd import CWDLoss
 from dcd_ext.losses.dcd import DCDLoss
 from dcd_ext.losses.feature import FitNetLoss
@@ -12,6 +13,7 @@ from dcd_ext.losses.recokd import ReCoKDLoss
 
 __all__ = [
     "CWDLoss",
+    "CombinedLoss",
     "DCDLoss",
     "FitNetLoss",
     "FreeKDLoss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dcd_ext.losses._lifting import lift
+from dcd_ext.losses._projections import project
 
 __all__ = ["ContextBlock"]
 
@@ -41,5 +41,5 @@ class ContextBlock(nn.Module):
         if isinstance(projection, nn.Conv3d):
             scores = scores @ projection.weight.flatten(1).to(x.dtype)
         weights = torch.bmm(scores.expand(len(x), -1, -1), x).softmax(2)
-        context = lift(projection, torch.bmm(x, weights.mT))[:, :, 0]
+        context = project(projection, torch.bmm(x, weights.mT))[:, :, 0]
         return self.transform(context.to(self.attention.weight.dtype)).to(x.dtype)

@@ -1,43 +1,92 @@
-"""The 1×1×1 convolutions that lift student features to the teacher's width."""
+"""Project student features to the teacher's width, a slab of voxels at a time.
+
+At full resolution a projected feature is several times larger than the student's own, and most losses need several
+tensors of that size. Computed slab by slab and once more in the backward pass, only the student's feature is ever kept,
+and a slab stays in cache.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["make_projection", "mixing", "project"]
+__all__ = ["make_projections", "over_slabs", "project", "recompute", "seeded", "slab_size", "weight_and_bias"]
+
+Result = TypeVar("Result")
+
+# Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.
+_SLAB_ELEMENTS = 1 << 22
 
 
-def make_projection(student: int, teacher: int, kind: str, generator: torch.Generator) -> nn.Module:
-    """A ``Conv3d(student, teacher, 1)`` with PyTorch's default initialisation drawn from ``generator``, or identity.
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Draw initial values from ``seed`` and leave the random state as it was.
 
-    The global random state stays untouched: a run with weight 0 must equal a plain run bit for bit.
+    A run with distillation weight 0 must equal a plain run bit for bit.
     """
-    if kind == "identity":
-        return nn.Identity()
-    conv = nn.utils.skip_init(nn.Conv3d, student, teacher, 1)
-    bound = 1 / math.sqrt(student)
-    with torch.no_grad():
-        for parameter in (conv.weight, conv.bias):
-            assert parameter is not None
-            parameter.uniform_(-bound, bound, generator=generator)
-    return conv
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the accelerators as well, which are not forked
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
-def project(x: torch.Tensor, projection: nn.Module) -> torch.Tensor:
-    """Apply a projection in the type of ``x``, whatever the type of its parameters."""
-    if isinstance(projection, nn.Identity):
+def make_projections(student: Sequence[int], teacher: Sequence[int], kind: str, bias: bool) -> nn.ModuleList:
+    """One ``Conv3d(student, teacher, 1)`` per stage for ``kind`` "conv", else identities."""
+    with seeded():
+        return nn.ModuleList(
+            nn.Conv3d(s, t, 1, bias=bias) if kind == "conv" else nn.Identity()
+            for s, t in zip(student, teacher, strict=True)
+        )
+
+
+def project(projection: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The projection (B, C_T, N) of ``x`` (B, C_S, N), in the type of ``x``."""
+    if not isinstance(projection, nn.Conv3d):
         return x
-    weight, bias = mixing(projection, x, x.dtype)
-    return F.conv3d(x, weight[:, :, None, None, None], bias)
+    weight = projection.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)
+    if projection.bias is None:
+        return torch.bmm(weight, x)
+    return torch.baddbmm(projection.bias.to(x.dtype)[None, :, None], weight, x)
 
 
-def mixing(projection: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (C_T, C_S) and bias (C_T) of a projection of ``x`` (B, C_S, ...), as ``dtype``."""
-    if isinstance(projection, nn.Identity):
-        return torch.eye(x.shape[1], dtype=dtype, device=x.device), x.new_zeros(x.shape[1], dtype=dtype)
-    assert isinstance(projection, nn.Conv3d) and projection.bias is not None
-    return projection.weight.flatten(1).to(dtype), projection.bias.to(dtype)
+def weight_and_bias(
+    projection: nn.Module, student: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (C_T, C_S) and bias (C_T), as ``dtype``, of the projection of ``student`` (B, C_S, ...)."""
+    if not isinstance(projection, nn.Conv3d):
+        weight = torch.eye(student.shape[1], dtype=dtype, device=student.device)
+    else:
+        weight = projection.weight.flatten(1).to(dtype)
+    bias = getattr(projection, "bias", None)
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias.to(dtype)
+
+
+def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
+    """``function(*arguments)``, evaluated again in the backward pass instead of keeping its intermediate results."""
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    result: Result = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return result
+
+
+def slab_size(x: torch.Tensor, dim: int = 2, multiple: int = 1) -> int:
+    """How long a slab of ``x`` (B, C, ...) along ``dim`` may be to have a bounded size: a multiple of ``multiple``."""
+    unit = max(1, x.numel() // x.shape[dim]) * multiple
+    return multiple * max(1, _SLAB_ELEMENTS // unit)
+
+
+def over_slabs(
+    function: Callable[[torch.Tensor, torch.Tensor], Result], student: torch.Tensor, teacher: torch.Tensor
+) -> list[Result]:
+    """``function`` of every slab of voxels of ``student`` (B, C_S, N) and ``teacher`` (B, C_T, N), recomputed backward.
+
+    What needs only sums over voxels never has a whole projected feature in memory.
+    """
+    size = slab_size(teacher)
+    slabs = zip(student.split(size, 2), teacher.split(size, 2), strict=True)
+    return [recompute(function, s, t) for s, t in slabs]

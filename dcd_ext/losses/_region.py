@@ -1,4 +1,4 @@
-"""Sums over a lifted feature that region and attention losses need, slab by slab."""
+"""Sums over a projected feature that region and attention losses need, slab by slab."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dcd_ext.losses._lifting import lift, over_slabs, slab_size
+from dcd_ext.losses._projections import over_slabs, project, slab_size
 
 __all__ = ["Moments", "attention", "foreground_background", "magnitudes", "moments"]
 
 
 class Moments(NamedTuple):
-    """What is kept of a lifted student feature p (B, C, N) and its error e = p - teacher.
+    """What is kept of a projected student feature p (B, C, N) and its error e = p - teacher.
 
     Attributes:
         spatial: mean over channels of |p|, (B, N).
@@ -36,14 +36,14 @@ def moments(
     """The moments of the projection of ``student`` (B, C_S, N) against ``teacher`` (B, C, N), without keeping it.
 
     Args:
-        projection: lifts C_S to C channels.
+        projection: from C_S to C channels.
         student: (B, C_S, N).
         teacher: (B, C, N).
         channel_weight: (B, C).
     """
 
     def slab(s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        p = lift(projection, s)
+        p = project(projection, s)
         error = p - t
         square = error.square()
         weighted = torch.bmm(channel_weight[:, None], square)[:, 0]

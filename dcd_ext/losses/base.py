@@ -1,4 +1,4 @@
-"""What every distillation loss of this package is: one signature, one scalar, named parts for the log."""
+"""Base classes of distillation losses: one signature, one scalar, named terms for the log."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dcd_ext.losses._checks import check_channels, check_features
-from dcd_ext.losses._lifting import make_projections
-from dcd_ext.losses._options import check_choice, check_stage_weights
+from dcd_ext.errors import UserError
+from dcd_ext.losses._options import check_choice, check_number
+from dcd_ext.losses._projections import make_projections
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["Batch", "DistillationLoss", "FeatureLoss", "Terms"]
+__all__ = ["DistillationLoss", "FeatureLoss", "LossInputs", "Terms"]
 
 Terms = dict[str, torch.Tensor]
 Output = torch.Tensor | Sequence[torch.Tensor] | None
 
+# what a teacher's energy is at least, for normalize="teacher"
+_SMALLEST_ENERGY = 1e-8
 
-class Batch(NamedTuple):
+
+class LossInputs(NamedTuple):
     """What a loss was called with; see :meth:`DistillationLoss.forward`."""
 
     student_features: Sequence[torch.Tensor]
@@ -29,6 +32,16 @@ class Batch(NamedTuple):
     teacher_output: Output
     label: torch.Tensor | None
 
+    @property
+    def device_type(self) -> str:
+        """Where the student's tensors are: "cpu", "cuda", ..."""
+        for part in (self.student_features, self.student_output):
+            if isinstance(part, torch.Tensor):
+                return part.device.type
+            if part:
+                return part[0].device.type
+        return "cpu"
+
 
 class DistillationLoss(nn.Module, ABC):
     """A loss between a student and its frozen teacher; everything it trains is a parameter of this module.
@@ -36,9 +49,9 @@ class DistillationLoss(nn.Module, ABC):
     Computed outside autocast in float32 (float64 stays); no gradient reaches the teacher's side.
 
     Attributes:
-        needs_features: whether the two lists of features are looked at.
+        needs_features: whether the two lists of features are used.
         needs_teacher_output: whether the teacher has to run to its end.
-        needs_label: whether the label is looked at.
+        needs_label: whether the label is used.
         components: after a call, detached scalars by name whose sum is the loss.
         stage_losses: after a call, one detached scalar per stage; their sum is the loss.
     """
@@ -70,34 +83,42 @@ class DistillationLoss(nn.Module, ABC):
             label: (B, 1, X, Y, Z), class numbers from 0.
 
         Raises:
-            UserError: if something needed is missing or shapes do not fit.
+            ValueError: if something needed is missing or shapes do not fit.
         """
-        batch = Batch(student_features, teacher_features, student_output, teacher_output, label)
-        with torch.autocast(_device_type(batch), enabled=False):
-            stages = self.terms(batch)
+        inputs = LossInputs(student_features, teacher_features, student_output, teacher_output, label)
+        with torch.autocast(inputs.device_type, enabled=False):
+            stages = self.terms(inputs)
             totals = [torch.stack(list(stage.values())).sum() for stage in stages]
             loss = torch.stack(totals).sum()
         self.stage_losses = tuple(total.detach() for total in totals)
-        self.components = {name: torch.stack([s[name].detach() for s in stages]).sum() for name in stages[0]}
+        names = dict.fromkeys(name for stage in stages for name in stage)
+        self.components = {n: torch.stack([s[n].detach() for s in stages if n in s]).sum() for n in names}
         return loss
 
     @abstractmethod
-    def terms(self, batch: Batch) -> list[Terms]:
-        """Per stage the weighted terms of the loss, under the same names at every stage."""
+    def terms(self, inputs: LossInputs) -> list[Terms]:
+        """Per stage the weighted terms of the loss by name; the loss is the sum of them all."""
 
 
 class FeatureLoss(DistillationLoss):
-    """A loss that compares features stage by stage.
+    """A loss that compares features stage by stage; the equation of one stage is in :meth:`stage`.
 
     Args:
         student_channels: the student's channels per stage.
         teacher_channels: the teacher's.
         stage_weights: weight per stage; None: 1 / number of stages.
-        projection: "conv": a trained 1×1×1 convolution lifts student features to the teacher's width; "identity": none,
-            for equal widths; "none": none, widths may differ.
+        projection: "conv": a trained 1×1×1 convolution per stage to the teacher's width; "identity": none, for equal
+            widths.
         bias: whether the convolutions have one.
         train_projections: False freezes them as they are drawn.
+        normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages of very different
+            magnitude weigh alike; None: as they are.
     """
+
+    # whether student and teacher features are brought to a common width
+    projects: bool = True
+    # whether stage() takes half-precision features as they are, to convert them slab by slab
+    takes_half_precision: bool = False
 
     def __init__(
         self,
@@ -107,43 +128,73 @@ class FeatureLoss(DistillationLoss):
         projection: str = "conv",
         bias: bool = False,
         train_projections: bool = True,
+        normalize: str | None = None,
     ) -> None:
         super().__init__()
-        check_choice("projection", projection, ("conv", "identity", "none"))
-        check_channels(student_channels, teacher_channels, projection)
-        check_stage_weights(stage_weights, len(student_channels))
+        check_choice("projection", projection, ("conv", "identity"))
+        check_choice("normalize", normalize, (None, "teacher"))
         self.student_channels, self.teacher_channels = tuple(student_channels), tuple(teacher_channels)
         n = len(self.student_channels)
+        if n != len(self.teacher_channels) or n == 0:
+            raise ValueError(f"student and teacher need the same stages, got {n} and {len(self.teacher_channels)}")
+        if self.projects and projection == "identity" and self.student_channels != self.teacher_channels:
+            widths = f"{self.student_channels} and {self.teacher_channels}"
+            raise UserError("widths differ", "projection 'identity'", "equal ones", widths, "set projection to 'conv'")
         self.stage_weights = [1 / n] * n if stage_weights is None else [float(w) for w in stage_weights]
-        self.projections = make_projections(self.student_channels, self.teacher_channels, projection, bias)
+        if len(self.stage_weights) != n:
+            raise ValueError(f"stage_weights needs {n} numbers, one per stage, got {len(self.stage_weights)}")
+        for weight in self.stage_weights:
+            check_number("every stage weight", weight, inclusive=True)
+        kind = projection if self.projects else "identity"
+        self.projections = make_projections(self.student_channels, self.teacher_channels, kind, bias)
         self.projections.requires_grad_(train_projections)
+        self.normalize = normalize
 
-    def terms(self, batch: Batch) -> list[Terms]:
-        """See the base class."""
-        check_features(batch.student_features, batch.teacher_features, self.student_channels, self.teacher_channels)
-        label = self.label_of(batch)
-        pairs = zip(batch.student_features, batch.teacher_features, strict=True)
+    def terms(self, inputs: LossInputs) -> list[Terms]:
+        """The terms of every stage times its weight."""
+        self._check_features(inputs)
+        label = self.label_of(inputs)
         stages = []
-        for i, (student, teacher) in enumerate(pairs):
-            student, teacher = plain_tensor(student), plain_tensor(teacher.detach())
-            dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-            terms = self.stage(i, student.to(dtype), teacher.to(dtype), label)
-            stages.append({name: self.stage_weights[i] * term for name, term in terms.items()})
+        for i, pair in enumerate(zip(inputs.student_features, inputs.teacher_features, strict=True)):
+            student, teacher = plain_tensor(pair[0]), plain_tensor(pair[1].detach())
+            if not self.takes_half_precision:
+                dtype = compute_dtype(student, teacher)
+                student, teacher = student.to(dtype), teacher.to(dtype)
+            terms, weight = self.stage(i, student, teacher, label), self.stage_weights[i]
+            if self.normalize == "teacher":
+                with torch.no_grad():
+                    energy = self.teacher_energy(i, teacher).clamp_min(_SMALLEST_ENERGY)
+                terms = {name: term / energy for name, term in terms.items()}
+            stages.append({name: weight * term for name, term in terms.items()})
         return stages
 
-    def label_of(self, batch: Batch) -> torch.Tensor | None:
+    def label_of(self, inputs: LossInputs) -> torch.Tensor | None:
         """The label as :meth:`stage` wants it, read once per call and after the features were checked."""
-        return batch.label
+        return inputs.label
 
     @abstractmethod
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """The unweighted terms of stage ``i`` from features (B, C_i, X_i, Y_i, Z_i) of one floating type."""
 
+    def teacher_energy(self, i: int, teacher: torch.Tensor) -> torch.Tensor:
+        """What ``normalize="teacher"`` divides stage ``i`` by: the loss of a student whose projection is zero."""
+        return teacher.square().mean()
 
-def _device_type(batch: Batch) -> str:
-    for part in (batch.student_features, batch.student_output):
-        if isinstance(part, torch.Tensor):
-            return part.device.type
-        if part:
-            return part[0].device.type
-    return "cpu"
+    def _check_features(self, inputs: LossInputs) -> None:
+        both = (("student", inputs.student_features), ("teacher", inputs.teacher_features))
+        for (name, features), widths in zip(both, (self.student_channels, self.teacher_channels), strict=True):
+            if len(features) != len(widths):
+                raise ValueError(f"the loss was made for {len(widths)} stages, got {len(features)} {name} features")
+            for i, (feature, width) in enumerate(zip(features, widths, strict=True)):
+                if feature.ndim != 5 or feature.shape[1] != width:
+                    expected, found = f"(B, {width}, X, Y, Z)", tuple(feature.shape)
+                    raise ValueError(f"{name} feature of stage {i} must have shape {expected}, got {found}")
+        for i, (s, t) in enumerate(zip(inputs.student_features, inputs.teacher_features, strict=True)):
+            grids = [(len(x), *x.shape[2:]) for x in (s, t)]
+            if grids[0] != grids[1]:
+                raise ValueError(f"stage {i}: student and teacher differ in batch or grid, {grids[0]} and {grids[1]}")
+
+
+def compute_dtype(student: torch.Tensor, teacher: torch.Tensor) -> torch.dtype:
+    """The floating type that both fit in, at least float32."""
+    return torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from dcd_ext.errors import UserError
-from dcd_ext.losses._lifting import lift, over_slabs, slab_size
+from dcd_ext.losses._labels import one_hot, read_label
+from dcd_ext.losses._logits import logit_pairs
 from dcd_ext.losses._options import check_choice, check_number
-from dcd_ext.losses._outputs import logit_pairs, one_hot, read_label
-from dcd_ext.losses.base import Batch, FeatureLoss, Terms
+from dcd_ext.losses._projections import over_slabs, project, slab_size
+from dcd_ext.losses.base import FeatureLoss, LossInputs, Terms
 
 __all__ = ["CWDLoss"]
 
@@ -38,7 +39,8 @@ class CWDLoss(FeatureLoss):
         train_projections: False freezes the convolutions as they are drawn.
 
     Raises:
-        UserError: for unusable options, and when called with features, outputs or labels that do not fit.
+        UserError: for unusable options.
+        ValueError: when called with features, outputs or labels that do not fit.
 
     Example:
         >>> z = torch.randn(1, 3, 4, 4, 4)
@@ -73,22 +75,22 @@ class CWDLoss(FeatureLoss):
         self.on, self.divergence, self.present_only = on, divergence, present_only
         self.needs_features, self.needs_teacher_output, self.needs_label = not is_logits, is_logits, present_only
 
-    def terms(self, batch: Batch) -> list[Terms]:
-        """See the base class; on logits the one stage is the finest output."""
+    def terms(self, inputs: LossInputs) -> list[Terms]:
+        """On logits, the one stage is the finest output."""
         if self.on == "features":
-            return super().terms(batch)
-        ((student, teacher),) = logit_pairs(batch.student_output, batch.teacher_output)
+            return super().terms(inputs)
+        ((student, teacher),) = logit_pairs(inputs.student_output, inputs.teacher_output)
         if not self.present_only:
             return [self.stage(0, student, teacher, None)]
         b, k = student.shape[:2]
-        present = one_hot(read_label(batch.label, b, k), k, student.dtype).amax(2)
+        present = one_hot(read_label(inputs.label, b, k), k, student.dtype).amax(2)
         divergence = self._divergence(nn.Identity(), student, teacher) * present
         return [{self.divergence: divergence.sum() / present.sum().clamp_min(1)}]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """See the base class."""
+        """The mean of the divergence over samples and channels."""
         total = self._divergence(self.projections[i], student, teacher).sum()
-        # the preset divides by the student's width even where it was lifted to the teacher's
+        # the preset divides by the student's width even where it was projected to the teacher's
         channels = (student if self.divergence == "mse_preset" else teacher).shape[1]
         return {self.divergence: total / (len(teacher) * channels)}
 
@@ -99,19 +101,19 @@ class CWDLoss(FeatureLoss):
         target = torch.stack([z.div(t).logsumexp(2) for z in y.split(slab_size(y), 2)]).logsumexp(0)
 
         def normaliser(s: torch.Tensor, _z: torch.Tensor) -> torch.Tensor:
-            return lift(projection, s).div(t).logsumexp(2)
+            return project(projection, s).div(t).logsumexp(2)
 
         def cross(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
             # sum p (log p - log q) without the two normalisers
             p = (z / t - target[:, :, None]).exp()
-            return (p * (z - lift(projection, s))).sum(2) / t
+            return (p * (z - project(projection, s))).sum(2) / t
 
         log_sum = torch.stack(over_slabs(normaliser, x, y)).logsumexp(0)
         if self.divergence == "kl":
             return t**2 * (torch.stack(over_slabs(cross, x, y)).sum(0) + log_sum - target)
 
         def squares(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-            p, q = (z / t - target[:, :, None]).exp(), (lift(projection, s) / t - log_sum[:, :, None]).exp()
+            p, q = (z / t - target[:, :, None]).exp(), (project(projection, s) / t - log_sum[:, :, None]).exp()
             return (q - p).square().sum(2)
 
         return t**2 * torch.stack(over_slabs(squares, x, y)).sum(0)

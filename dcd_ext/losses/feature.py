@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dcd_ext.losses._lifting import lift, over_slabs
+from dcd_ext.losses._projections import over_slabs, project
 from dcd_ext.losses.base import FeatureLoss, Terms
 
 __all__ = ["FitNetLoss"]
@@ -26,9 +26,11 @@ class FitNetLoss(FeatureLoss):
         projection: "conv", or "identity" for equal widths.
         bias: give the convolutions one.
         train_projections: False freezes the convolutions as they are drawn.
+        normalize: "teacher" divides each stage's error by ``mean (F_i^T)²``; None: the error as it is.
 
     Raises:
-        UserError: for unusable options, and when called with features that do not fit.
+        UserError: for unusable options.
+        ValueError: when called with features that do not fit.
 
     Example:
         >>> loss = FitNetLoss([2], [4])
@@ -37,7 +39,11 @@ class FitNetLoss(FeatureLoss):
     """
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """See the base class."""
+        """The mean of ``(W F^S - F^T)²`` at stage ``i``."""
         projection = self.projections[i]
-        sums = over_slabs(lambda s, t: (lift(projection, s) - t).square().sum(), student.flatten(2), teacher.flatten(2))
+
+        def squares(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return (project(projection, s) - t).square().sum()
+
+        sums = over_slabs(squares, student.flatten(2), teacher.flatten(2))
         return {"mse": torch.stack(sums).sum() / teacher.numel()}

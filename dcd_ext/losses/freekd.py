@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from dcd_ext.losses._haar import haar_levels, split
-from dcd_ext.losses._lifting import lift, recompute, slab_size
-from dcd_ext.losses._options import check_count, check_number
+from dcd_ext.losses._options import check_number, check_whole
+from dcd_ext.losses._projections import project, recompute, slab_size
 from dcd_ext.losses.base import FeatureLoss, Terms
 from dcd_ext.losses.prompts import load_prompts, mean_masks
 
@@ -19,7 +19,7 @@ __all__ = ["FreeKDLoss"]
 class FreeKDLoss(FeatureLoss):
     """``sum over stages of [sum over levels j of mean |(d_j^S - d_j^T) · M_j|] + mse_weight · mean (F^S - F^T)²``.
 
-    ``d_j`` are the seven details of level j of a 3D Haar transform, ``F^S`` is the lifted student feature, and
+    ``d_j`` are the seven details of level j of a 3D Haar transform, ``F^S`` is the projected student feature, and
     ``M_j = mean over tokens of sigmoid(P_j · D_j)`` with the teacher's ``D_j`` = sum of its seven details.
 
     The prompts ``P`` are tuned beforehand with the teacher, see :class:`dcd_ext.distill.PromptTuner`; here
@@ -45,7 +45,8 @@ class FreeKDLoss(FeatureLoss):
         stage_levels: after a call, the levels used per stage.
 
     Raises:
-        UserError: for unusable options or prompts, and when called with features that do not fit.
+        UserError: for unusable options or prompts.
+        ValueError: when called with features that do not fit.
 
     Example:
         >>> loss = FreeKDLoss([2], [4], prompts="none")
@@ -67,7 +68,7 @@ class FreeKDLoss(FeatureLoss):
     ) -> None:
         weights = [1.0] * len(student_channels) if stage_weights is None else stage_weights
         super().__init__(student_channels, teacher_channels, weights, projection, True, train_projections)
-        check_count("levels", levels)
+        check_whole("levels", levels)
         check_number("mse_weight", mse_weight, inclusive=True)
         self.levels, self.mse_weight = levels, mse_weight
         self.has_prompts = prompts != "none"
@@ -83,14 +84,14 @@ class FreeKDLoss(FeatureLoss):
         return f"levels={self.levels}, mse_weight={self.mse_weight}, {variant}"
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """See the base class."""
+        """Masked L1 of the details and plain MSE at stage ``i``, slab by slab."""
         self.stage_levels[i] = levels = haar_levels(teacher.shape[2:], self.levels)
         prompt = self.get_buffer(f"prompt_{i}") if self.has_prompts else None
         grids = [[-(-n // 2**j) for n in teacher.shape[2:]] for j in range(1, levels + 1)]
         sizes = [7 * len(teacher) * teacher.shape[1] * math.prod(grid) for grid in grids]
 
         def slab(s: torch.Tensor, t: torch.Tensor, masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
-            error = lift(self.projections[i], s.flatten(2)).unflatten(2, s.shape[2:]) - t
+            error = project(self.projections[i], s.flatten(2)).unflatten(2, s.shape[2:]) - t
             return torch.stack((_details(error, masks, sizes), error.square().sum() / teacher.numel()))
 
         # the transform's blocks never cross slabs of a multiple of 2^levels planes

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._labelled import LabelledFeatureLoss
-from dcd_ext.losses._outputs import nearest, one_hot
+from dcd_ext.losses._labels import LabelledFeatureLoss, nearest, one_hot
 from dcd_ext.losses.base import Terms
 
 __all__ = ["IFVDLoss"]
@@ -22,7 +21,7 @@ class IFVDLoss(LabelledFeatureLoss):
     part of. A class's similarity map has no channels, so student and teacher need no common width.
 
     Source: Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020,
-    and their code. Certain: the loss. Inferred: the taps (the original has one, before the classifier; all encoder
+    and their code. Certain: the loss. Inferred: the stages (the original has one, before the classifier; all encoder
     stages as in the DCD authors' later framework) and the weight (originally 200, together with two other losses).
     That framework puts a 1×1×1 convolution before it, which the original does not have; nor does this.
 
@@ -36,7 +35,8 @@ class IFVDLoss(LabelledFeatureLoss):
         stage_weights: weight per stage; None: their mean.
 
     Raises:
-        UserError: for unusable options, and when called with features or labels that do not fit.
+        UserError: for unusable options.
+        ValueError: when called with features or labels that do not fit.
 
     Example:
         >>> loss = IFVDLoss([2], [4], num_classes=2)
@@ -44,6 +44,9 @@ class IFVDLoss(LabelledFeatureLoss):
         >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label).ndim
         0
     """
+
+    # each network's similarity map has one value per voxel, whatever the width
+    projects = False
 
     def __init__(
         self,
@@ -55,11 +58,11 @@ class IFVDLoss(LabelledFeatureLoss):
         *,
         stage_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(student_channels, teacher_channels, num_classes, ignore_label, stage_weights, "none")
+        super().__init__(student_channels, teacher_channels, num_classes, ignore_label, stage_weights)
         self.balance_classes = balance_classes
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""
+        """The mean of ``(m^S - m^T)²`` at stage ``i``; the label is (B, X, Y, Z), -1 where it is ignored."""
         assert label is not None
         classes = one_hot(nearest(label, student.shape[2:]), self.num_classes, student.dtype)
         with torch.no_grad():

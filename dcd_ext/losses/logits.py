@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dcd_ext.losses._logits import logit_pairs
 from dcd_ext.losses._options import check_number
-from dcd_ext.losses._outputs import logit_pairs
-from dcd_ext.losses.base import Batch, DistillationLoss, Terms
+from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
 from dcd_ext.networks import deep_supervision_weights
 
 __all__ = ["LogitsLoss"]
@@ -29,7 +29,8 @@ class LogitsLoss(DistillationLoss):
         sigmoid: outputs are overlapping regions: the sum over channels of the KL of each Bernoulli distribution.
 
     Raises:
-        UserError: for a temperature that is not positive, and when called without outputs or with ones that differ.
+        UserError: for a temperature that is not positive.
+        ValueError: when called without outputs or with ones that differ.
 
     Example:
         >>> loss = LogitsLoss()
@@ -46,9 +47,9 @@ class LogitsLoss(DistillationLoss):
         check_number("temperature", temperature)
         self.temperature, self.deep_supervision, self.sigmoid = temperature, deep_supervision, sigmoid
 
-    def terms(self, batch: Batch) -> list[Terms]:
+    def terms(self, inputs: LossInputs) -> list[Terms]:
         """One stage per distilled output."""
-        pairs = logit_pairs(batch.student_output, batch.teacher_output, 0 if self.deep_supervision else 1)
+        pairs = logit_pairs(inputs.student_output, inputs.teacher_output, 0 if self.deep_supervision else 1)
         weights = deep_supervision_weights(len(pairs))
         divergence = _bernoulli if self.sigmoid else _categorical
         t = self.temperature

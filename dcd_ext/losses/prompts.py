@@ -10,6 +10,7 @@ import torch
 from dcd_ext.errors import UserError
 from dcd_ext.io import save_checkpoint
 from dcd_ext.losses._haar import haar_levels, join, split
+from dcd_ext.weights import read_checkpoint
 
 __all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
 
@@ -89,11 +90,10 @@ def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.
     next_step = "tune the prompts for this teacher and these taps first: the same command with 'run tune_prompts'"
     if not os.path.isfile(path):
         raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        prompts = list(state["prompts"]) if state["format"] == _FORMAT else []
-    except Exception as e:
-        raise UserError("tuned prompts cannot be read", path, "a prompts file", type(e).__name__, next_step) from e
+    state = read_checkpoint(path, next_step)
+    if state.get("format") != _FORMAT:
+        raise UserError("not a file of prompts", path, f"the format {_FORMAT!r}", state.get("format"), next_step)
+    prompts = list(state["prompts"])
     found = [(len(p), p.shape[-1]) for p in prompts]
     expected = [(levels + 1, c) for c in channels]
     if found != expected:

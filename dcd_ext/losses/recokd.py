@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from dcd_ext.errors import UserError
 from dcd_ext.losses._context import ContextBlock
-from dcd_ext.losses._labelled import LabelledFeatureLoss
-from dcd_ext.losses._lifting import seeded
-from dcd_ext.losses._options import check_number
-from dcd_ext.losses._outputs import nearest
+from dcd_ext.losses._labels import LabelledFeatureLoss, nearest
+from dcd_ext.losses._options import check_choice, check_number
+from dcd_ext.losses._projections import seeded
 from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
 from dcd_ext.losses.base import Terms
 
@@ -24,7 +22,7 @@ _TERMS = ("foreground", "background", "attention", "context")
 class ReCoKDLoss(LabelledFeatureLoss):
     """``sum over stages of w_i · (R(foreground) + R(background) + attention + context)``, ``w_i`` ~ ``2^(-3 alpha i)``.
 
-    With F^S the lifted student feature, ``S = N softmax_v(mean_c |F| / tau)``, ``A = C softmax_c(mean_v |F| / tau)``:
+    With F^S the projected feature, ``S = N softmax_v(mean_c |F| / tau)``, ``A = C softmax_c(mean_v |F| / tau)``:
 
     - ``R(M) = sum M S^T A^T (F^S - F^T)² / (C sum M)``, M = 1 / size of the voxel's class in its sample: the
       attention-weighted error of each class present counts equally (MS-SARD);
@@ -52,7 +50,8 @@ class ReCoKDLoss(LabelledFeatureLoss):
         peak_attention: after a call, the largest S^T per stage.
 
     Raises:
-        UserError: for unusable options, and when called with features or labels that do not fit.
+        UserError: for unusable options.
+        ValueError: when called with features or labels that do not fit.
 
     Example:
         >>> loss = ReCoKDLoss([2], [4], num_classes=2)
@@ -94,7 +93,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
         self.peak_attention = [torch.zeros(()) for _ in self.teacher_channels]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """See the base class; the label is (B, X, Y, Z) with -1 where it is ignored."""
+        """The four terms at stage ``i``; the label is (B, X, Y, Z), -1 where it is ignored."""
         assert label is not None
         classes = nearest(label, teacher.shape[2:]).flatten(1)
         s, t, projection = student.flatten(2), teacher.flatten(2), self.projections[i]
@@ -127,9 +126,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
 
 
 def _read_coefficients(coefficients: Mapping[str, float]) -> dict[str, float]:
-    unknown = [name for name in coefficients if name not in _TERMS]
-    if unknown:
-        raise UserError("unknown term", "coefficients", ", ".join(_TERMS), unknown[0], "correct the spelling")
     for name, value in coefficients.items():
+        check_choice("every key of coefficients", name, _TERMS)
         check_number(f"coefficients[{name!r}]", value, inclusive=True)
     return {name: float(coefficients.get(name, 1.0)) for name in _TERMS}

@@ -23,19 +23,13 @@ MODES = ("zero", "symmetric", "reflect", "periodic", "constant")
 def check_wavelet(wavelet: str, levels: int, mode: str) -> None:
     """Raise :class:`UserError` unless PyWavelets knows the wavelet, we know the mode and ``levels`` is at least 1."""
     if wavelet not in pywt.wavelist(kind="discrete"):
-        raise UserError(
-            "unknown wavelet",
-            "wavelet",
-            "a discrete wavelet of PyWavelets",
-            repr(wavelet),
-            "choose one such as 'haar', 'db2' or 'db4'; list them with pywt.wavelist(kind='discrete')",
-        )
+        expected = "a discrete wavelet of PyWavelets such as 'haar' or 'db4'"
+        raise UserError("unknown wavelet", "wavelet", expected, repr(wavelet), "correct the spelling")
     if mode not in MODES:
-        raise UserError(
-            "unknown boundary mode", "mode", f"one of {', '.join(MODES)}", repr(mode), "choose one; 'zero' is usual"
-        )
+        expected = f"one of {', '.join(MODES)}"
+        raise UserError("unknown border mode", "mode", expected, repr(mode), "choose one; 'zero' is usual")
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise UserError("invalid number of levels", "levels", "a whole number from 1", repr(levels), "3 is usual")
+        raise UserError("option out of range", "levels", "a whole number from 1", repr(levels), "3 is usual")
 
 
 def max_levels(side: int, wavelet: str) -> int:

@@ -43,13 +43,8 @@ def parse_bands(bands: str | Sequence[str]) -> tuple[str, ...]:
     keys = NAMED.get(bands, (bands,)) if isinstance(bands, str) else tuple(bands)
     unknown = [key for key in keys if key not in KEYS]
     if unknown or not keys:
-        raise UserError(
-            "unknown subband",
-            "bands",
-            f"one of {', '.join(NAMED)}, or keys such as ('aad', 'daa')",
-            repr(unknown[0]) if unknown else "none",
-            "name the bands to keep; the letters stand for the axes D, H, W",
-        )
+        expected = f"{', '.join(NAMED)}, or keys such as ('aad', 'daa') with a letter per axis D, H, W"
+        raise UserError("unknown subband", "bands", expected, repr((*unknown, None)[0]), "name the subbands to keep")
     return tuple(key for key in KEYS if key in keys)
 
 

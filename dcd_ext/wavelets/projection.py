@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from dcd_ext.errors import UserError
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets.axis_maps import axis_map, check_wavelet
 from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
@@ -55,11 +54,10 @@ class DetailProjection(nn.Module):
         """Project ``x`` (..., D, H, W); half precision is computed in float32 and returned as it came.
 
         Raises:
-            UserError: if ``x`` has fewer than three axes or is not of a real floating type.
+            ValueError: if ``x`` has fewer than three axes or is not of a real floating type.
         """
         if x.ndim < 3 or not x.is_floating_point():
-            found = f"{tuple(x.shape)}, {x.dtype}"
-            raise UserError("cannot project", "input", "a real tensor (..., D, H, W)", found, "pass a feature volume")
+            raise ValueError(f"input must be a real floating tensor (..., D, H, W), got {tuple(x.shape)}, {x.dtype}")
         if self._expansion == Expansion(1, -1, ()):
             return x
         with torch.autocast(x.device.type, enabled=False):

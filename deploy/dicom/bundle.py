@@ -1,78 +1,78 @@
-"""What a bundle's ``metadata.json`` says about its channels, its labels and where it comes from."""
+"""What a bundle says about its channels, its labels and where it comes from, and whether its weights can be used."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
 
-__all__ = ["read_channels", "read_labels", "read_origin"]
+__all__ = ["check_weights", "read_channels", "read_labels", "read_origin"]
+
+_METADATA = "configs/metadata.json"
 
 
-def read_channels(bundle: Path) -> list[str]:
+def read_channels(bundle: BundleFolder) -> list[str]:
     """Names of the input channels, in channel order.
 
-    Args:
-        bundle: the bundle's folder.
-
     Raises:
-        UserError: if its metadata cannot be read.
+        UserError: if the metadata do not say.
     """
     return list(_channel_def(bundle, "inputs", "image").values())
 
 
-def read_labels(bundle: Path) -> list[str]:
+def read_labels(bundle: BundleFolder) -> list[str]:
     """Names of the labels 1, 2, … of the label map, without the background.
 
-    Args:
-        bundle: the bundle's folder.
-
     Raises:
-        UserError: if its metadata cannot be read, or labels are not numbered without a gap.
+        UserError: if the metadata do not say, or labels are not numbered without a gap.
     """
     labels = _channel_def(bundle, "outputs", "pred")
     if list(labels) != list(range(len(labels))) or len(labels) < 2:
         # a DICOM segmentation numbers its segments 1, 2, …
-        raise UserError("labels with gaps", bundle, "0, 1, 2, …", list(labels), "correct its metadata.json")
+        raise UserError("labels with gaps", bundle.root / _METADATA, "0, 1, 2, …", list(labels), "correct the file")
     return list(labels.values())[1:]
 
 
-def read_origin(bundle: Path) -> tuple[str, str]:
+def read_origin(bundle: BundleFolder) -> tuple[str, str]:
     """Authors and version, which a DICOM segmentation names.
 
-    Args:
-        bundle: the bundle's folder.
-
     Raises:
-        UserError: if its metadata cannot be read, or one of the two is missing.
+        UserError: if one of the two is missing.
     """
-    with _metadata(bundle, "authors and version") as metadata:
-        origin = metadata.get("authors"), metadata.get("version")
-    for key, text in zip(("authors", "version"), origin, strict=True):
+    origin = []
+    for key in ("authors", "version"):
+        text = bundle.metadata.get(key) if isinstance(bundle.metadata, dict) else None
         if not isinstance(text, str) or not text.strip():
             found = "none" if text is None else repr(text)
-            raise UserError(f"bundle without {key}", _path(bundle), f'a text "{key}"', found, "add it to the file")
-    return origin
+            where = bundle.root / _METADATA
+            raise UserError(f"bundle without {key}", where, f'a text "{key}"', found, "add it to the file")
+        origin.append(text)
+    return origin[0], origin[1]
 
 
-def _channel_def(bundle: Path, side: str, key: str) -> dict[int, str]:
-    with _metadata(bundle, f"{side}.{key}.channel_def") as metadata:
-        names = metadata["network_data_format"][side][key]["channel_def"]
-        return {int(index): names[index] for index in sorted(names, key=int)}
-
-
-def _path(bundle: Path) -> Path:
-    return bundle / "configs" / "metadata.json"
-
-
-@contextmanager
-def _metadata(bundle: Path, expected: str) -> Iterator[Any]:
+def _channel_def(bundle: BundleFolder, side: str, key: str) -> dict[int, str]:
     try:
-        yield json.loads(_path(bundle).read_text("utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise UserError("no bundle", _path(bundle), expected, found, "pass --bundle <folder>") from error
+        names = bundle.metadata["network_data_format"][side][key]["channel_def"]
+        return {int(index): names[index] for index in sorted(names, key=int)}
+    except (KeyError, TypeError, ValueError) as error:
+        where, found = bundle.root / _METADATA, f"{type(error).__name__}: {error}"
+        raise UserError("no channels", where, f"{side}.{key}.channel_def", found, "correct the file") from error
+
+
+def check_weights(bundle: BundleFolder) -> None:
+    """Refuse weights that the bundle inference would fail on with a traceback. It takes the export if there is one.
+
+    Raises:
+        UserError: if the weights are missing or damaged, or do not fit the network.
+    """
+    path = next((file for file in (bundle.weights.with_suffix(".ts"), bundle.weights) if file.is_file()), None)
+    if path is None:
+        step = "train the bundle or download its weights"
+        raise UserError("no weights", bundle.root / "models", "model.pt", "neither model.pt nor model.ts", step)
+    try:
+        load_torchscript(path)  # the SDK tries the same with model.pt
+    except Exception as error:  # torch raises RuntimeError, ValueError and others on a damaged file
+        if path.suffix == ".ts":
+            found, step = type(error).__name__, "download or export them again"
+            raise UserError("weights cannot be read", path, "TorchScript", found, step) from error
+        bundle.network()

@@ -32,22 +32,23 @@ def sort_slices(slices: Sequence[Any], name: str) -> list[Any]:
         UserError: if there are fewer than two slices, one has no geometry, or they are not parallel.
     """
     if len(slices) < 2:
-        raise _error("no volume", name, "two or more slices", len(slices), "choose another series")
+        raise _error("no volume", name, "two or more slices", len(slices))
     for dataset in slices:
         missing = [key for key in _GEOMETRY if key not in dataset]
         if missing:
-            raise _error("slice without geometry", name, missing[0], "none", "choose a series of plain slices")
-    first = np.array(slices[0].ImageOrientationPatient, float)
+            raise _error("slice without geometry", name, missing[0], "none")
+    first = _numbers(slices[0].ImageOrientationPatient)
     for dataset in slices:
-        if not np.allclose(np.array(dataset.ImageOrientationPatient, float), first, atol=1e-4):
-            found = list(dataset.ImageOrientationPatient)
-            raise _error("slices are not parallel", name, first.tolist(), found, "choose another series")
+        if not np.allclose(_numbers(dataset.ImageOrientationPatient), first, atol=1e-4):
+            raise _error("slices are not parallel", name, first.tolist(), list(dataset.ImageOrientationPatient))
     normal = np.cross(first[:3], first[3:])
-    return sorted(slices, key=lambda dataset: float(np.dot(normal, np.array(dataset.ImagePositionPatient, float))))
+    return sorted(slices, key=lambda dataset: float(normal @ _numbers(dataset.ImagePositionPatient)))
 
 
 def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> Grid:
     """Grid of a series, voxels along x (columns), y (rows), z (slices), world RAS+ as in NIfTI.
+
+    Source: DICOM PS3.3, equation C.7.6.2.1-1.
 
     Args:
         slices: what :func:`sort_slices` returned.
@@ -59,24 +60,18 @@ def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> 
     """
     first = slices[0]
     for dataset in slices:
-        expected = (first.Columns, first.Rows, *map(float, first.PixelSpacing))
-        found = (dataset.Columns, dataset.Rows, *map(float, dataset.PixelSpacing))
-        if not np.allclose(expected, found, rtol=1e-5):
-            raise _error("slices differ in size or pixel spacing", name, expected, found, "choose another series")
-    positions = np.array([dataset.ImagePositionPatient for dataset in slices], float)
+        if not np.allclose(_size(first), _size(dataset), rtol=1e-5):
+            raise _error("slices differ in size or pixel spacing", name, _size(first), _size(dataset))
+    positions = np.array([_numbers(dataset.ImagePositionPatient) for dataset in slices])
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    offset = np.linalg.norm(positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1)
-    if offset.max() > tolerance_mm:
+    even = positions[0] + np.arange(len(slices))[:, None] * step
+    if np.linalg.norm(positions - even, axis=1).max() > tolerance_mm:
         gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        raise _error(
-            "slices are not evenly spaced",
-            f"{name}, between slices {gaps.argmax() + 1} and {gaps.argmax() + 2} of {len(slices)}",
-            f"{np.median(gaps):.3f} mm",
-            f"{gaps.max():.3f} mm",
-            "look for a missing file of the series",
-        )
-    orientation = np.array(first.ImageOrientationPatient, float)
-    between_rows, between_columns = map(float, first.PixelSpacing)
+        where = f"{name}, between slices {gaps.argmax() + 1} and {gaps.argmax() + 2} of {len(slices)}"
+        expected, found = f"{np.median(gaps):.3f} mm", f"{gaps.max():.3f} mm"
+        raise _error("slices are not evenly spaced", where, expected, found, "look for a missing file of the series")
+    orientation = _numbers(first.ImageOrientationPatient)
+    between_rows, between_columns = _numbers(first.PixelSpacing)
     lps = np.eye(4)
     # the first triplet points along a row, from column to column
     lps[:3, 0], lps[:3, 1] = orientation[:3] * between_columns, orientation[3:] * between_rows
@@ -111,5 +106,13 @@ def _stored_pixels(dataset: Any, name: str) -> np.ndarray:
         raise _error("pixels cannot be read", name, "pixels that pydicom can decode", found, step) from error
 
 
-def _error(what: str, name: str, expected: object, found: object, next_step: str) -> UserError:
-    return UserError(what, f"series {name}", expected, found, next_step)
+def _size(dataset: Any) -> tuple[float, ...]:
+    return dataset.Columns, dataset.Rows, *map(float, dataset.PixelSpacing)
+
+
+def _numbers(values: Any) -> np.ndarray:
+    return np.array(values, float)
+
+
+def _error(what: str, name: str, expected: object, found: object, step: str = "choose another series") -> UserError:
+    return UserError(what, f"series {name}", expected, found, step)

@@ -45,7 +45,7 @@ class ChannelSelector(Operator):
         spec.output("study_selected_series_list")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Choose.
+        """Emit one :class:`SelectedSeries` per channel.
 
         Raises:
             UserError: if there are no DICOM files or several studies, or not exactly one series for a channel.
@@ -82,15 +82,12 @@ class ChannelStack(Operator):
         spec.output("image")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Stack.
+        """Emit the image; the series are sorted on the way, as the writer of the segmentation needs them.
 
         Raises:
             UserError: if a series is no volume, has pixels that cannot be read, or lies on another grid than the first.
         """
-        op_output.emit(self.stack(op_input.receive("study_selected_series_list")[0]), "image")
-
-    def stack(self, selection: StudySelectedSeries) -> Image:
-        """The image of one study; its series are sorted on the way, as the writer of the segmentation needs them."""
+        selection = op_input.receive("study_selected_series_list")[0]
         volumes, grids = [], []
         for chosen in selection.selected_series:
             series, name = chosen.series, f"{chosen.selection_name} ({chosen.series.SeriesDescription})"
@@ -107,4 +104,4 @@ class ChannelStack(Operator):
         metadata = {"affine": affine, "original_affine": affine.copy(), "space": "RAS", "original_channel_dim": -1}
         # the inference operator leaves an image alone that has a spacing and an original affine
         metadata |= {"spacing": grids[0].spacing, "spatial_shape": np.array(grids[0].shape)}
-        return Image(np.stack(volumes, axis=-1), metadata)
+        op_output.emit(Image(np.stack(volumes, axis=-1), metadata), "image")

@@ -11,13 +11,10 @@ __all__ = ["describe_segments"]
 
 # property category and type (DICOM PS3.16, CID 7150 and 7151) by label name; a name that is not here is a "Lesion",
 # because a code that says more than the label would be wrong in an archive for good
-_CODES = {
-    "anterior": (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus),
-    "posterior": (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus),
-    "netc": (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm),
-    "et": (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm),
-}
+_HIPPOCAMPUS = (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus)
+_NEOPLASM = (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm)
 _LESION = (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion)
+_CODES = {"anterior": _HIPPOCAMPUS, "posterior": _HIPPOCAMPUS, "netc": _NEOPLASM, "et": _NEOPLASM}
 
 
 def describe_segments(labels: Sequence[str], algorithm: str, version: str) -> list[SegmentDescription]:
@@ -28,8 +25,10 @@ def describe_segments(labels: Sequence[str], algorithm: str, version: str) -> li
         algorithm: the bundle's name.
         version: the bundle's version.
     """
-    return [
-        SegmentDescription(
+    descriptions = []
+    for label in labels:
+        category, kind = _CODES.get(label.lower(), _LESION)
+        description = SegmentDescription(
             segment_label=label,
             segmented_property_category=category,
             segmented_property_type=kind,
@@ -37,6 +36,5 @@ def describe_segments(labels: Sequence[str], algorithm: str, version: str) -> li
             algorithm_family=codes.DCM.ArtificialIntelligence,
             algorithm_version=version,
         )
-        for label in labels
-        for category, kind in [_CODES.get(label.lower(), _LESION)]
-    ]
+        descriptions.append(description)
+    return descriptions

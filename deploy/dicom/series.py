@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["channel_patterns", "choose_series"]
+__all__ = ["DEFAULTS", "channel_patterns", "choose_series"]
 
+DEFAULTS = Path(__file__).with_name("brats24_series.json")
 _NEXT_STEP = "name the series with --series CHANNEL=REGEX"
 
 
-def channel_patterns(channels: Sequence[str], defaults: Mapping[str, str], options: Sequence[str]) -> dict[str, str]:
+def channel_patterns(channels: Sequence[str], options: Sequence[str]) -> dict[str, str]:
     """One regular expression per channel, in channel order.
 
     Args:
         channels: names of the channels.
-        defaults: patterns by channel name.
-        options: ``CHANNEL=REGEX`` texts of the command line, which come before the defaults.
+        options: ``CHANNEL=REGEX`` texts of the command line, which come before those of ``DEFAULTS``. A single channel
+            need not be named, and by default takes the only series there is.
 
     Raises:
         UserError: if an option names no channel or has no valid expression, or a channel has no pattern.
     """
-    patterns = dict(defaults)
+    single = len(channels) == 1
+    patterns = {channels[0]: ""} if single else json.loads(DEFAULTS.read_text("utf-8"))
     for option in options:
         channel, equals, pattern = option.partition("=")
-        if not equals or channel not in channels:
+        if equals and channel in channels:
+            patterns[channel] = pattern
+        elif single:
+            patterns[channels[0]] = option
+        else:
             expected = " or ".join(f"{name}=REGEX" for name in channels)
             raise UserError("unknown channel", f"--series {option}", expected, option, "correct it")
-        patterns[channel] = pattern
     for channel in channels:
         if channel not in patterns:
             raise UserError("channel without a pattern", channel, "a regular expression", "none", _NEXT_STEP)
@@ -55,20 +62,18 @@ def choose_series(patterns: Mapping[str, str], series: Sequence[Any]) -> dict[st
     Raises:
         UserError: if a channel has no series or more than one, or two channels share one.
     """
-    found = ", ".join(repr(_description(s)) for s in series) or "no MR series"
     chosen: dict[str, Any] = {}
     for channel, pattern in patterns.items():
         matches = [s for s in series if re.search(pattern, _description(s), re.IGNORECASE)]
-        where = f"channel {channel}, pattern {pattern}"
-        if not matches:
-            raise UserError(f"series for {channel} is missing", where, "one series", found, _NEXT_STEP)
-        if len(matches) > 1:
-            names = ", ".join(repr(_description(s)) for s in matches)
-            raise UserError(f"several series for {channel}", where, "one series", names, _NEXT_STEP)
+        if len(matches) != 1:
+            what = f"several series for {channel}" if matches else f"series for {channel} is missing"
+            found = ", ".join(repr(_description(s)) for s in matches or series) or "no MR series"
+            raise UserError(what, f"channel {channel}, pattern {pattern}", "one series", found, _NEXT_STEP)
         for other, taken in chosen.items():
             if taken is matches[0]:
-                name = repr(_description(taken))
-                raise UserError("one series for two channels", f"{other} and {channel}", "two series", name, _NEXT_STEP)
+                found = repr(_description(taken))
+                where = f"{other} and {channel}"
+                raise UserError("one series for two channels", where, "two series", found, _NEXT_STEP)
         chosen[channel] = matches[0]
     return chosen
 

@@ -8,7 +8,6 @@ so it imports nothing of this project.
 from __future__ import annotations
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from monailabel.config import settings
@@ -18,12 +17,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
+_PAGE_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 class OwnPagesOnly:
-    """Refuses requests of pages that come from elsewhere, which browsers mark with the header ``Origin``.
+    """Refuses HTTP requests and WebSockets of pages from elsewhere.
 
-    CORS alone would keep the answer from such a page, but a training would start all the same.
+    CORS alone would keep the answer from such a page, but a training would start all the same. Browsers mark most
+    requests with the header ``Origin``, and those without it (images, links, forms that get) with ``Sec-Fetch-Site``.
+    Programs such as 3D Slicer and curl send neither.
 
     Args:
         app: what answers the others.
@@ -36,14 +38,21 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403, or pass the request on."""
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        # an SSH tunnel may give the server another port: its own pages are those of the host that was asked
-        own = f"{scope.get('scheme')}://{headers.get('host')}"
-        if headers.get("origin", own) in {own, *self.origins}:
+        if scope["type"] == "lifespan" or self._allowed(scope):
             await self.app(scope, receive, send)
         else:
             reply = PlainTextResponse("this server answers no pages of other sites", status_code=403)
             await reply(scope, receive, send)
+
+    def _allowed(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is None:
+            # "same-site" may be another port of this machine; "none" is an address that somebody typed
+            return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        # an SSH tunnel may give the server another port: its own pages are those of the host that was asked
+        scheme = _PAGE_SCHEMES.get(scope["scheme"], scope["scheme"])
+        return origin in {f"{scheme}://{headers.get('host')}", *self.origins}
 
 
 def allowed_origins() -> list[str]:
@@ -60,9 +69,9 @@ def guarded() -> FastAPI:
     from monailabel.app import app  # reads the setting while it is imported
 
     app.add_middleware(OwnPagesOnly, origins=origins)
-    # the first check: a site whose name has been pointed to 127.0.0.1 would pass for the server's own
-    hosts = [urlsplit(origin).hostname or "" for origin in origins]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False)
+    # the first check: a site whose name has been pointed to 127.0.0.1 would pass for the server's own, a site that may
+    # ask from its own pages included
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(OWN_HOSTS), www_redirect=False)
     return app
 
 

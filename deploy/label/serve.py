@@ -31,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_bundles(folders: list[Path]) -> list[Path]:
-    """The bundles to serve.
+def find_bundles(folders: list[Path]) -> dict[str, Path]:
+    """The bundles to serve, by name.
 
     Args:
         folders: bundles named by the user; empty takes those of ``bundles/`` that have weights.
 
     Raises:
-        UserError: if there is none, or a folder is no bundle.
+        UserError: if there is none, a folder is no bundle, or two have one name, under which the server knows only one.
     """
     if not folders:
         folders = sorted({path.parents[1] for path in ROOT.glob("bundles/*/models/model.[pt][ts]")})
@@ -46,13 +46,18 @@ def find_bundles(folders: list[Path]) -> list[Path]:
         raise UserError(
             "no bundle with weights", ROOT / "bundles", "models/model.pt in one of them", "none", "train a bundle first"
         )
-    for folder in folders:
+    named: dict[str, Path] = {}
+    for folder in (given.resolve() for given in folders):
         if not (folder / "configs" / "inference.json").is_file():
             raise UserError("no bundle", folder, "configs/inference.json in it", "none", "name a folder of bundles/")
-    return list(dict.fromkeys(folder.resolve() for folder in folders))
+        if named.setdefault(folder.name, folder) != folder:
+            where = f"{named[folder.name]} and {folder}"
+            step = "rename one of the folders, or serve them one at a time with an --app each"
+            raise UserError("two bundles of one name", where, "another name for each", folder.name, step)
+    return named
 
 
-def prepare_app(app: Path, bundles: list[Path], fresh: bool = False) -> list[str]:
+def prepare_app(app: Path, bundles: dict[str, Path], fresh: bool = False) -> None:
     """Fill the app folder: ``main.py``, ``guard.py`` and a copy of every bundle in ``model``.
 
     The server trains into its copies; the bundles themselves stay as they are. A copy that exists is kept, because it
@@ -60,20 +65,13 @@ def prepare_app(app: Path, bundles: list[Path], fresh: bool = False) -> list[str
 
     Args:
         app: the app folder, made if needed.
-        bundles: bundle folders.
+        bundles: folders by name.
         fresh: replace existing copies.
-
-    Returns:
-        Names of the bundles.
-
-    Raises:
-        UserError: if two bundles have one name, under which the server knows only one.
     """
-    named = _by_name(bundles)
     (app / "model").mkdir(parents=True, exist_ok=True)
     for script in ("main.py", "guard.py"):
         shutil.copyfile(Path(__file__).with_name(script), app / script)
-    for name, bundle in named.items():
+    for name, bundle in bundles.items():
         copy = app / "model" / name
         if fresh or not copy.exists():
             _copy_bundle(bundle, copy)
@@ -82,17 +80,6 @@ def prepare_app(app: Path, bundles: list[Path], fresh: bool = False) -> list[str
         for weights in (bundle / "models").glob("model.[pt][ts]"):
             if not (copy / "models" / weights.name).exists():
                 write_atomically(copy / "models" / weights.name, functools.partial(shutil.copyfile, weights))
-    return list(named)
-
-
-def _by_name(bundles: list[Path]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for bundle in bundles:
-        if named.setdefault(bundle.name, bundle) != bundle:
-            where = f"{named[bundle.name]} and {bundle}"
-            step = "rename one of the folders, or serve them one at a time with an --app each"
-            raise UserError("two bundles of one name", where, "another name for each", bundle.name, step)
-    return named
 
 
 def _copy_bundle(bundle: Path, copy: Path) -> None:
@@ -125,12 +112,13 @@ def main(arguments: list[str] | None = None) -> None:
             "no studies", options.studies, "a folder of *.nii.gz", "no such folder", "run dcd studies first"
         )
     app = options.app.resolve()
-    names = prepare_app(app, find_bundles(options.bundles), options.fresh)
+    bundles = find_bundles(options.bundles)
+    prepare_app(app, bundles, options.fresh)
     # otherwise the server writes below the home directory
     environment = {"MONAI_LABEL_SESSION_PATH": str(app / "sessions"), **os.environ}
     os.chdir(app)  # MONAI Label reads a file .env of the working directory
-    command = server_command(app, options.studies.resolve(), names, options.port)
-    print(f"[label] http://127.0.0.1:{options.port}/info/ serves {', '.join(names)}", flush=True)
+    command = server_command(app, options.studies.resolve(), list(bundles), options.port)
+    print(f"[label] http://127.0.0.1:{options.port}/info/ serves {', '.join(bundles)}", flush=True)
     os.execve(command[0], command, environment)
 
 

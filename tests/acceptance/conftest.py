@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 from tests.bundles.conftest import make_small
 from tests.conftest import ROLES, SHORT, TASKS, read_json
+from tests.processes import fork_module, start_module
 
 NINE = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 # whatever asks the internet fails at once
@@ -37,7 +35,9 @@ class Bundle:
         """One of its configs."""
         return read_json(self.root / "configs" / f"{name}.json")
 
-    def monai(self, *arguments: Any, cwd: Path | None = None, processes: int = 0, code: int = 0) -> str:
+    def monai(
+        self, *arguments: Any, cwd: Path | None = None, processes: int = 0, code: int = 0, fresh: bool = False
+    ) -> str:
         """``python -m monai.bundle`` or, with processes, ``torchrun -m monai.bundle``, in the bundle's folder.
 
         Args:
@@ -45,15 +45,18 @@ class Bundle:
             cwd: another folder to run in.
             processes: how many; 0 starts the one without torchrun.
             code: the expected exit code.
+            fresh: start Python anew, for what MONAI reads while it is imported.
 
         Returns:
             What it printed.
         """
+        environment, folder = {"OMP_NUM_THREADS": "1", **OFFLINE}, cwd or self.root
         torchrun = ["torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={processes}", "-m"]
-        command = [sys.executable, "-m", *(torchrun if processes else []), "monai.bundle", *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **OFFLINE}
-        folder = cwd or self.root
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
+        if processes:
+            result = start_module(torchrun[0], [*torchrun[1:], "monai.bundle", *arguments], folder, environment)
+        else:
+            start = start_module if fresh else fork_module
+            result = start("monai.bundle", arguments, folder, environment)
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 

@@ -115,7 +115,9 @@ def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, t
     with served(unpacked, hub=True) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         source = ["--source", "huggingface_hub", "--repo", f"org/{bundle.name}", "--version", "0.1.0"]
-        bundle.monai("download", "--name", bundle.name, *source, "--bundle_dir", tmp_path / "got", cwd=tmp_path)
+        bundle.monai(
+            "download", "--name", bundle.name, *source, "--bundle_dir", tmp_path / "got", cwd=tmp_path, fresh=True
+        )
     status = {r.check: r.status for r in verify(tmp_path / "got" / bundle.name, trust=True)}
     assert status["sha256"] == status["torchscript"] == OK
 

@@ -1,8 +1,6 @@
 """Exports compute what the network does, for inputs of other shapes and batches, and say nothing of this machine."""
 
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import nibabel as nib
@@ -17,6 +15,7 @@ from dcd_ext.commands.main import main as dcd
 from scripts import bench_inference
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
+from tests.processes import fork_module
 
 pytestmark = pytest.mark.slow
 SHAPES = [(1, 1, 16, 24, 16), (2, 1, 24, 16, 32), (3, 1, 40, 56, 40)]
@@ -70,9 +69,9 @@ def test_onnx_with_dynamic_batch_and_space(shape, exported):
 
 def infer(root, configs, data, output, *more):
     files = [str(root / "configs" / f"{name}.json") for name in configs]
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--bundle_root", str(root)]
-    command += ["--config_file", str(files), "--dataset_dir", str(data), "--output_dir", str(output), *more]
-    result = subprocess.run(command, cwd=output.parent, capture_output=True, text=True)
+    arguments = ["run", "inference", "--bundle_root", root, "--config_file", files]
+    arguments += ["--dataset_dir", data, "--output_dir", output, *more]
+    result = fork_module("monai.bundle", arguments, output.parent)
     assert result.returncode == 0, result.stdout + result.stderr
     (file,) = output.rglob("*_seg.nii.gz")
     return nib.load(file)
@@ -101,10 +100,9 @@ def test_tensorrt_overlay_runs_the_file_it_names(exported, prepared, tmp_path):
 
 def test_scripting_fails_at_the_skip_connections(exported, tmp_path):
     """Why exports are traced: these networks choose their skip connection by a lambda. The READMEs say so."""
-    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "--net_id", "network_def"]
-    command += ["--filepath", str(tmp_path / "model.ts"), "--config_file", "configs/inference.json"]
-    command += ["--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json"]
-    result = subprocess.run(command, cwd=exported, capture_output=True, text=True)
+    arguments = ["ckpt_export", "--net_id", "network_def", "--filepath", tmp_path / "model.ts"]
+    arguments += ["--config_file", "configs/inference.json", "--meta_file", "configs/metadata.json"]
+    result = fork_module("monai.bundle", [*arguments, "--ckpt_file", "models/model.pt"], exported)
     assert result.returncode != 0 and "has no attribute 'skip'" in result.stderr
     assert not (tmp_path / "model.ts").exists()
     assert "chosen by a lambda" in (exported / "docs" / "README.md").read_text("utf-8")
@@ -119,10 +117,10 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
 def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path):
     """In bfloat16, where the processor has it, and with weights that have learned something."""
     root = shutil.copytree(small, tmp_path / NAME)
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.json"]
-    command += ["--dataset_dir", str(prepared("hippocampus")), "--ema_decay", "0", "--num_workers", "0"]
-    command += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    arguments = ["run", "training", "--config_file", "configs/train.json"]
+    arguments += ["--dataset_dir", prepared("hippocampus"), "--ema_decay", "0", "--num_workers", "0"]
+    arguments += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
+    result = fork_module("monai.bundle", arguments, root)
     assert result.returncode == 0, result.stdout + result.stderr
     arguments = ["--teacher", str(root), "--student", str(root), "--teacher_backends", "eager", "--threads", "1"]
     arguments += ["--backends", "openvino bf16", "--dataset_dir", str(prepared("hippocampus"))]

@@ -23,20 +23,20 @@ def bundle(tmp_path):
 
 def test_the_server_gets_copies_and_what_it_trains_is_kept(bundle, tmp_path, capsys):
     app = tmp_path / "app"
-    assert prepare_app(app, [bundle]) == [NAME]
+    prepare_app(app, {NAME: bundle})
     weights = app / "model" / NAME / "models" / "model.pt"
     assert (app / "main.py").is_file() and (app / "guard.py").is_file()
     assert weights.read_bytes() == b"trained"
     assert not (weights.parents[1] / "eval").exists()
     assert not [*app.rglob("*.part"), *app.rglob(".tmp-*")]
     weights.write_bytes(b"trained further")
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     assert weights.read_bytes() == b"trained further" and f"kept {weights.parents[1]}" in capsys.readouterr().out
     weights.unlink()
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     assert weights.read_bytes() == b"trained"
     weights.write_bytes(b"trained further")
-    prepare_app(app, [bundle], fresh=True)
+    prepare_app(app, {NAME: bundle}, fresh=True)
     assert weights.read_bytes() == b"trained"
     assert (bundle / "models" / "model.pt").read_bytes() == b"trained"
 
@@ -49,7 +49,7 @@ def test_the_server_listens_on_loopback_only(tmp_path):
 
 
 def test_what_is_no_bundle_is_refused(bundle, tmp_path):
-    assert find_bundles([bundle]) == [bundle]
+    assert find_bundles([bundle]) == {NAME: bundle}
     with pytest.raises(UserError, match="no bundle – .* – expected configs/inference.json in it, found none"):
         find_bundles([tmp_path])
 
@@ -59,9 +59,8 @@ def test_two_bundles_of_one_name_are_refused(bundle, tmp_path):
     shutil.copytree(bundle, namesake)
     message = f"two bundles of one name – {bundle} and {namesake} – expected another name for each, found {NAME} – "
     with pytest.raises(UserError, match=message):
-        prepare_app(tmp_path / "app", find_bundles([bundle, namesake]))
-    assert not (tmp_path / "app").exists()
-    assert prepare_app(tmp_path / "app", find_bundles([bundle, bundle])) == [NAME]  # the same one, twice
+        find_bundles([bundle, namesake])
+    assert find_bundles([bundle, bundle]) == {NAME: bundle}  # the same one, twice
 
 
 @pytest.fixture
@@ -83,34 +82,34 @@ def test_an_interruption_leaves_no_half_bundle(bundle, tmp_path, interrupted, mo
     app = tmp_path / "app"
     interrupted()
     with pytest.raises(KeyboardInterrupt):
-        prepare_app(app, [bundle])
+        prepare_app(app, {NAME: bundle})
     assert not list(app.glob("model/*")) and not list(app.glob("*.part"))
     monkeypatch.undo()
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     assert (app / "model" / NAME / "models" / "model.pt").read_bytes() == b"trained"
 
 
 def test_an_interruption_leaves_no_half_weights(bundle, tmp_path, interrupted, monkeypatch):
     app = tmp_path / "app"
     weights = app / "model" / NAME / "models" / "model.pt"
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     weights.unlink()
     interrupted()
     with pytest.raises(KeyboardInterrupt):
-        prepare_app(app, [bundle])
+        prepare_app(app, {NAME: bundle})
     assert not list(weights.parent.glob("model.*"))
     monkeypatch.undo()
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     assert weights.read_bytes() == b"trained"
 
 
 def test_an_interrupted_replacement_keeps_what_was_there(bundle, tmp_path, interrupted):
     app = tmp_path / "app"
     weights = app / "model" / NAME / "models" / "model.pt"
-    prepare_app(app, [bundle])
+    prepare_app(app, {NAME: bundle})
     weights.write_bytes(b"trained further")
     interrupted()
     with pytest.raises(KeyboardInterrupt):
-        prepare_app(app, [bundle], fresh=True)
+        prepare_app(app, {NAME: bundle}, fresh=True)
     assert weights.read_bytes() == b"trained further"
     assert (weights.parents[1] / "configs" / "inference.json").is_file()

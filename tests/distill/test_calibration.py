@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.distill import PromptTuner
 from dcd_ext.distill.calibration import GradientMeter, Norms, calibrate, summarise_norms
@@ -48,7 +49,6 @@ def test_norms_equal_two_separate_backward_passes(on):
     taps = ["encoder.stages.0", "encoder.stages.1"] if on == "features" else []
     meter = GradientMeter(student, teacher, cross_entropy, kd_loss, taps)
     norms = meter(image, label)
-    meter.close()
     seg = slow_norms(student, cross_entropy(student(image), label))
     with torch.no_grad():
         wanted = teacher.network.encoder(image), teacher.network(image)
@@ -64,7 +64,6 @@ def test_fitting_trains_the_projections_alone():
     before = [p.detach().clone() for p in student.parameters()]
     meter = GradientMeter(student, teacher, cross_entropy, kd_loss, ["encoder.stages.0"])
     meter.fit([(image, label)] * 500)
-    meter.close()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
     # as good as linear least squares
     with torch.no_grad():
@@ -79,7 +78,6 @@ def test_nothing_is_left_behind():
     before = [p.detach().clone() for p in student.parameters()]
     meter = GradientMeter(student, teacher, cross_entropy, FitNetLoss([2], [4]), ["encoder.stages.0"])
     assert meter(image, label) == meter(image, label)
-    meter.close()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(student.parameters(), before, strict=True))
     assert not student.encoder.stages[0]._forward_hooks and not teacher.network.encoder.stages[0]._forward_hooks
 
@@ -105,7 +103,6 @@ def test_unusable_gradients_and_a_network_without_encoder():
     meter = GradientMeter(student, teacher, cross_entropy, FitNetLoss([2], [4]), ["encoder.stages.0"])
     with pytest.raises(UserError, match="gradient is not finite"):
         meter(image * float("inf"), label)
-    meter.close()
     other = GradientMeter(torch.nn.Sequential(student), teacher, cross_entropy, LogitsLoss(), [])
     assert list(other(image, label)) == ["all"]
 
@@ -174,7 +171,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
     torch.save({"network": network.state_dict(), "kd_loss": kd_loss.state_dict(), "epoch": 1}, path)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     plain, weights, both = (
-        calibrate(str(BUNDLE), files, checkpoint, batches=1, fit_steps=0, **where)
+        calibrate(open_bundle(str(BUNDLE), files, **where), checkpoint, batches=1, fit_steps=0)
         for checkpoint in (None, str(tmp_path / "model.pt"), path)
     )
     assert [r["projections"] for r in (plain, weights, both)] == ["initial", "initial", "from the checkpoint"]
@@ -197,6 +194,6 @@ def test_errors(where, tmp_path, capsys):
         assert re.search(message, found), found
     student = BUNDLES / "hippocampus_segmentation_student"
     with pytest.raises(Exception) as error:
-        calibrate(str(student), [str(student / "configs" / "train.json")])
+        calibrate(open_bundle(str(student), [str(student / "configs" / "train.json")]))
     assert "no distillation in the config" in str(user_error(error.value))
     assert not (tmp_path / "x.json").exists()

@@ -47,6 +47,7 @@ def test_loss_is_the_sum_and_its_parts_are_reported(make_trainer, tmp_path):
         assert step["loss"] == pytest.approx(step["seg_loss"] + 0.5 * step["kd_loss"], rel=1e-6)
     metrics = trainer.state.metrics
     assert metrics["kd_stage_0"] + metrics["kd_stage_1"] == pytest.approx(metrics["kd_loss"], rel=1e-6)
+    assert metrics["kd_detail"] == pytest.approx(metrics["kd_loss"], rel=1e-6)
     assert metrics["kd_weight"] == 0.5
     assert metrics["loss"] == pytest.approx(sum(s["loss"] for s in steps[2:]) / 2, rel=1e-6)
 
@@ -107,7 +108,7 @@ def test_weight_zero_equals_training_without_distillation_bit_for_bit(make_train
 def test_teacher_does_not_run_while_the_weight_is_zero(make_trainer):
     student, teacher, _, handler, parameters = parts(weight=WarmupWeight(1.0, start=0.5))
     calls = []
-    teacher.register_forward_hook(lambda *_: calls.append(1))
+    teacher.register_forward_pre_hook(lambda *_: calls.append(1))
     trainer = make_trainer(student, [handler], parameters, max_epochs=4)
     steps = record(trainer, ["kd_weight", "kd_loss"])
     trainer.run()
@@ -125,12 +126,14 @@ def test_schedule_is_asked_for_epochs_from_zero(make_trainer):
 def test_no_hook_and_no_feature_is_left_behind(make_trainer):
     student, teacher, _, handler, parameters = parts()
     trainer = make_trainer(student, [handler], parameters)
-    hooked = []
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: hooked.append(len(handler._student._features | handler._teacher._features))
-    )
+    kept = []
+
+    def count():
+        kept.append(sum(len(f) for h in (handler._student_hooks, handler._teacher_hooks) for f in h._features))
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, count)
     trainer.run()
-    assert hooked == [0] * 4
+    assert kept == [0] * 4
     assert not any(m._forward_hooks for n in (student, teacher) for m in n.modules())
 
 
@@ -138,8 +141,9 @@ def test_hooks_go_also_when_training_fails(make_trainer):
     student, _, _, handler, parameters = parts()
     trainer = make_trainer(student, [handler], parameters)
 
-    @trainer.on(Events.ITERATION_COMPLETED(once=2))
+    @trainer.on(IterationEvents.FORWARD_COMPLETED)
     def fail():
+        assert student.encoder.stages[0]._forward_hooks
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match=r"out of memory"):
@@ -147,7 +151,7 @@ def test_hooks_go_also_when_training_fails(make_trainer):
     assert not any(m._forward_hooks for m in student.modules())
 
 
-def test_evaluation_between_epochs_does_not_disturb_the_taps(make_trainer):
+def test_evaluation_between_epochs_does_not_disturb_the_hooks(make_trainer):
     student, _, _, handler, parameters = parts()
     trainer = make_trainer(student, [handler], parameters)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: student.eval()(torch.rand(1, 1, 16, 16, 16)))
@@ -162,7 +166,7 @@ def test_projections_missing_from_the_optimizer_are_an_error(make_trainer):
         make_trainer(student, [handler]).run()
 
 
-def test_a_tap_that_does_not_fire_is_an_error(make_trainer):
+def test_a_hook_that_does_not_fire_is_an_error(make_trainer):
     class Bypass(ToyNet):
         def forward(self, x):
             return self.head(self.encoder.stages[0](x))
@@ -171,7 +175,7 @@ def test_a_tap_that_does_not_fire_is_an_error(make_trainer):
     student = Bypass()
     handler = DistillationHandler(student, teacher, loss, 1.0, TAPS)
     parameters = [{"params": student.parameters()}, {"params": loss.parameters()}]
-    expected = "tap did not fire once per step – encoder.stages.1 of Bypass – expected 1 output, found 0 – tap a module"
+    expected = "hook did not fire once per step – encoder.stages.1 of Bypass – expected 1 output, found 0 – name a"
     with pytest.raises(UserError, match=re.escape(expected)):
         make_trainer(student, [handler], parameters).run()
 
@@ -181,7 +185,7 @@ def test_a_spatial_mismatch_is_an_error(make_trainer):
     teacher = ToyNet(channels=4)
     teacher.encoder.stages[1] = nn.Conv3d(4, 8, 3, padding=1)
     handler = DistillationHandler(student, FrozenTeacher(teacher), loss, 1.0, TAPS)
-    with pytest.raises(UserError, match=r"stage 1.*expected .*8.*found .*4.* – "):
+    with pytest.raises(ValueError, match=r"stage 1: student and teacher differ in batch or grid, .*4.* and .*8"):
         make_trainer(student, [handler], parameters).run()
 
 

@@ -3,12 +3,11 @@
 import types
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 from dcd_ext.evaluation import DetailMaps, count_flops, dataset_record, network_record
-from dcd_ext.evaluation.feature_maps import central_patch, detail_map
+from dcd_ext.evaluation.feature_maps import detail_map
 from dcd_ext.io import write_json
 from dcd_ext.wavelets import DetailProjection
 from tests.conftest import ToyNet
@@ -39,17 +38,6 @@ def test_records(tmp_path):
     assert dataset_record(str(tmp_path)) == {"task": "n", "modalities": ["a", "b", "c"], "dataset_dir": str(tmp_path)}
 
 
-@pytest.mark.parametrize("size", [(4, 6, 8), (10, 3, 5)])
-def test_central_patch(size):
-    image = torch.arange(6.0 * 6 * 6).reshape(1, 6, 6, 6) + 1
-    patch = central_patch(image, size)
-    assert patch.shape == (1, *size)
-    kept = [min(s, 6) for s in size]
-    start = [(6 - k) // 2 for k in kept]
-    middle = image[(slice(None), *(slice(a, a + k) for a, k in zip(start, kept, strict=True)))]
-    assert torch.equal(patch[patch > 0].reshape(middle.shape), middle)
-
-
 def test_detail_maps_are_those_of_the_stages(tmp_path):
     network, batch = ToyNet(), [{"image": torch.rand(1, 20, 18, 16), "case": "first"}]
     handler = DetailMaps(str(tmp_path), network, ["encoder.stages.0", "encoder.stages.1"], [16, 16, 16])
@@ -57,7 +45,7 @@ def test_detail_maps_are_those_of_the_stages(tmp_path):
     handler(engine)
     assert network.training and network.head_calls == 0
     with torch.no_grad():
-        stages = network.eval().encoder(central_patch(batch[0]["image"], [16, 16, 16])[None])
+        stages = network.eval().encoder(batch[0]["image"][None, :, 2:18, 1:17])
     with np.load(tmp_path / "detail_maps.npz") as content:
         assert str(content["case"]) == "first" and content["image"].shape == (1, 16, 16)
         for i, features in enumerate(stages):

@@ -18,6 +18,9 @@ from tests.integration.conftest import bundle_inference, call, tool_environment
 from tests.integration.label_server import TRAIN, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
+# inference.json of a task's bundles differs in the width of the network only (tests/bundles/test_generated.py), which
+# is a toy's here: each task and each role has its turn once
+ONE_PER_TASK = [f"{task}_segmentation_{role}" for task, role in zip(TASKS, ROLES, strict=True)]
 ALL = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 LABELS = {
     "brats24": {"netc": 1, "snfh": 2, "et": 3, "rc": 4},
@@ -55,9 +58,10 @@ def test_the_server_is_reachable_from_this_machine_only(served):
     assert addresses == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
-def test_a_page_of_another_site_can_neither_read_nor_start_anything(served, origin):
-    headers = {"Origin": origin}
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_a_page_of_another_site_can_neither_read_nor_start_anything(served, headers):
     for method, path in (("GET", "/info/"), ("GET", "/datastore/image?image=x"), ("POST", f"/train/{ALL[0]}")):
         reply = requests.request(method, served.url + path, headers=headers, timeout=60)
         assert reply.status_code == 403 and "access-control-allow-origin" not in reply.headers
@@ -102,7 +106,7 @@ def test_origins_the_user_has_set_are_respected():
     assert answers == ["answer 200 https://viewer.example", "answer 403 None"]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ONE_PER_TASK)
 def test_a_label_map_equals_the_bundle_s_own_voxel_for_voxel(served, prepared, tmp_path, name):
     data = prepared(name.partition("_")[0])
     case = json.loads((data / "datalist.json").read_text("utf-8"))["test"][0]["case"]
@@ -177,7 +181,7 @@ def test_the_next_image_to_label(served):
     assert reply.status_code == 200 and reply.json()["id"]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ONE_PER_TASK)
 def test_batch_inference_writes_the_label_maps_of_single_inference(served, prepared, name):
     lists = json.loads((prepared(name.partition("_")[0]) / "datalist.json").read_text("utf-8"))
     cases = [lists["test"][0]["case"], lists["training"][0]["case"]]

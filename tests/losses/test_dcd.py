@@ -102,13 +102,13 @@ def test_equals_direct_form(monkeypatch, slab_bytes, sides, wavelet, levels, mod
 
 
 @pytest.mark.parametrize("sides", [(28, 31, 33), (7, 5, 4), (14, 20, 16)], ids=str)
-def test_fast_form_equals_general_form(monkeypatch, sides):
+def test_fast_form_equals_reference_form(sides):
     student, teacher = random_stage(sides, dtype=torch.float32)
     loss = DCDLoss([3], [5], cap_levels=False)
-    fast = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
-    monkeypatch.setattr("dcd_ext.losses.dcd.make_engine", lambda *args: None)
-    general = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
-    for a, b in zip(fast, general, strict=True):
+    reference = DCDLoss([3], [5], cap_levels=False, engine="reference")
+    values = [value_and_gradients(lambda: form([student], [teacher]), form, student) for form in (loss, reference)]  # noqa: B023
+    assert reference.engine == "reference" and not torch.equal(values[0][1], values[1][1])
+    for a, b in zip(*values, strict=True):
         assert (a - b).norm() <= 2e-5 * b.norm()
 
 
@@ -124,7 +124,7 @@ def test_sum_over_stages(mode):
     torch.testing.assert_close(value, sum(expected))
     assert len(loss.stage_losses) == 2
     assert not any(x.requires_grad for x in loss.stage_losses)
-    torch.testing.assert_close(loss.stage_losses, [x.detach() for x in expected])
+    torch.testing.assert_close(loss.stage_losses, tuple(x.detach() for x in expected))
 
 
 @pytest.mark.parametrize("mode", ["zero", "symmetric"])
@@ -294,33 +294,63 @@ def test_channels_last_features():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "options", [{}, {"mode": "symmetric"}, {"level_reduction": "per_level"}, {"reconstruct": False}]
+)
+def test_normalised_by_the_teachers_detail_energy(options):
+    stages = [random_stage((16, 14, 15)), random_stage((5, 7, 7))]
+    student, teacher = [s for s, _ in stages], [t * scale for (_, t), scale in zip(stages, (100, 1), strict=True)]
+    plain = DCDLoss([3] * 2, [5] * 2, "db2", 1, **options).double()
+    normalised = DCDLoss([3] * 2, [5] * 2, "db2", 1, normalize="teacher", **options).double()
+    value, found = (value_and_gradients(lambda: f(student, teacher), f, student[0]) for f in (plain, normalised))  # noqa: B023
+    energies = []
+    for t in teacher:
+        kept = details(t, "db2", 1, options.get("mode", "zero"), KEYS)
+        volume = ptwt.waverec3(kept, "db2")[..., : t.shape[2], : t.shape[3], : t.shape[4]]
+        coefficients = torch.cat([kept[1][key].flatten() for key in KEYS])
+        energies.append((volume if options.get("reconstruct", True) else coefficients).square().mean())
+    expected = [loss / energy for loss, energy in zip(plain.stage_losses, energies, strict=True)]
+    torch.testing.assert_close(list(normalised.stage_losses), expected)
+    torch.testing.assert_close(found[0].detach(), sum(expected))
+    # a constant factor: the gradient is scaled by it, and none comes from the energy
+    torch.testing.assert_close(found[1], value[1] / energies[0])
+    # what teacher and student are multiplied with does not matter
+    for conv in normalised.projections:
+        conv.bias.data *= 7
+    torch.testing.assert_close(normalised([7 * x for x in student], [7 * t for t in teacher]), found[0])
+
+
+def test_a_teacher_without_details_does_not_make_the_normalised_loss_infinite():
+    student, _ = random_stage((8, 8, 8), dtype=torch.float32)
+    loss = DCDLoss([3], [5], normalize="teacher")
+    value = loss([student], [torch.zeros(2, 5, 8, 8, 8)])
+    value.backward()
+    assert value.isfinite() and student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
     [
-        (
-            ([1, 2], [1]),
-            "numbers of stages differ – student_channels, teacher_channels – expected .*, found 2 and 1 – ",
-        ),
-        (([], []), "numbers of stages differ – .*, found 0 and 0 – tap the same stages in both networks"),
-        (([1], [2], "db4", 0), "invalid number of levels – levels – .*, found 0"),
-        (([1], [2], "db4", 3, "mirror"), "unknown boundary mode – mode – .*, found 'mirror'"),
-        (([1], [2], "nope"), "unknown wavelet – wavelet – .*, found 'nope'"),
-        (([1], [2], "db4", 3, "zero", "detail"), "unknown subband – bands – .*, found 'detail'"),
-        (
-            ([1], [2], "db4", 3, "zero", "all", True, "mean"),
-            "unknown option – level_reduction – expected 'joint' or 'per_level', found 'mean' – correct the spelling",
-        ),
+        ({"levels": 0}, "option out of range – levels – .*, found 0"),
+        ({"mode": "mirror"}, "unknown border mode – mode – .*, found 'mirror'"),
+        ({"wavelet": "nope"}, "unknown wavelet – wavelet – .*, found 'nope'"),
+        ({"bands": "detail"}, "unknown subband – bands – .*, found 'detail'"),
+        ({"level_reduction": "mean"}, "level_reduction – expected 'joint' or 'per_level', found 'mean' – correct"),
+        ({"engine": "slow"}, "unknown option – engine – expected 'fast' or 'reference', found 'slow'"),
+        ({"normalize": "student"}, "unknown option – normalize – expected None or 'teacher', found 'student'"),
+        ({"projection": "linear"}, "unknown option – projection – expected 'conv' or 'identity', found 'linear'"),
+        ({"projection": "identity"}, r"widths differ – projection 'identity' – .* found \(1, 1\) and \(2, 1\)"),
     ],
 )
-def test_unusable_options(arguments, message):
+def test_unusable_options(options, message):
     with pytest.raises(UserError, match=message):
-        DCDLoss(*arguments)
+        DCDLoss([1, 1], [2, 1], **options)
 
 
-def test_unusable_projection():
-    with pytest.raises(UserError, match="unknown option – projection – expected 'conv' or 'identity', found 'linear'"):
-        DCDLoss([1], [1], projection="linear")
-    with pytest.raises(UserError, match="widths differ – stage 1 – expected 4 student channels, found 2 – set projec"):
-        DCDLoss([4, 2], [4, 4], projection="identity")
+def test_unusable_stages():
+    with pytest.raises(ValueError, match="student and teacher need the same stages, got 2 and 1"):
+        DCDLoss([1, 2], [1])
+    with pytest.raises(ValueError, match="student and teacher need the same stages, got 0 and 0"):
+        DCDLoss([], [])
 
 
 @pytest.mark.parametrize(
@@ -329,25 +359,25 @@ def test_unusable_projection():
         (
             [(1, 2, 4, 4, 4)],
             [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
-            "wrong number of stages – student features – expected 2 tensors, found 1 – tap one module per entry",
+            "the loss was made for 2 stages, got 1 student features",
         ),
         (
             [(1, 2, 4, 4, 4), (1, 5, 2, 2, 2)],
             [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
-            r"student feature does not fit – stage 1 – expected shape \(B, 4, D, H, W\), found \(1, 5, 2, 2, 2\) – ",
+            r"student feature of stage 1 must have shape \(B, 4, X, Y, Z\), got \(1, 5, 2, 2, 2\)",
         ),
         (
             [(1, 2, 4, 4, 4), (1, 4, 2, 2, 2)],
             [(1, 4, 4, 4), (1, 8, 2, 2, 2)],
-            r"teacher feature does not fit – stage 0 – expected shape \(B, 4, D, H, W\), found \(1, 4, 4, 4\) – ",
+            r"teacher feature of stage 0 must have shape \(B, 4, X, Y, Z\), got \(1, 4, 4, 4\)",
         ),
         (
             [(1, 2, 4, 4, 4), (1, 4, 2, 2, 3)],
             [(1, 4, 4, 4, 4), (1, 8, 2, 2, 2)],
-            r"student and teacher grids differ – stage 1 – .* \(1, 2, 2, 2\) .*, found \(1, 2, 2, 3\) – tap stages",
+            r"stage 1: student and teacher differ in batch or grid, \(1, 2, 2, 3\) and \(1, 2, 2, 2\)",
         ),
     ],
 )
 def test_unusable_features(student, teacher, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         DCDLoss([2, 4], [4, 8])([torch.zeros(s) for s in student], [torch.zeros(t) for t in teacher])

@@ -96,22 +96,19 @@ def test_projections_are_trained():
     assert [tuple(p.shape) for p in FitNetLoss(STUDENT, TEACHER).parameters()] == [(4, 2, 1, 1, 1), (5, 3, 1, 1, 1)]
 
 
-def test_errors():
+def test_normalised_by_the_teachers_mean_square():
     student, teacher = stages()
-    with pytest.raises(UserError, match="numbers of stages differ"):
-        FitNetLoss([2], [4, 5])
-    with pytest.raises(UserError, match="widths differ – stage 0"):
-        FitNetLoss([2], [4], projection="identity")
-    with pytest.raises(UserError, match="unknown option – projection"):
-        FitNetLoss([2], [4], projection="convolution")
-    with pytest.raises(UserError, match="wrong number of weights – stage_weights – expected 2, one per stage, found 1"):
+    plain, normalised = (
+        FitNetLoss(STUDENT, TEACHER).double(),
+        FitNetLoss(STUDENT, TEACHER, normalize="teacher").double(),
+    )
+    plain(student, teacher), normalised(student, teacher)
+    for a, b, t in zip(plain.stage_losses, normalised.stage_losses, teacher, strict=True):
+        assert b.item() == pytest.approx(a.item() / (sum(v**2 for v in t.flatten().tolist()) / t.numel()))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="stage_weights needs 2 numbers, one per stage, got 1"):
         FitNetLoss(STUDENT, TEACHER, [1.0])
-    with pytest.raises(UserError, match=r"option out of range – stage_weights\[1\]"):
+    with pytest.raises(UserError, match="option out of range – every stage weight – expected a finite number >= 0"):
         FitNetLoss(STUDENT, TEACHER, [1.0, -1.0])
-    loss = FitNetLoss(STUDENT, TEACHER)
-    with pytest.raises(UserError, match="wrong number of stages – student features"):
-        loss(student[:1], teacher)
-    with pytest.raises(UserError, match="teacher feature does not fit – stage 1"):
-        loss(student, [teacher[0], student[1]])
-    with pytest.raises(UserError, match="grids differ – stage 0"):
-        loss([student[0][:, :, 1:], student[1]], teacher)

@@ -259,7 +259,7 @@ def test_teacher_is_itself_again_afterwards():
     assert not torch.allclose(tuner(image), plain)
     assert torch.equal(toy(image), plain)
     tuner = PromptTuner(toy, ["first"], [5])
-    with pytest.raises(UserError, match="teacher feature does not fit – first"):
+    with pytest.raises(ValueError, match="teacher feature of stage 0 must have shape"):
         tuner(image)
     assert torch.equal(toy(image), plain)
 
@@ -279,23 +279,28 @@ def test_errors(tmp_path):
     with pytest.raises(UserError, match=r"prompts do not fit .* expected .*\[\(4, 4\)\] per stage, found \[\(3, 4\), "):
         FreeKDLoss([2], [4], path)
     (tmp_path / "broken.pt").write_bytes(b"no prompts")
-    with pytest.raises(UserError, match="tuned prompts cannot be read"):
+    with pytest.raises(UserError, match="weights cannot be read .* tune the prompts"):
         FreeKDLoss([2], [4], str(tmp_path / "broken.pt"))
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a file of prompts .* expected the format 'freekd_prompts', found None"):
+        FreeKDLoss([2], [4], str(tmp_path / "other.pt"))
     with pytest.raises(UserError, match="option out of range – levels"):
         FreeKDLoss([2], [4], "none", levels=0)
     with pytest.raises(UserError, match=r"option out of range – levels – expected a whole number from 1, found 2\.5"):
         FreeKDLoss([2], [4], "none", levels=2.5)
     with pytest.raises(UserError, match="option out of range – mse_weight"):
         FreeKDLoss([2], [4], "none", mse_weight=-1)
-    with pytest.raises(UserError, match="teacher feature does not fit – stage 0"):
+    with pytest.raises(ValueError, match="teacher feature of stage 0 must have shape"):
         FreeKDLoss([2], [4], "none")([features(SIDES, 2)], [features(SIDES, 5)])
 
 
 def test_tuning_errors():
     toy = make_toy()
-    with pytest.raises(UserError, match=r"taps do not fit the teacher .* found third"):
+    with pytest.raises(
+        UserError, match="no such module – Toy – expected a module path such as 'first', .* found 'third'"
+    ):
         PromptTuner(toy, ["third"], [4])
-    with pytest.raises(UserError, match=r"taps do not fit the teacher .* found 1 taps, 2 channels"):
+    with pytest.raises(ValueError, match="one module path per entry of channels is needed, got 1 and 2"):
         PromptTuner(toy, ["first"], [4, 6])
     with pytest.raises(UserError, match="option out of range – tokens"):
         PromptTuner(toy, ["first"], [4], tokens=0)

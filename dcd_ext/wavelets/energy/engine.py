@@ -1,81 +1,88 @@
 """The mean squared detail of ``W F_S + b - F_T`` with its gradients, computed in one go.
 
 Value and gradients need the same products of the wide error, so that both are made while it is in cache; it is never
-stored, and the backward only scales. How one sample is computed depends on its grid, see :class:`Engine`.
+stored, and the backward pass only scales.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from dcd_ext.wavelets.energy.dense import MAX_VOXELS, make_dense
-from dcd_ext.wavelets.energy.slabs import make_slabs
+from dcd_ext.wavelets.energy.plan import Plan, make_plan
+from dcd_ext.wavelets.energy.reference import detail_error
+from dcd_ext.wavelets.energy.slabs import sample_energy
 
-__all__ = ["Engine", "detail_energy", "make_engine"]
+__all__ = ["detail_energy"]
 
-
-class Engine(Protocol):
-    """``|P E|^2`` of one sample, ``E = W F_S + b - F_T``, on one grid."""
-
-    def run(
-        self,
-        student: torch.Tensor,
-        teacher: torch.Tensor,
-        mixing: torch.Tensor,
-        scale: float,
-        grad_student: torch.Tensor | None,
-        grad_mixing: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The energy, a float64 scalar.
-
-        Args:
-            student: F_S (C_S, D, H, W), any floating type.
-            teacher: F_T (C_T, D, H, W), any floating type.
-            mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
-            scale: factor of the gradients of ``|P E|^2``.
-            grad_student: overwritten by the gradient, unless None.
-            grad_mixing: added to, unless None.
-        """
-        ...
+# Share of |E|² below which the energy of the details is computed without a difference: float32 then still leaves it
+# four digits.
+_SMALL_SHARE = 1e-3
 
 
-@lru_cache(maxsize=32)
-def make_engine(
-    sides: tuple[int, int, int],
+def detail_energy(
+    student: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    teacher: torch.Tensor,
     wavelet: str,
     levels: int,
     mode: str,
     keys: tuple[str, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Engine | None:
-    """The engine for grids of ``sides`` (D, H, W), or None where only the general form will do."""
-    build = make_dense if sides[0] * sides[1] * sides[2] <= MAX_VOXELS else make_slabs
-    # An engine first made in inference mode must serve training as well.
-    with torch.inference_mode(False), torch.no_grad():
-        return build(sides, wavelet, levels, mode, keys, device, dtype)
-
-
-def detail_energy(
-    student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, engine: Engine
+    reconstruct: bool = True,
+    level_reduction: str = "joint",
+    reference: bool = False,
 ) -> torch.Tensor:
-    """``mean (P (W F_S + b - F_T))^2``, a scalar.
+    """``mean (P (W F_S + b - F_T))²``, a scalar; ``P`` keeps the subbands ``keys`` of ``levels`` wavelet levels.
 
     Args:
         student: F_S (B, C_S, D, H, W), any floating type.
         weight: W (C_T, C_S), of the type to compute in.
         bias: b (C_T), of the same type.
-        teacher: F_T (B, C_T, D, H, W), any floating type.
-        engine: for this grid, in the same type.
+        teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
+        wavelet: name of a discrete wavelet of PyWavelets.
+        levels: number of levels, exactly.
+        mode: border extension.
+        keys: subbands, as :func:`dcd_ext.wavelets.bands.parse_bands` gives them.
+        reconstruct: see :class:`dcd_ext.losses.DCDLoss`, as the next.
+        level_reduction: "joint" or "per_level".
+        reference: take the short form, whose result equals the fast one's up to rounding.
     """
-    return _DetailEnergy.apply(student, weight, bias, teacher, engine, torch.is_grad_enabled())
+    dtype = weight.dtype
+    options = (wavelet, levels, mode, keys)
+    plan = None
+    if reconstruct and level_reduction == "joint" and not reference:
+        sides = (teacher.shape[2], teacher.shape[3], teacher.shape[4])
+        plan = make_plan(sides, *options, teacher.device, dtype)
+    if plan is None:
+        return detail_error(_error(student, weight, bias, teacher), *options, reconstruct, level_reduction)
+    mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
+    if plan.identity and bool(share < _SMALL_SHARE):
+        # Where smooth content drowns the details, their energy is lost in the rounding of the difference: take the
+        # value from the reference, four channels at a time. (The gradients are no such difference.)
+        mean = mean + (_reference_mean(student, weight, bias, teacher, options) - mean).detach()
+    return mean
+
+
+def _error(student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return F.conv3d(student.to(weight.dtype), weight[:, :, None, None, None], bias) - teacher.to(weight.dtype)
+
+
+@torch.no_grad()
+def _reference_mean(
+    student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, options: Any
+) -> torch.Tensor:
+    parts = zip(weight.split(4), bias.split(4), teacher.split(4, 1), strict=True)
+    sums = [detail_error(_error(student, w, b, t), *options) * len(w) for w, b, t in parts]
+    return torch.stack(sums).sum() / len(weight)
 
 
 class _DetailEnergy(torch.autograd.Function):
+    """The mean, and the smallest share of ``|E|²`` that a sample's details have."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -83,24 +90,26 @@ class _DetailEnergy(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor,
         teacher: torch.Tensor,
-        engine: Engine,
+        plan: Plan,
         grad_enabled: bool,
-    ) -> torch.Tensor:
-        wants_student = grad_enabled and ctx.needs_input_grad[0]
-        wants_mixing = grad_enabled and any(ctx.needs_input_grad[1:3])
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         mixing = torch.cat([weight, bias[:, None]], dim=1)
-        grad_student = mixing.new_empty(student.shape) if wants_student else None
-        grad_mixing = torch.zeros_like(mixing) if wants_mixing else None
-        energy = torch.zeros((), dtype=torch.float64, device=mixing.device)
-        for i in range(student.shape[0]):
+        grad_student = mixing.new_zeros(student.shape) if grad_enabled and ctx.needs_input_grad[0] else None
+        grad_mixing = torch.zeros_like(mixing) if grad_enabled and any(ctx.needs_input_grad[1:3]) else None
+        energies, shares = [], []
+        for i in range(len(teacher)):
             of_sample = None if grad_student is None else grad_student[i]
-            energy += engine.run(student[i], teacher[i], mixing, 2 / teacher.numel(), of_sample, grad_mixing)
+            found = sample_energy(plan, student[i], teacher[i], mixing, 2 / teacher.numel(), of_sample, grad_mixing)
+            energies.append(found[0])
+            shares.append(found[0] / found[1].clamp_min(torch.finfo(torch.float64).tiny))
+        energy, share = torch.stack(energies).sum(), torch.stack(shares).min()
         ctx.save_for_backward(grad_student, grad_mixing)
-        return (energy / teacher.numel()).to(mixing.dtype)
+        ctx.mark_non_differentiable(share)
+        return (energy / teacher.numel()).to(mixing.dtype), share
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor, _share: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_student, grad_mixing = ctx.saved_tensors
         student = None if grad_student is None else grad * grad_student
         weight, bias = (None, None) if grad_mixing is None else (grad * grad_mixing[:, :-1], grad * grad_mixing[:, -1])

@@ -1,76 +1,71 @@
-"""The transform of one feature grid as stacked matrices: what the fast loss needs to know about its geometry."""
+"""The transform of one feature grid as small matrices: what the fast energy needs to know about its geometry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from dcd_ext.wavelets.axis_maps import axis_map
-from dcd_ext.wavelets.bands import expand
-from dcd_ext.wavelets.energy.banded import Banded, split
-from dcd_ext.wavelets.energy.gram import Gram, is_orthogonal, make_gram
+from dcd_ext.wavelets.axis_maps import analysis_matrix, axis_map, synthesis_matrix
+from dcd_ext.wavelets.bands import Term, expand
+from dcd_ext.wavelets.energy.gram import NEGLIGIBLE, Gram, make_gram
 
 __all__ = ["Plan", "make_plan"]
 
-# The corners grow with the square of the number of terms; beyond this the general form is the better one.
+# The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
 _MAX_TERMS = 8
 
 
 class Plan(NamedTuple):
-    """Analysis of all terms of ``identity * x + sign * sum_k a_k^T a_k x`` on one grid.
+    """``P x = identity * x + sign * sum_k a_k^T a_k x`` on one grid.
 
     Attributes:
-        depth, height: per term the matrix (m, n) of its axis, and its transpose.
+        depth, height: per term k the matrix (m, n) of its axis.
         width: those of the last axis stacked to (sum of m, n), so that one product serves all terms.
         columns: where each term's rows lie in ``width``.
     """
 
     identity: int
     sign: int
-    depth: list[Banded]
-    height: list[Banded]
-    depth_transposed: list[Banded]
-    height_transposed: list[Banded]
+    depth: list[torch.Tensor]
+    height: list[torch.Tensor]
     width: torch.Tensor
     columns: list[slice]
     gram: Gram
 
+    def new_planes(self, depth: int, channels: int) -> list[torch.Tensor]:
+        """Memory for the results of :meth:`planes` over the whole depth: (depth, channels, h_k, w_k) per term."""
+        sizes = [(len(a), columns.stop - columns.start) for a, columns in zip(self.height, self.columns, strict=True)]
+        return [self.width.new_empty(depth, channels, *size) for size in sizes]
+
     def planes(self, x: torch.Tensor, out: Sequence[torch.Tensor]) -> None:
-        """Analyse ``x`` (s, C, H, W) along H and W, into ``out``: (s, C, h_k, w_k) per term, contiguous."""
-        rows = (x.view(-1, x.shape[-1]) @ self.width.mT).view(-1, x.shape[2], self.width.shape[0])
+        """Analyse ``x`` (s, C, H, W) along W and H, into ``out``: (s, C, h_k, w_k) per term, contiguous."""
+        rows = (x.view(-1, x.shape[-1]) @ self.width.mT).view(-1, x.shape[2], len(self.width))
         for a, columns, y in zip(self.height, self.columns, out, strict=True):
-            a.times(rows[:, :, columns], y.view(-1, *y.shape[2:]))
+            torch.bmm(a.expand(len(rows), -1, -1), rows[:, :, columns], out=y.view(-1, *y.shape[2:]))
 
     def planes_transposed(self, coefficients: Sequence[torch.Tensor]) -> torch.Tensor:
         """The transpose of :meth:`planes`, summed over the terms: (s, C, H, W)."""
         s, c = coefficients[0].shape[:2]
-        rows = coefficients[0].new_empty(s * c, self.height_transposed[0].rows, self.width.shape[0])
-        for a, columns, x in zip(self.height_transposed, self.columns, coefficients, strict=True):
-            rows[:, :, columns] = a.times(x.reshape(s * c, *x.shape[2:]))
+        rows = self.width.new_empty(s * c, self.height[0].shape[1], len(self.width))
+        for a, columns, y in zip(self.height, self.columns, coefficients, strict=True):
+            torch.bmm(a.mT.expand(s * c, -1, -1), y.flatten(0, 1), out=rows[:, :, columns])
         return (rows.view(-1, rows.shape[-1]) @ self.width).view(s, c, rows.shape[1], -1)
 
-    def new_planes(self, depth: int, channels: int) -> list[torch.Tensor]:
-        """Memory for the results of :meth:`planes`: (depth, channels, h_k, w_k) per term."""
-        sizes = [(a.rows, columns.stop - columns.start) for a, columns in zip(self.height, self.columns, strict=True)]
-        return [self.width.new_empty(depth, channels, *size) for size in sizes]
-
     def along_depth(self, planes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The last axis of the analysis: (D, C, h, w) to (d, C, h, w) per term."""
-        return _along_first(self.depth, planes)
+        """The last axis of the analysis: (D, C, h_k, w_k) to (d_k, C, h_k, w_k) per term."""
+        return [(a @ y.flatten(1)).unflatten(1, y.shape[1:]) for a, y in zip(self.depth, planes, strict=True)]
 
     def along_depth_transposed(self, coefficients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The transpose of :meth:`along_depth`."""
-        return _along_first(self.depth_transposed, coefficients)
+        return [(a.mT @ y.flatten(1)).unflatten(1, y.shape[1:]) for a, y in zip(self.depth, coefficients, strict=True)]
 
 
-def _along_first(matrices: Sequence[Banded], volumes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    pairs = zip(matrices, volumes, strict=True)
-    return [a.times(x.flatten(1)[None])[0].unflatten(1, x.shape[1:]) for a, x in pairs]
-
-
+@lru_cache(maxsize=32)
 def make_plan(
     sides: tuple[int, int, int],
     wavelet: str,
@@ -80,17 +75,30 @@ def make_plan(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Plan | None:
-    """The plan for volumes of ``sides`` (D, H, W), or None where the transform is not orthogonal or too manifold."""
+    """The plan for volumes of ``sides`` (D, H, W), or None where the transform is not orthogonal or has many terms."""
     identity, sign, terms = expand(keys, levels)
-    if mode != "zero" or not 0 < len(terms) <= _MAX_TERMS or not is_orthogonal(sides, wavelet, mode, terms):
+    if mode != "zero" or not 0 < len(terms) <= _MAX_TERMS or not _is_orthogonal(sides, wavelet, mode, terms):
         return None
-    per_axis = [
-        [axis_map(n, wavelet, mode, term.level, term.key[axis], device, dtype)[0] for term in terms]
-        for axis, n in enumerate(sides)
-    ]
-    width = torch.cat(per_axis[2])
-    gram = make_gram(sides, wavelet, mode, terms, device, dtype)
-    columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in per_axis[2]), initial=0))]
-    depth, height = ([split(a) for a in axis] for axis in per_axis[:2])
-    depth_transposed, height_transposed = ([split(a.mT) for a in axis] for axis in per_axis[:2])
-    return Plan(identity, sign, depth, height, depth_transposed, height_transposed, width, columns, gram)
+
+    # A plan first made in inference mode must serve training as well.
+    with torch.inference_mode(False), torch.no_grad():
+        depth, height, width = (
+            [axis_map(n, wavelet, mode, term.level, term.key[axis], device, dtype)[0] for term in terms]
+            for axis, n in enumerate(sides)
+        )
+        columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in width), initial=0))]
+        gram = make_gram(sides, wavelet, mode, terms, device, dtype)
+        return Plan(identity, sign, depth, height, torch.cat(width), columns, gram)
+
+
+def _is_orthogonal(sides: Sequence[int], wavelet: str, mode: str, terms: Sequence[Term]) -> bool:
+    """Whether each term's synthesis is the transpose of its analysis: orthogonal wavelets under zero extension."""
+    axes = {(n, term.level, letter) for term in terms for n, letter in zip(sides, term.key, strict=True)}
+    return all(_is_transpose(n, wavelet, mode, level, letter) for n, level, letter in axes)
+
+
+@cache
+def _is_transpose(n: int, wavelet: str, mode: str, level: int, letter: str) -> bool:
+    analysis = analysis_matrix(n, wavelet, mode, level, letter)
+    synthesis = synthesis_matrix(n, wavelet, mode, level, letter)
+    return analysis.shape == synthesis.T.shape and bool(np.abs(analysis - synthesis.T).max() < NEGLIGIBLE)

@@ -1,9 +1,9 @@
-"""``|P E|^2`` and its gradients for orthogonal wavelets, without ever holding the wide error ``E = W F_S + b - F_T``.
+"""``|P E|²`` and its gradients for orthogonal wavelets, without ever holding the wide error ``E = W F_S + b - F_T``.
 
 With ``P = α + σ Σ_k a_k^T a_k`` (``a_k`` the analysis map of a kept or removed subband, α = 1, σ = -1 if removed),
 ``c_k = a_k E`` and ``d_k = 2ασ c_k + Σ_l a_k a_l^T c_l``::
 
-    P P E = α E + Σ_k a_k^T d_k          |P E|^2 = α |E|^2 + Σ_k <c_k, d_k>
+    P P E = α E + Σ_k a_k^T d_k          |P E|² = α |E|² + Σ_k <c_k, d_k>
 
 so that the wide error is analysed but never synthesised; the gradients follow in the coefficients' domain::
 
@@ -19,152 +19,90 @@ from collections.abc import Iterator
 
 import torch
 
-from dcd_ext.wavelets.energy.plan import Plan, make_plan
+from dcd_ext.wavelets.energy.plan import Plan
 
-__all__ = ["Slabs", "make_slabs"]
+__all__ = ["sample_energy"]
 
 # Enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the last-level cache.
 _SLAB_BYTES = {"cpu": 4 << 20}
 _SLAB_BYTES_ELSEWHERE = 256 << 20
 
-# Share of |E|^2 below which the energy of the details is computed without a difference: float32 then still leaves it
-# four digits.
-_SMALL_SHARE = 1e-3
 
+def sample_energy(
+    plan: Plan,
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    mixing: torch.Tensor,
+    scale: float,
+    grad_student: torch.Tensor | None,
+    grad_mixing: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``|P E|²`` of one sample and its part ``α |E|²``, float64 scalars.
 
-class Slabs:
-    """The engine of an orthogonal plan; see the module's text for the mathematics."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def run(
-        self,
-        student: torch.Tensor,
-        teacher: torch.Tensor,
-        mixing: torch.Tensor,
-        scale: float,
-        grad_student: torch.Tensor | None,
-        grad_mixing: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """See :class:`dcd_ext.wavelets.energy.engine.Engine`."""
-        sample = _Sample(student, teacher, mixing, self.plan, scale)
-        energy, of_identity = sample.run(grad_student, grad_mixing)
-        # Where smooth content drowns the details, their energy is lost in the rounding of the difference; take the
-        # long way for the value. (The gradients are no such difference.)
-        if self.plan.identity and bool(energy < _SMALL_SHARE * of_identity):
-            return sample.synthesised_energy()
-        return energy
-
-
-class _Sample:
-    """One sample's energy and gradients; ``scale`` is the gradients' common factor."""
-
-    def __init__(
-        self, student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor, plan: Plan, scale: float
-    ) -> None:
-        self.student, self.teacher, self.mixing, self.plan = student, teacher, mixing, plan
-        self.scaled = scale * mixing[:, :-1].mT
-        self.scale = scale
-        bytes_per_plane = sum(mixing.shape) * student[0, 0].numel() * mixing.element_size()
-        budget = _SLAB_BYTES.get(mixing.device.type, _SLAB_BYTES_ELSEWHERE)
-        self.step = min(student.shape[1], max(1, budget // bytes_per_plane))
-
-    def run(
-        self, grad_student: torch.Tensor | None, grad_mixing: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``|P E|^2`` and ``α |E|^2``, float64; fills ``grad_student`` and adds to ``grad_mixing``."""
-        of_identity = torch.zeros((), dtype=torch.float64, device=self.mixing.device)
-        depth, (width, channels) = self.student.shape[1], self.mixing.shape
-        of_error = self.plan.new_planes(depth, width)
-        of_student = [] if grad_mixing is None else self.plan.new_planes(depth, channels)
-        for start, inputs, error in self._slabs():
-            part = slice(start, start + len(error))
-            self.plan.planes(error, [p[part] for p in of_error])
+    Args:
+        plan: for the grid (D, H, W).
+        student: F_S (C_S, D, H, W), any floating type.
+        teacher: F_T (C_T, D, H, W), any floating type.
+        mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
+        scale: factor of the gradients of ``|P E|²``.
+        grad_student: added to, unless None.
+        grad_mixing: added to, unless None.
+    """
+    depth, (wide, narrow) = teacher.shape[1], mixing.shape
+    of_identity = torch.zeros((), dtype=torch.float64, device=mixing.device)
+    of_error = plan.new_planes(depth, wide)
+    of_student = [] if grad_mixing is None else plan.new_planes(depth, narrow)
+    weight = scale * mixing[:, :-1].mT
+    for part, inputs, error in _slabs(student, teacher, mixing):
+        plan.planes(error, [p[part] for p in of_error])
+        if grad_mixing is not None:
+            plan.planes(inputs, [p[part] for p in of_student])
+        if plan.identity:
+            flat = error.flatten(2)
+            of_identity += torch.linalg.vecdot(flat, flat).sum(dtype=torch.float64)
             if grad_mixing is not None:
-                self.plan.planes(inputs, [p[part] for p in of_student])
-            if self.plan.identity:
-                of_identity += self._identity_part(start, inputs, error, grad_student, grad_mixing)
-        found = self.plan.along_depth(of_error)
-        change = self.plan.gram.apply(found)
-        energy = of_identity.clone()
-        for c, d in zip(found, change, strict=True):
-            d.add_(c, alpha=2 * self.plan.identity * self.plan.sign)
-            energy += torch.linalg.vecdot(c.flatten(2), d.flatten(2)).sum(dtype=torch.float64)
-        if grad_mixing is not None:
-            for s, d in zip(self.plan.along_depth(of_student), change, strict=True):
-                grad_mixing.add_(torch.bmm(d.flatten(2), s.flatten(2).mT).sum(0), alpha=self.scale)
-        if grad_student is not None:
-            self._synthesise(change, grad_student)
-        return energy, of_identity
-
-    def _slabs(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Per slab its first plane, [F_S; 1] (s, C_S + 1, H, W) and E (s, C_T, H, W); overwritten by the next one."""
-        width, channels = self.mixing.shape
-        depth, *sides = self.student.shape[1:]
-        inputs = self.mixing.new_ones(self.step, channels, *sides)
-        error = self.mixing.new_empty(self.step, width, *sides)
-        for start in range(0, depth, self.step):
-            part = slice(start, min(start + self.step, depth))
-            s = part.stop - start
-            inputs[:s, :-1] = self.student[:, part].transpose(0, 1)
-            error[:s] = self.teacher[:, part].transpose(0, 1)
-            error[:s].flatten(2).baddbmm_(self.mixing.expand(s, -1, -1), inputs[:s].flatten(2), beta=-1)
-            yield start, inputs[:s], error[:s]
-
-    def _identity_part(
-        self,
-        start: int,
-        inputs: torch.Tensor,
-        error: torch.Tensor,
-        grad_student: torch.Tensor | None,
-        grad_mixing: torch.Tensor | None,
-    ) -> torch.Tensor:
-        flat = error.flatten(2)
-        if grad_mixing is not None:
-            grad_mixing.add_(torch.bmm(flat, inputs.flatten(2).mT).sum(0), alpha=self.scale)
-        if grad_student is not None:
-            mixed = torch.bmm(self.scaled.expand(len(flat), -1, -1), flat).unflatten(2, error.shape[2:])
-            grad_student[:, start : start + len(flat)] = mixed.transpose(0, 1)
-        return torch.linalg.vecdot(flat, flat).sum(dtype=torch.float64)
-
-    def _synthesise(self, change: list[torch.Tensor], grad_student: torch.Tensor) -> None:
-        """Add ``Σ a_k^T W^T d_k`` to the identity's part, or write it where there is none."""
-        mixed = [torch.bmm(self.scaled.expand(len(d), -1, -1), d.flatten(2)).unflatten(2, d.shape[2:]) for d in change]
-        mixed = self.plan.along_depth_transposed(mixed)
-        for start in range(0, self.student.shape[1], self.step):
-            part = slice(start, start + self.step)
-            planes = self.plan.planes_transposed([m[part] for m in mixed]).transpose(0, 1)
-            if self.plan.identity:
-                grad_student[:, part] += planes
-            else:
-                grad_student[:, part] = planes
-
-    def synthesised_energy(self) -> torch.Tensor:
-        """``|P E|^2`` from P E itself, a few channels at a time."""
-        energy = torch.zeros((), dtype=torch.float64, device=self.mixing.device)
-        inputs = torch.cat([self.student, torch.ones_like(self.student[:1])]).to(self.mixing.dtype).transpose(0, 1)
-        for start in range(0, len(self.mixing), 4):
-            part = slice(start, start + 4)
-            error = (self.mixing[part] @ inputs.flatten(2)).unflatten(2, inputs.shape[2:])
-            error -= self.teacher[part].transpose(0, 1)
-            planes = self.plan.new_planes(*error.shape[:2])
-            self.plan.planes(error, planes)
-            terms = self.plan.along_depth_transposed(self.plan.along_depth(planes))
-            error += self.plan.sign * self.plan.planes_transposed(terms)
-            energy += torch.linalg.vecdot(error.flatten(2), error.flatten(2)).sum(dtype=torch.float64)
-        return energy
+                grad_mixing.add_(torch.bmm(flat, inputs.flatten(2).mT).sum(0), alpha=scale)
+            if grad_student is not None:
+                grad_student[:, part] += _mix(weight, error).transpose(0, 1)
+    coefficients = plan.along_depth(of_error)
+    del of_error
+    change = plan.gram.apply(coefficients)
+    energy = of_identity.clone()
+    for c, d in zip(coefficients, change, strict=True):
+        d.add_(c, alpha=2 * plan.identity * plan.sign)
+        energy += torch.linalg.vecdot(c.flatten(2), d.flatten(2)).sum(dtype=torch.float64)
+    if grad_mixing is not None:
+        for s, d in zip(plan.along_depth(of_student), change, strict=True):
+            grad_mixing.add_(torch.bmm(d.flatten(2), s.flatten(2).mT).sum(0), alpha=scale)
+    if grad_student is not None:
+        mixed = plan.along_depth_transposed([_mix(weight, d) for d in change])
+        for part in _parts(teacher, mixing):
+            grad_student[:, part] += plan.planes_transposed([m[part] for m in mixed]).transpose(0, 1)
+    return energy, of_identity
 
 
-def make_slabs(
-    sides: tuple[int, int, int],
-    wavelet: str,
-    levels: int,
-    mode: str,
-    keys: tuple[str, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Slabs | None:
-    """The engine where the plan is orthogonal, else None."""
-    plan = make_plan(sides, wavelet, levels, mode, keys, device, dtype)
-    return None if plan is None else Slabs(plan)
+def _slabs(
+    student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Per slab its planes, [F_S; 1] (s, C_S + 1, H, W) and E (s, C_T, H, W); overwritten by the next one."""
+    parts = _parts(teacher, mixing)
+    step, (wide, narrow), sides = parts[0].stop, mixing.shape, teacher.shape[2:]
+    inputs, error = mixing.new_ones(step, narrow, *sides), mixing.new_empty(step, wide, *sides)
+    for part in parts:
+        s = part.stop - part.start
+        inputs[:s, :-1] = student[:, part].transpose(0, 1)
+        error[:s] = teacher[:, part].transpose(0, 1)
+        error[:s].flatten(2).baddbmm_(mixing.expand(s, -1, -1), inputs[:s].flatten(2), beta=-1)
+        yield part, inputs[:s], error[:s]
+
+
+def _parts(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
+    depth, height, width = teacher.shape[1:]
+    budget = _SLAB_BYTES.get(mixing.device.type, _SLAB_BYTES_ELSEWHERE)
+    step = min(depth, max(1, budget // (sum(mixing.shape) * height * width * mixing.element_size())))
+    return [slice(i, min(i + step, depth)) for i in range(0, depth, step)]
+
+
+def _mix(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``weight`` (C, C_T) times the channels of ``x`` (n, C_T, h, w)."""
+    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])

@@ -1,0 +1,58 @@
+"""Several distillation losses at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from dcd_ext.losses._options import check_number
+from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
+
+__all__ = ["CombinedLoss"]
+
+
+class CombinedLoss(DistillationLoss):
+    """``sum over names n of weights[n] · losses[n]``.
+
+    All losses over features get the same stages. ``components`` are named ``<name>_<term>``, and ``stage_losses`` are
+    those of the losses one after the other; both are weighted.
+
+    Args:
+        losses: the losses by name.
+        weights: weight per name, from 0.
+
+    Raises:
+        UserError: for unusable weights.
+        ValueError: if there is no loss or names differ, and what the losses raise when called.
+
+    Example:
+        >>> import torch
+        >>> from dcd_ext.losses import FitNetLoss, LogitsLoss
+        >>> losses = {"feature": FitNetLoss([2], [4]), "logits": LogitsLoss()}
+        >>> loss = CombinedLoss(losses, {"feature": 1, "logits": 0.5})
+        >>> z = torch.rand(1, 3, 4, 4, 4)
+        >>> _ = loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], z, z)
+        >>> list(loss.components)
+        ['feature_mse', 'logits_kl']
+    """
+
+    def __init__(self, losses: Mapping[str, DistillationLoss], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if not losses or set(losses) != set(weights):
+            raise ValueError(f"losses and weights need the same names, got {list(losses)} and {list(weights)}")
+        for name, weight in weights.items():
+            check_number(f"weights[{name!r}]", weight, inclusive=True)
+        self.losses = nn.ModuleDict(losses)
+        self.weights = {name: float(weights[name]) for name in losses}
+        self.needs_features = any(loss.needs_features for loss in losses.values())
+        self.needs_teacher_output = any(loss.needs_teacher_output for loss in losses.values())
+        self.needs_label = any(loss.needs_label for loss in losses.values())
+
+    def terms(self, inputs: LossInputs) -> list[Terms]:
+        """The weighted stages of all losses."""
+        return [
+            {f"{name}_{term}": self.weights[name] * value for term, value in stage.items()}
+            for name, loss in self.losses.items()
+            for stage in loss.terms(inputs)  # type: ignore[operator]
+        ]
