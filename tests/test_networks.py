@@ -43,7 +43,8 @@ def small_network(deep_supervision: bool = True) -> torch.nn.Module:
 @pytest.mark.parametrize("file", ["train", "inference"])
 def test_shipped_networks_have_the_contracts_parameters(task, role, file):
     config = read_json(BUNDLES / f"{task}_segmentation_{role}" / "configs" / f"{file}.json")
-    network = ConfigParser(config).get_parsed_content("network_def")
+    with torch.device("meta"):
+        network = ConfigParser(config).get_parsed_content("network_def")
     assert count_parameters(network) == PARAMETERS[task][0 if role == "teacher" else 1]
 
 

@@ -102,7 +102,10 @@ def _combine(x: torch.Tensor, expansion: Expansion, maps: Maps) -> torch.Tensor:
 
 
 def coefficients(x: torch.Tensor, wavelet: str, mode: str, term: Term) -> torch.Tensor:
-    """The coefficients (..., d, h, w) of one subband of ``x`` (..., D, H, W); differentiable by autograd."""
+    """The coefficients (..., d, h, w) of one subband of ``x`` (..., D, H, W); differentiable by autograd.
+
+    By the matrices above: ptwt takes about ten times as long at features of 28×40×32, and refuses short sides.
+    """
     sides = zip(x.shape[-3:], term.key, strict=True)
     return along_axes(x, [axis_map(n, wavelet, mode, term.level, c, x.device, x.dtype)[0] for n, c in sides])
 

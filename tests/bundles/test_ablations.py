@@ -71,6 +71,8 @@ ABLATIONS = {
     "--kd_loss_def::cap_levels False": (attribute("cap_levels", False), True),
     "--kd_loss_def::wavelet haar": (attribute("wavelet", "haar"), True),
     "--kd_loss_def::mode symmetric": (attribute("mode", "symmetric"), True),
+    "--kd_loss_def::engine reference": (attribute("engine", "reference"), False),
+    "--kd_loss_def::normalize teacher": (attribute("normalize", "teacher"), True),
     '--kd_stages "[0,1]"': (are_two_stages, True),
     "--kd_loss_def::train_projections False": (is_frozen, False),
     "--kd_weight 0.1": (lambda parser: parser.get_parsed_content("kd_schedule").weight == 0.1, False),

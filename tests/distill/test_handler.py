@@ -191,7 +191,7 @@ def test_a_spatial_mismatch_is_an_error(make_trainer):
 
 def test_memory_of_features_is_flat_over_many_steps(make_trainer):
     student, _, _, handler, parameters = parts()
-    trainer = make_trainer(student, [handler], parameters, max_epochs=25)
+    trainer = make_trainer(student, [handler], parameters, max_epochs=12)
     alive = []
 
     def count():
@@ -200,7 +200,7 @@ def test_memory_of_features_is_flat_over_many_steps(make_trainer):
         gc.collect()
         alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=5), count)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=3), count)
     trainer.run()
     assert max(alive[1:]) - min(alive[1:]) <= 2
 

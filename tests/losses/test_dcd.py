@@ -13,6 +13,12 @@ from dcd_ext.losses import DCDLoss
 KEYS = ["aad", "ada", "daa", "add", "dad", "dda"]
 
 
+@pytest.fixture(autouse=True)
+def _fast_on_every_grid(monkeypatch):
+    """Small grids would be left to the reference form."""
+    monkeypatch.setattr("dcd_ext.wavelets.energy.engine._MIN_VOXELS", 0)
+
+
 def random_stage(sides, batch=2, student=3, teacher=5, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
     s = torch.randn(batch, student, *sides, dtype=torch.float64, generator=generator)
@@ -87,9 +93,9 @@ def test_golden_values(n, wavelet, levels, expected):
         ((9, 14, 12), "haar", 2, "constant", "directional", KEYS),
     ],
 )
-@pytest.mark.parametrize("slab_bytes", [1, 1 << 30], ids=["plane by plane", "whole"])
-def test_equals_direct_form(monkeypatch, slab_bytes, sides, wavelet, levels, mode, bands, keys):
-    monkeypatch.setattr("dcd_ext.wavelets.energy.slabs._SLAB_BYTES", {"cpu": slab_bytes})
+def test_equals_direct_form(monkeypatch, sides, wavelet, levels, mode, bands, keys):
+    # plane by plane; the other tests' volumes are one slab each
+    monkeypatch.setattr("dcd_ext.wavelets.energy.slabs._SLAB_BYTES", {"cpu": 1})
     student, teacher = random_stage(sides)
     loss = DCDLoss([3], [5], wavelet, levels, mode, bands, cap_levels=False).double()
     projection = loss.projections[0]
@@ -110,6 +116,16 @@ def test_fast_form_equals_reference_form(sides):
     assert reference.engine == "reference" and not torch.equal(values[0][1], values[1][1])
     for a, b in zip(*values, strict=True):
         assert (a - b).norm() <= 2e-5 * b.norm()
+
+
+def test_small_grids_are_left_to_the_reference_form(monkeypatch):
+    monkeypatch.setattr("dcd_ext.wavelets.energy.engine._MIN_VOXELS", 2048)
+    monkeypatch.setattr("dcd_ext.wavelets.energy.engine.make_plan", lambda *_: pytest.fail("fast form"))
+    student, teacher = random_stage((12, 13, 13), dtype=torch.float32)
+    value, reference = (DCDLoss([3], [5], engine=engine)([student], [teacher]) for engine in ("fast", "reference"))
+    assert torch.equal(value, reference)
+    with pytest.raises(pytest.fail.Exception, match="fast form"):
+        DCDLoss([3], [5])(*([x] for x in random_stage((13, 13, 13), dtype=torch.float32)))
 
 
 @pytest.mark.parametrize("mode", ["zero", "symmetric"])
