@@ -182,7 +182,7 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
 def test_errors(where, tmp_path, capsys):
     command = [str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
     for extra, message in (
-        (["--methods", "cdw"], "unknown method – --methods – expected dcd, cwd, .* found cdw"),
+        (["--methods", "cdw"], "unknown method – --methods – expected dcd, combined, cwd, .* found cdw"),
         (["--config_file", "trian.json"], "config file not found – trian.json"),
         (["--batches", "0"], "option out of range – --batches"),
         (["--checkpoint", str(tmp_path / "none.pt")], "weights not found – .*none.pt – .* pass --checkpoint"),
