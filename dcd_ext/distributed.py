@@ -10,8 +10,6 @@ import torch.distributed.nn
 import torch.distributed.optim
 from torch import nn
 
-__all__ = ["destroy_process_group", "init_process_group", "is_main_process"]
-
 
 def is_main_process() -> bool:
     """Whether this is the process that writes files: the only one, or rank 0 of several."""

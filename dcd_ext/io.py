@@ -11,8 +11,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["make_folder", "save_checkpoint", "sha256", "write_atomically", "write_json", "write_text"]
-
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call ``write`` with a temporary name beside ``path``, then rename; interrupted, it leaves ``path`` as it was.

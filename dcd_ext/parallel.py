@@ -16,8 +16,6 @@ from tqdm.contrib.concurrent import thread_map
 
 from dcd_ext.errors import UserError
 
-__all__ = ["cores", "map_processes", "map_threads"]
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 

@@ -11,8 +11,6 @@ import torch
 
 from dcd_ext.parallel import cores
 
-__all__ = ["environment"]
-
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "dynamic_network_architectures", "PyWavelets", "nibabel", "numpy")
 
 

@@ -18,8 +18,6 @@ from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
 from dcd_ext.errors import UserError
 
-__all__ = ["cached_bytes", "choose_cache_rate"]
-
 logger = logging.getLogger(__name__)
 _SAMPLE = 3
 _GIB = 2**30

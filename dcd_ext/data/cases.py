@@ -10,8 +10,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["DATALIST_FILE", "load_cases", "read_datalist"]
-
 DATALIST_FILE = "datalist.json"
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import sha256
 from dcd_ext.parallel import map_threads
 
-__all__ = ["check_datalist"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -15,8 +15,6 @@ from dcd_ext.data.geometry import Grid, farthest_corner_mm, grid_difference, gri
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
 
-__all__ = ["CaseScan", "CaseSource", "scan_case"]
-
 
 @dataclass(frozen=True)
 class CaseSource:

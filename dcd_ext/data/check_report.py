@@ -14,8 +14,6 @@ from dcd_ext.data.findings import ERROR, WARNING, Finding
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_json
 
-__all__ = ["CHECK_FILE", "CheckReport", "read_check", "require_checked"]
-
 CHECK_FILE = "check.json"
 logger = logging.getLogger(__name__)
 

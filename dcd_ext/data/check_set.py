@@ -13,8 +13,6 @@ from dcd_ext.data.findings import Findings
 from dcd_ext.data.memory import CACHE_SHARE
 from dcd_ext.data.tasks import Task
 
-__all__ = ["check_classes", "check_duplicates", "check_entries", "check_folds", "check_memory"]
-
 
 def check_entries(content: dict[str, Any], findings: Findings) -> None:
     """Entries have image and label, and no key that MONAI's ``Spacingd`` (1.6) takes for metadata of another key."""

@@ -9,8 +9,6 @@ import numpy as np
 from dcd_ext.data.findings import Findings
 from dcd_ext.data.tasks import Task
 
-__all__ = ["OLD_BRATS", "check_image_values", "check_label_values"]
-
 # BraTS numbered the enhancing tumour 4 and left out 3, until it became 3; since 2024, 4 is the resection cavity.
 OLD_BRATS = "older BraTS numbering (BraTS ≤ 2023): ET = 4"
 

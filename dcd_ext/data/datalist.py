@@ -15,8 +15,6 @@ from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 
-__all__ = ["build_datalist", "portable_path", "refuse_case_folders", "write_datalist"]
-
 logger = logging.getLogger(__name__)
 
 

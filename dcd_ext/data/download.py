@@ -8,8 +8,6 @@ from pathlib import Path
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 
-__all__ = ["download_msd"]
-
 
 def download_msd(task: str, folder: Path) -> Path:
     """Download and unpack one task of the Medical Segmentation Decathlon.

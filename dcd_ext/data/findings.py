@@ -7,8 +7,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["CHECKS", "ERROR", "WARNING", "Finding", "Findings"]
-
 ERROR, WARNING = "error", "warning"
 
 CHECKS: dict[str, str] = {

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from dcd_ext.errors import UserError
 
-__all__ = ["assign_folds"]
-
 
 def assign_folds(subjects: Sequence[str], folds: int = 5, seed: int = 12345) -> list[int]:
     """Give every case a fold; cases of one subject share it.

@@ -10,8 +10,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-__all__ = ["Grid", "farthest_corner_mm", "grid_difference", "grid_of"]
-
 
 @dataclass(frozen=True)
 class Grid:

@@ -17,8 +17,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
 
-__all__ = ["GRID", "resample_cases"]
-
 GRID = "FLAIR"
 _FOLDER = "on_flair"
 _DONE = "done.json"

@@ -15,8 +15,6 @@ from dcd_ext.data.nifti import stem
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
 
-__all__ = ["Case", "find_brats", "find_isles", "find_msd", "read_msd_index"]
-
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")
 _SUFFIXES = (".nii.gz", ".nii")

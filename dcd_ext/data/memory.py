@@ -11,8 +11,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["CACHE_SHARE", "available_memory"]
-
 # part of the available memory that a cache of cases may take; the rest is for network, workers and augmentation
 CACHE_SHARE = 0.8
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from dcd_ext.io import write_atomically
 
-__all__ = ["label_counts", "open_image", "save_nifti", "stem", "suffix", "voxels"]
-
 
 def open_image(path: Path) -> Any:
     """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""

@@ -9,8 +9,6 @@ from scipy import ndimage
 
 from dcd_ext.data.phantom_anatomy import smooth_field
 
-__all__ = ["BRATS_CONTRASTS", "Contrast", "render"]
-
 
 @dataclass(frozen=True)
 class Contrast:

@@ -13,8 +13,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 from dcd_ext.parallel import map_processes
 
-__all__ = ["LAYOUTS", "PhantomSpec", "write_phantoms"]
-
 _DEFAULT_SHAPES = {"brats24": (64, 64, 48), "isles22": (48, 48, 32), "msd": (35, 50, 36)}
 LAYOUTS = tuple(_DEFAULT_SHAPES)
 

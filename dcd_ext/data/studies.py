@@ -15,8 +15,6 @@ from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_atomically
 
-__all__ = ["stack_channels", "write_studies"]
-
 _TOLERANCE_MM = 0.1
 
 

@@ -10,8 +10,6 @@ from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.parallel import map_threads
 from dcd_ext.tables import Table, to_text
 
-__all__ = ["describe_datalist"]
-
 
 def describe_datalist(content: dict[str, Any], output: Path) -> str:
     """Read the headers of all images and all labels, and summarise them in several lines of text.

@@ -10,8 +10,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["BRATS24", "ISLES22", "TASKS", "Task", "channel_names", "task_by_name"]
-
 
 @dataclass(frozen=True)
 class Task:

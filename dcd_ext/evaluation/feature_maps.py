@@ -19,8 +19,6 @@ from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets import DetailProjection
 from dcd_ext.wavelets.axis_maps import max_levels
 
-__all__ = ["DetailMaps", "detail_map"]
-
 
 class DetailMaps:
     """Writes ``<output_dir>/detail_maps.npz`` from the first case of an evaluation.

@@ -9,8 +9,6 @@ import ignite.distributed as idist
 
 from dcd_ext.errors import UserError
 
-__all__ = ["gather_cases"]
-
 
 def gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
     """The cases of all processes of a distributed evaluation, in the order of their names, the same in every process.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["LESION_RULE", "lesion_counts"]
-
 LESION_RULE = (
     "a lesion is a connected component (26 neighbours) of one class; a true lesion is detected, and a predicted one "
     "is not false, if one voxel or more overlaps; lesion_f1 = 2 TP / (2 TP + FP + FN), TP = detected true lesions"

@@ -18,8 +18,6 @@ from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
 from dcd_ext.tensors import unwrap
 
-__all__ = ["count_flops", "dataset_record", "network_record"]
-
 
 def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
     """Task, modalities and folder of a data set.

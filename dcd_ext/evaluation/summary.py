@@ -10,8 +10,6 @@ from scipy import stats
 
 from dcd_ext.evaluation.case_metrics import METRICS
 
-__all__ = ["NAN_RULE", "class_mean", "summarise"]
-
 # what a metric of MONAI with its default arguments returns as NaN and then leaves out of the mean
 _NAN_STATUS = {"dice": ("false_alarm",), "hd95_mm": ("missed", "false_alarm"), "nsd": (), "lesion_f1": ()}
 NAN_RULE = (

@@ -9,8 +9,6 @@ from typing import Any
 
 from dcd_ext.io import write_text
 
-__all__ = ["write_csv"]
-
 
 def write_csv(cases: Mapping[str, Mapping[str, Any]], nsd_tolerance_mm: float, path: str) -> None:
     """One row per case and class; a value that is excluded is an empty field.

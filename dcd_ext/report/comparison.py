@@ -10,8 +10,6 @@ from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
 from dcd_ext.report.statistics import describe, holm, paired_tests
 
-__all__ = ["HIGHER_IS_BETTER", "compare", "pick", "score"]
-
 HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
 _STATUSES = ("empty", "missed", "false_alarm")
 

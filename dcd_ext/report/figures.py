@@ -15,8 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["CLASS_COLOURS", "RUN_COLOURS", "Pictures", "image", "new_figure", "picture_axes", "style", "svg"]
-
 # Okabe and Ito's colours: told apart by colour-blind readers, too
 RUN_COLOURS = ("#5f6b7a", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d1f")
 CLASS_COLOURS = ("#56b4e9", "#f0a500", "#ff6b9d", "#2ecc8f", "#c39bff", "#ffe45c")

@@ -17,8 +17,6 @@ from dcd_ext.report.slices import draw_cases
 from dcd_ext.report.statistics import RESAMPLES
 from dcd_ext.report.tables import all_tables, metric_title, p_text
 
-__all__ = ["TEMPLATES", "build_page", "summary_cards"]
-
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,

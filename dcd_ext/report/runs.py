@@ -11,8 +11,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["Run", "load_runs"]
-
 _FORMAT = "dcd-metrics-1"
 _REQUIRED = ("class_names", "nsd_tolerance_mm", "parameters", "seconds_per_case", "summary", "cases")
 _SCORES = ("status", "dice", "hd95_mm", "nsd")

@@ -12,8 +12,6 @@ from dcd_ext.report.figures import CLASS_COLOURS, Pictures, image, picture_axes
 from dcd_ext.report.runs import Run
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
 
-__all__ = ["choose_plane", "crop_around", "draw_cases", "most_different"]
-
 _MARGIN_MM, _SMALLEST_MM = 15.0, 60.0
 # characters of pictures after which no further case is drawn: the page should fit into a mail
 _ENOUGH = 5_000_000

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["bootstrap_interval", "describe", "holm", "paired_tests"]
-
 RESAMPLES = 9999
 
 

@@ -7,8 +7,6 @@ from typing import Any
 from dcd_ext.report.comparison import HIGHER_IS_BETTER
 from dcd_ext.tables import Table
 
-__all__ = ["all_tables", "metric_title", "p_text"]
-
 _TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD at {:g} mm", "lesion_f1": "Lesion-wise F1"}
 _TITLES_OF_CLASSES = {"mean": "mean of classes"}
 

@@ -14,8 +14,6 @@ from dcd_ext.data.cases import load_cases
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
 
-__all__ = ["CaseVolumes", "case_files", "load_case"]
-
 
 @dataclass
 class CaseVolumes:
