@@ -28,10 +28,8 @@ def destroy_process_group(network: nn.Module) -> None:
     :func:`torch.distributed.destroy_process_group` waits for them only if nothing else holds the group. A Gloo thread
     that frees the tensors of the last collective while Python is ending aborts the process («terminate called without
     an active exception»), and ``torchrun`` then stops the others in the middle of their work
-    (https://github.com/pytorch/pytorch/issues/190489).
-
-    Args:
-        network: it can no longer be trained if it is a ``DistributedDataParallel``, because that holds the group.
+    (https://github.com/pytorch/pytorch/issues/190489). A ``DistributedDataParallel``, which holds the group, too, can
+    no longer be trained.
     """
     if isinstance(network, nn.parallel.DistributedDataParallel):
         del network.reducer, network.logger, network.process_group

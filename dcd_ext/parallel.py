@@ -37,11 +37,7 @@ def map_processes(
 ) -> list[Result]:
     """Results of ``work`` in the order of ``jobs``, from fresh processes, or from this one for a single worker.
 
-    Args:
-        work: a module-level function. The first error in it ends the whole call.
-        jobs: the inputs, small and picklable.
-        title: text in front of the progress bar.
-        workers: processes; None takes one per core.
+    ``work`` is a module-level function, ``jobs`` are small and picklable. The first error ends the whole call.
 
     Raises:
         UserError: when a process is killed, most often for lack of memory.

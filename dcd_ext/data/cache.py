@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 
-from dcd_ext.data.cases import DATALIST_FILE, read_datalist
+from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
 from dcd_ext.data.check_report import CHECK_FILE, read_check
 from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
@@ -70,11 +70,7 @@ def choose_cache_rate(
 
 
 def cached_bytes(item: Mapping[str, Any]) -> int:
-    """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them.
-
-    Args:
-        item: what the transforms returned.
-    """
+    """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them."""
     sizes = [v.nelement() * v.element_size() for v in item.values() if isinstance(v, torch.Tensor)]
     return sum(sizes) + sum(v.nbytes for v in item.values() if isinstance(v, np.ndarray))
 
@@ -95,9 +91,8 @@ def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple
 
 def _stored_bytes(case: Case) -> int:
     """Bytes of a case as ``dcd check`` counts them: every voxel of every file as float32."""
-    images = case["image"] if isinstance(case["image"], list | tuple) else [case["image"]]
     labels = [case["label"]] if "label" in case else []
-    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*images, *labels))
+    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*image_names(case), *labels))
 
 
 def _checked_mean(folder: Path) -> float | None:

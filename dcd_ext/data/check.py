@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data import check_set
-from dcd_ext.data.cases import read_datalist
+from dcd_ext.data.cases import image_names, read_datalist
 from dcd_ext.data.check_case import CaseSource, scan_case
 from dcd_ext.data.check_report import CheckReport
 from dcd_ext.data.findings import CHECKS, ERROR, Findings
@@ -74,7 +74,6 @@ def _task_of(content: dict[str, Any], path: Path) -> Task:
 
 def _source(entry: dict[str, Any], number: int, folder: Path) -> CaseSource:
     """Files of an entry, seen from the folder of the data list."""
-    images = entry.get("image", [])
-    files = tuple(folder / str(name) for name in (images if isinstance(images, list) else [images]))
+    files = tuple(folder / str(name) for name in image_names(entry))
     label = folder / str(entry["label"]) if entry.get("label") else None
     return CaseSource(str(entry.get("case", files[0].name if files else number)), files, label)

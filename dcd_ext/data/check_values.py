@@ -36,15 +36,7 @@ def check_image_values(file: Path, data: np.ndarray, findings: Findings) -> None
 
 
 def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], task: Task, findings: Findings) -> None:
-    """A mask is finite, has whole numbers of the task, and is not empty.
-
-    Args:
-        file: named in findings.
-        data: voxels.
-        counts: voxels per finite value.
-        task: the task's labels.
-        findings: receives the problems.
-    """
+    """A mask is finite, has whole numbers of the task, and is not empty; ``counts`` are its voxels per finite value."""
     _is_finite(file, data, "a mask", findings)
     fractions = [value for value in counts if abs(value - round(value)) >= 1e-3]
     wanted = ", ".join(f"{value} {name}" for value, name in task.labels.items())
@@ -61,7 +53,6 @@ def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], t
 
 
 def _shown(values: list[float] | list[int]) -> str:
-    """The first few values."""
     return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 

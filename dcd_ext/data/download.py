@@ -14,12 +14,8 @@ def download_msd(task: str, folder: Path) -> Path:
 
     A task that is already unpacked is used as it is; an archive with the right checksum is not fetched again.
 
-    Args:
-        task: such as ``Task04_Hippocampus``.
-        folder: receives the archive and the task's folder.
-
     Returns:
-        The task's folder, with its ``dataset.json``.
+        The folder of the task (such as ``Task04_Hippocampus``), with its ``dataset.json``.
 
     Raises:
         UserError: for an unknown task, without a network, or for a file with the wrong checksum.

@@ -15,11 +15,6 @@ def assign_folds(subjects: Sequence[str], folds: int = 5, seed: int = 12345) -> 
     Subjects are shuffled, then handed out from the one with most scans to the one with fewest, each to the fold with
     fewest cases so far. The order of the input does not matter.
 
-    Args:
-        subjects: the subject of each case.
-        folds: number of folds.
-        seed: seed of the shuffle.
-
     Returns:
         The fold, from 0, of each case.
 

@@ -16,14 +16,10 @@ CACHE_SHARE = 0.8
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still use before something kills it.
+    """Bytes this process may still use before something kills it; ``proc`` and ``sys`` are below ``root``.
 
-    Args:
-        root: where ``proc`` and ``sys`` are; a test passes a folder of its own.
-
-    Returns:
-        The smallest of: memory the system can free up, room left in every control group above this process, room left
-        below the address-space limit.
+    The smallest of: memory the system can free up, room left in every control group above this process, room left
+    below the address-space limit.
     """
     rooms = [psutil.virtual_memory().available, *_cgroup_rooms(root)]
     if resource is not None:

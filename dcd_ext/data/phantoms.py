@@ -19,33 +19,19 @@ LAYOUTS = tuple(_DEFAULT_SHAPES)
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """What to write.
+    """What to write."""
 
-    Attributes:
-        root: folder that receives the cases.
-        layout: one of ``LAYOUTS``.
-        cases: number of labelled scans.
-        test_cases: number of further scans without labels.
-        shape: voxels along x, y, z (of the DWI for isles22); None takes a small default.
-        seed: start of all randomness.
-        flair_spacing: millimetres of the synthetic FLAIR grid; ISLES-2022 itself has about 0.45, 0.45, 5.
-    """
-
-    root: Path
-    layout: str = "brats24"
-    cases: int = 10
-    test_cases: int = 0
-    shape: tuple[int, int, int] | None = None
+    root: Path  # folder that receives the cases
+    layout: str = "brats24"  # one of LAYOUTS
+    cases: int = 10  # labelled scans
+    test_cases: int = 0  # further scans without labels
+    shape: tuple[int, int, int] | None = None  # voxels along x, y, z (of the DWI for isles22); None: a small default
     seed: int = 0
-    flair_spacing: tuple[float, float, float] = (0.875, 0.875, 5.0)
+    flair_spacing: tuple[float, float, float] = (0.875, 0.875, 5.0)  # in mm; ISLES-2022 has about 0.45, 0.45, 5
 
 
 def write_phantoms(spec: PhantomSpec, workers: int | None = None) -> None:
-    """Write a synthetic data set.
-
-    Args:
-        spec: what to write.
-        workers: processes; None takes the cores this process may use.
+    """Write a synthetic data set, in ``workers`` processes; None takes the cores this process may use.
 
     Raises:
         UserError: for an unknown layout, a count below one, a shape too small to hold a tumour, or an output folder

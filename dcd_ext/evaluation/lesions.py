@@ -15,10 +15,6 @@ _NEIGHBOURS = np.ones((3, 3, 3), bool)
 def lesion_counts(pred: np.ndarray, truth: np.ndarray) -> dict[str, int]:
     """Lesions of two binary masks (X, Y, Z), by :data:`LESION_RULE`.
 
-    Args:
-        pred: predicted mask.
-        truth: true mask.
-
     Returns:
         ``lesions_true``, ``lesions_pred``, ``lesions_detected`` (true ones that the prediction touches) and
         ``lesions_false`` (predicted ones that touch no true one).

@@ -65,22 +65,15 @@ def picture_axes(ratio: float) -> tuple[Figure, Any]:
 
 @dataclass
 class Pictures:
-    """Pictures of one case in rows and columns.
+    """Pictures of one case in rows and columns."""
 
-    Attributes:
-        name: of the case.
-        note: a sentence above them.
-        columns: how many stand beside each other.
-        cells: row by row, each with ``image`` (an ``<img>``), ``name`` and ``text``.
-    """
-
-    name: str
-    note: str
+    name: str  # of the case
+    note: str  # a sentence above them
     columns: int
-    cells: list[dict[str, str]] = field(default_factory=list)
+    cells: list[dict[str, str]] = field(default_factory=list)  # row by row
 
     def add(self, image: str, name: str, text: str) -> None:
-        """Append a picture with its caption."""
+        """Append a picture (an ``<img>``) with its caption."""
         self.cells.append({"image": image, "name": name, "text": text})
 
 

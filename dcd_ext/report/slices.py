@@ -28,12 +28,10 @@ def most_different(runs: Sequence[Run], number: int) -> list[str]:
 
 
 def draw_cases(runs: Sequence[Run], number: int, dataset_dir: str | None = None) -> tuple[list[Pictures], str]:
-    """Pictures of the most different cases, and a sentence on what is missing.
+    """Pictures of the most different cases, fewer than ``number`` if the page would become too large.
 
-    Args:
-        runs: the compared runs.
-        number: how many cases, fewer if the page would become too large.
-        dataset_dir: where the data set is, if not where it was evaluated.
+    Returns:
+        The pictures, and a sentence on what is missing.
     """
     entries = case_files(runs, dataset_dir)
     if not entries:
