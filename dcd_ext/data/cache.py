@@ -56,16 +56,9 @@ def choose_cache_rate(
     allowed = share * available / processes
     rate = 1.0 if needed <= allowed else math.floor(100 * allowed / needed) / 100
     where = f" in each of {processes} processes" if processes > 1 else ""
-    logger.info(
-        "cache_rate %.2f: a full cache of %d cases needs %.2f GiB%s (%s); %g %% of the %.2f GiB available may be used",
-        rate,
-        len(cases),
-        needed / _GIB,
-        where,
-        how,
-        100 * share,
-        available / _GIB,
-    )
+    need = f"a full cache of {len(cases)} cases needs {needed / _GIB:.2f} GiB{where} ({how})"
+    room = f"{100 * share:g} % of the {available / _GIB:.2f} GiB available may be used"
+    logger.info("cache_rate %.2f: %s; %s", rate, need, room)
     return rate
 
 

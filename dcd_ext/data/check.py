@@ -24,13 +24,11 @@ logger = logging.getLogger(__name__)
 def check_datalist(
     path: Path, task: Task | None = None, tolerance_mm: float = 0.1, skip: frozenset[str] = frozenset()
 ) -> CheckReport:
-    """Run all checks.
+    """Run all checks but those in ``skip``, on a ``datalist.json``.
 
     Args:
-        path: the ``datalist.json``.
         task: what to check against; None takes the data list's own modalities and labels.
         tolerance_mm: allowed distance at the farthest corner of two grids of a case.
-        skip: names of checks to leave out, keys of ``CHECKS``.
 
     Raises:
         UserError: for an unknown name in ``skip`` or an unusable data list.

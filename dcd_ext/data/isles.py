@@ -122,7 +122,6 @@ def _digest(inputs: Sequence[Path]) -> str:
 def _read_marker(path: Path) -> dict[str, Any]:
     """The marker of a finished case, or nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
-    return content if isinstance(content, dict) else {}

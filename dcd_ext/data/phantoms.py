@@ -37,18 +37,6 @@ def write_phantoms(spec: PhantomSpec, workers: int | None = None) -> None:
         UserError: for an unknown layout, a count below one, a shape too small to hold a tumour, or an output folder
             that cannot be written.
     """
-    _validate(spec)
-    make_folder(spec.root)
-    jobs = [(spec, index) for index in range(spec.cases + spec.test_cases)]
-    if len(jobs) < 8:
-        workers = 1  # starting processes takes longer than a few small cases
-    map_processes(_write_case, jobs, "phantoms", workers)
-    if spec.layout == "msd":
-        write_msd_index(spec.root, spec.cases, spec.test_cases)
-
-
-def _validate(spec: PhantomSpec) -> None:
-    """Refuse what cannot be drawn."""
     again = "see dcd phantoms --help"
     if spec.layout not in LAYOUTS:
         raise UserError("unknown layout", "--layout", " or ".join(LAYOUTS), spec.layout, again)
@@ -56,6 +44,13 @@ def _validate(spec: PhantomSpec) -> None:
         raise UserError("no cases to write", "--cases", "at least 1", spec.cases, again)
     if spec.shape and min(spec.shape) < 24:
         raise UserError("the phantom is too small for its structures", "--shape", "24 or more", spec.shape, again)
+    make_folder(spec.root)
+    jobs = [(spec, index) for index in range(spec.cases + spec.test_cases)]
+    if len(jobs) < 8:
+        workers = 1  # starting processes takes longer than a few small cases
+    map_processes(_write_case, jobs, "phantoms", workers)
+    if spec.layout == "msd":
+        write_msd_index(spec.root, spec.cases, spec.test_cases)
 
 
 def _write_case(job: tuple[PhantomSpec, int]) -> None:

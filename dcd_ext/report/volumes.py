@@ -50,7 +50,8 @@ def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[s
     if not saved or not all(Path(f).is_file() for f in [*files, entry["label"]]):
         return None
     truth, affine = _read(entry["label"])
-    channels = [c for f in files for c in _channels(_read(f)[0])]
+    volumes = [_read(file)[0] for file in files]
+    channels = [c for v in volumes for c in ([v] if v.ndim == 3 else np.moveaxis(v, 3, 0))]
     names = [*modalities, *(f"channel {i}" for i in range(len(modalities), len(channels)))]
     predictions = {name: _read(path)[0] for name, path in saved.items()}
     if any(v.shape != truth.shape for v in (*channels, *predictions.values())):
@@ -63,7 +64,3 @@ def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels and affine."""
     volume: Any = nib.as_closest_canonical(nib.load(path))
     return np.asarray(volume.dataobj), volume.affine
-
-
-def _channels(voxels: np.ndarray) -> list[np.ndarray]:
-    return [voxels] if voxels.ndim == 3 else [voxels[..., i] for i in range(voxels.shape[3])]
