@@ -1,14 +1,10 @@
 """The model card of a packed bundle: its README, with what was measured and with commands for the bundle alone."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any
 
 from dcd_ext.bundles.sums import SUMS
-
-__all__ = ["front_matter", "packed_readme", "readme_commands"]
 
 _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -28,14 +24,9 @@ def front_matter(license_text: str) -> str:
 
 
 def packed_readme(text: str, name: str, metadata: dict[str, Any], parameters: int, widths: list[int]) -> str:
-    """The README of a bundle in the collection, rewritten for the bundle that travels alone.
+    """``docs/README.md`` of a bundle in the collection, rewritten for the bundle that travels alone.
 
-    Args:
-        text: ``docs/README.md``.
-        name: name of the bundle.
-        metadata: of the packed bundle, with its measured metrics.
-        parameters: of the packed network.
-        widths: encoder widths of the packed network.
+    Metadata with the measured metrics, the number of parameters and the encoder widths are those of the packed network.
     """
     text = re.sub(
         r"[\d,]+ parameters, encoder widths [\d, ]+",
@@ -56,9 +47,8 @@ def _performance(metadata: dict[str, Any]) -> str:
     metrics = metadata.get("eval_metrics") or {}
     if not metrics:
         return "These weights were packed without an evaluation record: nothing is claimed of them."
-    names = ("dice", "hd95_mm", "nsd")
-    shown = [n for n in names if n in metrics]
     titles = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
+    shown = [n for n in titles if n in metrics]
     rows = [f"| class | {' | '.join(titles[n] for n in shown)} |", "|---" * (len(shown) + 1) + "|"]
     for key in metrics["dice"]:
         cells = (metrics[n].get(key) for n in shown)

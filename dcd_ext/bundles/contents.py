@@ -1,8 +1,7 @@
 """The files of a bundle, a folder or a zip, read where they are: nothing is extracted and no link is followed."""
 
-from __future__ import annotations
-
 import functools
+import io
 import os
 import stat
 import zipfile
@@ -12,8 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dcd_ext.errors import UserError
-
-__all__ = ["DAMAGED", "Contents", "open_contents"]
 
 # a zip that unpacks to more than this many times its size was made to fill a disk
 _MAX_RATIO = 200
@@ -72,15 +69,8 @@ class Contents:
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
 def open_contents(path: Path) -> Contents:
-    """Look into a bundle.
-
-    Args:
-        path: folder or zip.
+    """Look into a folder or zip.
 
     Raises:
         UserError: if it is neither.
@@ -109,7 +99,7 @@ def _from_folder(root: Path) -> Contents:
             if stat.S_ISLNK(kind):
                 _add_link(contents, root, path, inside)
             elif stat.S_ISREG(kind):
-                contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+                contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
             elif not stat.S_ISDIR(kind):
                 contents.report(inside, "neither a file nor a folder")
     return contents
@@ -121,7 +111,7 @@ def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
     if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
         contents.report(inside, f"a link that leads out of the bundle, to {target}")
     elif path.is_file():
-        contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+        contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:

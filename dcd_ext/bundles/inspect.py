@@ -1,7 +1,5 @@
 """Take the inventory of a bundle: what would run if it were run. Nothing of it is executed, imported or unpacked."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import time
@@ -13,8 +11,6 @@ from dcd_ext.bundles.contents import Contents, open_contents
 from dcd_ext.bundles.inspect_code import OTHER, REACHING, kind_of_name
 from dcd_ext.bundles.inspect_files import Inventory
 
-__all__ = ["container_command", "escape", "inspect"]
-
 _WIDTH = 160
 _MAX_FILES = 20_000
 # of the groups; with the first line and the last three there are 40
@@ -24,10 +20,7 @@ _MAX_LINES = 36
 def inspect(path: Path, seconds: float = 10.0, everything: bool = False) -> list[str]:
     """The inventory as lines for a terminal: control characters escaped, at most 40 lines unless everything is wanted.
 
-    Args:
-        path: folder or zip.
-        seconds: after this time no further file is read; the rest is listed as not read.
-        everything: give every line in full.
+    After so many seconds no further file is read; the rest is listed as not read.
 
     Raises:
         UserError: if it is neither folder nor zip.
@@ -138,8 +131,7 @@ def _shorten(text: str, width: int = _WIDTH) -> str:
 def container_command(path: Path) -> str:
     """One command that runs a bundle's inference without network, with a read-only file system and no privileges.
 
-    Args:
-        path: the bundle's folder or zip; names from inside the bundle are no part of the command.
+    Names from inside the bundle are no part of it.
     """
     packed = not path.is_dir()
     target, root = ("/bundle.zip", "/tmp/bundle/*") if packed else ("/bundle", "/bundle")

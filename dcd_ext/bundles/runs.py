@@ -5,8 +5,6 @@ after training, ``metrics.json`` after an evaluation. A lock that the operating 
 second command away from a run in progress.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -27,8 +25,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
-
-__all__ = ["Run", "run_all"]
 
 logger = logging.getLogger(__name__)
 # seconds between two looks at runs that another command has taken

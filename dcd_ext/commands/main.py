@@ -1,10 +1,9 @@
 """``dcd COMMAND ...``: what all commands share.
 
 A command is a module of this package. The first line of its docstring is its summary, the rest its description;
-``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options) -> int`` does the work.
+``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options) -> int`` does the work,
+returns the exit code and raises :class:`UserError`.
 """
-
-from __future__ import annotations
 
 import argparse
 import ast
@@ -22,8 +21,6 @@ from typing import Any, NoReturn
 
 import dcd_ext.commands
 from dcd_ext.errors import UserError, user_error
-
-__all__ = ["main", "summaries"]
 
 _HELPERS = {"common", "main"}
 
@@ -44,10 +41,7 @@ def summaries() -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``dcd COMMAND ...``.
-
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
+    """Run a command; without arguments, ``sys.argv``'s.
 
     Returns:
         The command's exit code; 1 after an error that was printed as one line, 130 after an interruption.
