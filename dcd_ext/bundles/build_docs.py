@@ -9,11 +9,6 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load
 from dcd_ext.networks import count_parameters
 
-# what the network definition refers to
-_NETWORK = (
-    *("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor", "min_features"),
-    "network_def",
-)
 _PACKAGES = ("nibabel", "pytorch-ignite", "dynamic_network_architectures")
 
 
@@ -51,7 +46,7 @@ def _data_format(channels: list[str], common: dict[str, Any], **kind: str) -> di
 def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs: dict[str, Any]) -> str:
     """``docs/README.md``; the parameter count is taken from the network itself."""
     train = configs["train"]
-    parser = ConfigParser({name: deepcopy(train[name]) for name in _NETWORK})
+    parser = ConfigParser(deepcopy(train))
     parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
         **task["readme"],

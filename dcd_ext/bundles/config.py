@@ -46,12 +46,10 @@ def _running_workflow() -> ConfigWorkflow:
     ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow
     nor the merged config (``@`` names resolved entries only), so the call stack is the one place to find it.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
+    for call in inspect.stack(context=0):
+        owner = call.frame.f_locals.get("self")
         if isinstance(owner, ConfigWorkflow):
             return owner
-        frame = frame.f_back
     raise RuntimeError("prepare_run has to be called from a '$' expression of a running bundle config")
 
 

@@ -44,13 +44,9 @@ class Contents:
     def add(self, path: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
         """Register one file; names that differ only in case overwrite each other on many systems."""
         if path.casefold() in self._folded:
-            self.report(path, "the same name twice: which of the two is used depends on the program")
+            self.problems.append(f"{path}: the same name twice: which of the two is used depends on the program")
         self._folded.add(path.casefold())
         self.files[path], self.sizes[path] = opener, size
-
-    def report(self, path: str, what: str) -> None:
-        """Add a problem of a path."""
-        self.problems.append(f"{path}: {what}")
 
     def read(self, path: str) -> bytes:
         """The whole file.
@@ -89,7 +85,7 @@ def _from_folder(root: Path) -> Contents:
 
     def unreadable(error: OSError) -> None:
         where = Path(os.fsdecode(error.filename)).relative_to(root).as_posix()
-        contents.report(where, "a folder that cannot be listed; what is in it may still run")
+        contents.problems.append(f"{where}: a folder that cannot be listed; what is in it may still run")
 
     for folder, folders, files in os.walk(root, onerror=unreadable):
         for name in sorted([*folders, *files]):
@@ -101,7 +97,7 @@ def _from_folder(root: Path) -> Contents:
             elif stat.S_ISREG(kind):
                 contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
             elif not stat.S_ISDIR(kind):
-                contents.report(inside, "neither a file nor a folder")
+                contents.problems.append(f"{inside}: neither a file nor a folder")
     return contents
 
 
@@ -109,7 +105,7 @@ def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
     """A link inside the bundle is its target's content once more; any other leads out of it."""
     target = os.readlink(path)
     if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
-        contents.report(inside, f"a link that leads out of the bundle, to {target}")
+        contents.problems.append(f"{inside}: a link that leads out of the bundle, to {target}")
     elif path.is_file():
         contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
 
@@ -122,12 +118,11 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
     contents = Contents(top if top not in ("", "..") else path.stem)
     for entry in entries:
         inside = entry.filename.removeprefix(f"{top}/") if top not in ("", "..") else entry.filename
-        for problem in _entry_problems(entry):
-            contents.report(inside, problem)
+        contents.problems.extend(f"{inside}: {problem}" for problem in _entry_problems(entry))
         contents.add(inside, entry.file_size, functools.partial(archive.open, entry))
     if sum(e.file_size for e in entries) > _MAX_RATIO * max(path.stat().st_size, 1):
         contents.max_read = _MAX_READ_OF_BOMB
-        contents.report(path.name, f"unpacks to more than {_MAX_RATIO} times its size")
+        contents.problems.append(f"{path.name}: unpacks to more than {_MAX_RATIO} times its size")
     return contents
 
 

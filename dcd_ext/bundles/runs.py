@@ -33,25 +33,15 @@ _PAUSE = 5.0
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its evaluations.
+    """One training and its evaluations."""
 
-    Attributes:
-        folder: receives ``training.json``, logs, checkpoints and ``models``.
-        bundle: the bundle's folder.
-        files: its ``train.json`` and overlays.
-        options: config entries for all commands.
-        scores: evaluated section (``validation``, ``test``) -> subfolder for its ``metrics.json``.
-        scoring_options: further config entries for the evaluations.
-        teacher: folder of the run that has to be trained before, if any.
-    """
-
-    folder: Path
-    bundle: str
-    files: Sequence[str]
-    options: Mapping[str, Any]
-    scores: Mapping[str, str] = field(default_factory=dict)
-    scoring_options: Mapping[str, Any] = field(default_factory=dict)
-    teacher: Path | None = None
+    folder: Path  # receives training.json, logs, checkpoints and models
+    bundle: str  # its folder
+    files: Sequence[str]  # its train.json and overlays
+    options: Mapping[str, Any]  # config entries for all commands
+    scores: Mapping[str, str] = field(default_factory=dict)  # validation or test -> subfolder for its metrics.json
+    scoring_options: Mapping[str, Any] = field(default_factory=dict)  # further config entries for the evaluations
+    teacher: Path | None = None  # folder of the run that has to be trained before
 
     @property
     def is_ready(self) -> bool:
@@ -150,11 +140,7 @@ def _refuse_other_options(run: Run) -> None:
 
 
 def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
-    """Train, or go on training, and evaluate.
-
-    Raises:
-        UserError: if a command fails.
-    """
+    """Train, or go on training, and evaluate."""
     try:
         if not (run.folder / "run.json").exists():
             write_json(_options(run), run.folder / "run.json")

@@ -78,8 +78,11 @@ def _run(name: str, arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, known, n=1)
         expected = f"'{close[0]}'" if close else ", ".join(known)
         raise UserError("unknown command", "dcd", expected, f"'{name}'", "see dcd --help")
-    _set_up_logging()
-    _end_on_sigterm()
+    # our own messages; of the libraries only warnings
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("dcd_ext").setLevel(logging.INFO)
+    # a scheduler's request to stop is an interruption, so that processes we started are stopped, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Any = importlib.import_module(f"dcd_ext.commands.{name.replace('-', '_')}")
     return int(command.run(_parse(name, command, arguments)))
 
@@ -102,18 +105,3 @@ def _parse(name: str, command: ModuleType, arguments: list[str]) -> argparse.Nam
         expected = close[0] if close else ", ".join(t for t in known if t.startswith("--"))
         raise UserError("unknown option", f"dcd {name}", expected, rest[0], f"see dcd {name} --help")
     return options
-
-
-def _set_up_logging() -> None:
-    """Our own messages on stderr; of the libraries only warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("dcd_ext").setLevel(logging.INFO)
-
-
-def _end_on_sigterm() -> None:
-    """A scheduler's request to stop is an interruption, so that processes we started are stopped, too."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
