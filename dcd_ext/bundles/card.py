@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from dcd_ext.bundles.sums import SUMS
+from dcd_ext.tables import Table, to_markdown
 
 _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -49,12 +50,13 @@ def _performance(metadata: dict[str, Any]) -> str:
         return "These weights were packed without an evaluation record: nothing is claimed of them."
     titles = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
     shown = [n for n in titles if n in metrics]
-    rows = [f"| class | {' | '.join(titles[n] for n in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    rows = []
     for key in metrics["dice"]:
         cells = (metrics[n].get(key) for n in shown)
-        rows.append(f"| {key} | {' | '.join('–' if c is None else f'{c:.4f}' for c in cells)} |")
+        rows.append([key, *("–" if c is None else f"{c:.4f}" for c in cells)])
+    table = Table("", ["class", *(titles[n] for n in shown)], rows)
     cases = f"{metrics['cases']} held-out cases of fold {metrics['fold']}" if "cases" in metrics else "held-out fold"
-    return f"Means over the {cases}, scored against the untouched label files:\n\n" + "\n".join(rows)
+    return f"Means over the {cases}, scored against the untouched label files:\n\n{to_markdown(table)}"
 
 
 def _commands(section: str, name: str, metadata: dict[str, Any]) -> str:

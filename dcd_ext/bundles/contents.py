@@ -127,18 +127,15 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
 
 
 def _entry_problems(entry: zipfile.ZipInfo) -> list[str]:
-    name, problems = entry.orig_filename, []
+    name = entry.orig_filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    if ".." in parts:
-        problems.append("path traversal: '..' in the name of a zip entry")
-    if name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
-        problems.append("path traversal: absolute name of a zip entry")
-    if "\\" in name or not name.isprintable():
-        problems.append("backslash or control character in the name of a zip entry")
-    if _UNICODE_PATH in entry.extra:
-        problems.append("a second name in the zip's unicode-path field, which some programs use instead")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        problems.append("a link in a zip")
-    if entry.flag_bits & 1:
-        problems.append("encrypted, so it cannot be read")
-    return problems
+    absolute = name.startswith(("/", "\\")) or any(":" in part for part in parts[:1])
+    problems = {
+        "path traversal: '..' in the name of a zip entry": ".." in parts,
+        "path traversal: absolute name of a zip entry": absolute,
+        "backslash or control character in the name of a zip entry": "\\" in name or not name.isprintable(),
+        "a second name in the zip's unicode-path field, which some programs use instead": _UNICODE_PATH in entry.extra,
+        "a link in a zip": stat.S_ISLNK(entry.external_attr >> 16),
+        "encrypted, so it cannot be read": entry.flag_bits & 1,
+    }
+    return [problem for problem, found in problems.items() if found]

@@ -27,11 +27,7 @@ class BundleFolder:
         self._inference = self.read("configs/inference.json")
 
     def read(self, file: str) -> Any:
-        """A JSON file of the bundle.
-
-        Raises:
-            UserError: if it is missing or cannot be parsed.
-        """
+        """A JSON file of the bundle."""
         try:
             return json.loads((self.root / file).read_text("utf-8"))
         except (OSError, ValueError) as e:
@@ -59,11 +55,7 @@ class BundleFolder:
         return parser
 
     def network(self, weights: Path | None = None) -> nn.Module:
-        """The network in evaluation mode, with a checkpoint that is loaded strictly; default ``models/model.pt``.
-
-        Raises:
-            UserError: if the checkpoint is missing or does not fit.
-        """
+        """The network in evaluation mode, with a checkpoint that is loaded strictly; default ``models/model.pt``."""
         network = self.parser().get_parsed_content("network_def")
         next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
         load_weights(network, weights or self.weights, next_step)

@@ -21,9 +21,6 @@ def inspect(path: Path, seconds: float = 10.0, everything: bool = False) -> list
     """The inventory as lines for a terminal: control characters escaped, at most 40 lines unless everything is wanted.
 
     After so many seconds no further file is read; the rest is listed as not read.
-
-    Raises:
-        UserError: if it is neither folder nor zip.
     """
     contents = open_contents(path)
     inventory, end = Inventory(contents), time.monotonic() + seconds
@@ -73,20 +70,15 @@ def _groups(contents: Contents, inventory: Inventory) -> Iterable[tuple[str, lis
 def _limits(groups: list[tuple[str, list[str], int]]) -> list[int]:
     """Lines that each group may show: what groups with little to say do not need goes to the first ones."""
     limits = [limit for *_, limit in groups]
-    spare = _MAX_LINES - sum(_rows(min(len(entries), limit)) for _, entries, limit in groups)
+    spare = _MAX_LINES - sum(len(_format_group(*group)) for group in groups)
     for i, (_, entries, limit) in enumerate(groups):
         limits[i] += min(max(len(entries) - limit, 0), spare)
         spare -= limits[i] - limit
     return limits
 
 
-def _rows(entries: int) -> int:
-    """A single entry stands beside its title."""
-    return 1 if entries <= 1 else 1 + entries
-
-
 def _format_group(title: str, entries: list[str], limit: int) -> list[str]:
-    """A group's title and entries, in at most ``_rows(limit)`` lines."""
+    """A group's title and at most ``limit`` lines below it; a single entry stands beside its title."""
     rest = len(entries) - limit
     more = f"… {rest + (limit > 1)} more (--all)" if rest > 0 else ""
     if min(len(entries), limit) <= 1:

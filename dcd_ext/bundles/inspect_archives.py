@@ -79,11 +79,7 @@ def _globals_of_pickle(file: IO[bytes]) -> set[str]:
 
 
 def torchscript_names(archive: zipfile.ZipFile) -> Counter[str]:
-    """How often the code of a TorchScript archive uses each operator and attribute.
-
-    Raises:
-        ValueError: if a file of code is too large to be read.
-    """
+    """How often the code of a TorchScript archive uses each operator and attribute."""
     names: Counter[str] = Counter()
     for entry in archive.infolist():
         if "/code/" in entry.filename and entry.filename.endswith(".py"):

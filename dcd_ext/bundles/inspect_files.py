@@ -39,14 +39,13 @@ _OUTSIDE = re.compile(r"(/|~|[A-Za-z]:[\\/])|(.{0,500}[\\/])?\.\.([\\/]|$)")
 
 
 class Inventory:
-    """Lines and counts of what :meth:`read` saw.
+    """What :meth:`read` saw.
 
     Attributes:
         lines: ``python``, ``archives``, ``downloads``, ``started``: a line for each file or entry.
         counts: how often what occurs: names in ``expressions`` (``logging.conf`` included), ``targets`` that are no
             classes of a familiar package, packages of the ``familiar`` ones, hosts (``addresses``) and paths
             (``outside``) that configs name, endings of ``others``.
-        expression_count: number of expressions.
         unread: reason -> files.
     """
 

@@ -38,11 +38,7 @@ def split_run(command: str) -> tuple[str, list[tuple[str, str]]] | None:
 
 
 def command_problem(command: str, root: Path, packed: bool) -> str | None:
-    """What keeps a command line from running, in the bundle's folder if packed, else in the collection's.
-
-    Raises:
-        ValueError: if the line cannot be split into words.
-    """
+    """What keeps a command line from running, in the bundle's folder if packed, else in the collection's."""
     parts = split_run(command)
     if parts is not None:
         return _run_problem(*parts, root, "" if packed else f"bundles/{root.name}/")

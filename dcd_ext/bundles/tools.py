@@ -16,9 +16,6 @@ def config_files(text: str, bundle_root: str) -> list[str]:
     """Paths from one path or a list in Python's notation, as ``--config_file`` takes them.
 
     A path that is no file is looked for below ``bundle_root`` and its ``configs``.
-
-    Raises:
-        UserError: if a file is missing.
     """
     value = DefaultParseValue(text)
     names = [str(v) for v in value] if isinstance(value, (list, tuple)) else [text]
@@ -34,11 +31,7 @@ def _find(name: str, bundle_root: str) -> str:
 
 
 def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Config files per method: ``train``, by default ``configs/train.json``, then its own; "all" stands for every one.
-
-    Raises:
-        UserError: for an unknown method.
-    """
+    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method."""
     configs = Path(bundle_root) / "configs"
     known = ["dcd", *sorted(p.stem for p in (configs / "methods").glob("*.json"))]
     names = known if list(names) == ["all"] else names
@@ -51,9 +44,6 @@ def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | 
 
 def read_options(arguments: Sequence[str]) -> dict[str, Any]:
     """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them.
-
-    Raises:
-        UserError: for a word that belongs to no option.
 
     Example:
         >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])

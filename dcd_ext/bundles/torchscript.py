@@ -15,11 +15,7 @@ from dcd_ext.errors import UserError
 
 
 def run_monai_export(command: str, bundle: BundleFolder, path: Path, **options: Any) -> None:
-    """``python -m monai.bundle`` with an export command, in a fresh process: TorchScript counts its classes within one.
-
-    Raises:
-        UserError: if it fails; the end of its output is part of the message.
-    """
+    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one."""
     options.update(net_id="network_def", filepath=path, ckpt_file=bundle.weights)
     options.update(meta_file="configs/metadata.json", config_file="configs/inference.json")
     options.update(use_trace=True, input_shape=list(bundle.smallest_input()))
@@ -38,9 +34,6 @@ def export_torchscript(bundle: BundleFolder, path: Path) -> Path:
     The network is traced: scripting fails on ``dynamic_network_architectures``, and a trace of these networks holds for
     every input whose sides the strides divide. The archive keeps its name for good: its readers look records up below
     the name it was written with. So write to a folder of its own and rename, as ``export`` and ``pack`` do.
-
-    Raises:
-        UserError: if the export fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)

@@ -1,4 +1,4 @@
-"""Export the network of a trained bundle: TorchScript, ONNX, OpenVINO. Verify with dcd verify."""
+"""Export the network of a trained bundle: TorchScript, ONNX. Verify with dcd verify."""
 
 import argparse
 from pathlib import Path

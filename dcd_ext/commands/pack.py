@@ -20,14 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    path = pack(
-        options.bundle,
-        options.checkpoint or options.bundle / "models" / "model.pt",
-        options.output,
-        reduction_factor=options.reduction_factor,
-        metrics=options.metrics,
-        large_files_url=options.large_files_url,
-    )
+    checkpoint = options.checkpoint or options.bundle / "models" / "model.pt"
+    further = (options.reduction_factor, options.metrics, options.large_files_url)
+    path = pack(options.bundle, checkpoint, options.output, *further)
     print(f"{path}  {path.stat().st_size:,} bytes")
     print(f"sha256 {sha256(path)}")
     print(f"next: dcd verify {path}")
