@@ -1,13 +1,6 @@
 """Bundles: building, reading, checking, packing, exporting; and what their configs call first."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dcd_ext.bundles.config import prepare_run
-
-__all__ = ["prepare_run"]
+from typing import Any
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,10 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
-
-__all__ = ["build_bundle"]
 
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
@@ -21,8 +17,10 @@ def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[
     sources = _macro_sources(name, task)
     base = load(BUNDLE_SRC / "base" / f"{name}.json")
     if name == "train":
-        axes, transforms = task["fragments"]["mirror_axes"], base["train"]["random_transforms"]
-        base["train"]["random_transforms"] = _without_flips(transforms, axes)
+        axes, train = task["fragments"]["mirror_axes"], base["train"]
+        train["random_transforms"] = [
+            t for t in train["random_transforms"] if t["_target_"] != "RandFlipd" or t["spatial_axis"] in axes
+        ]
     # what a user changes first comes first, right after the paths
     position = list(base).index("device")
     common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
@@ -46,20 +44,10 @@ def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_flips(transforms: list[dict[str, Any]], mirror_axes: list[int]) -> list[dict[str, Any]]:
-    """Leave out the flips along axes that the task does not mirror."""
-    return [t for t in transforms if t["_target_"] != "RandFlipd" or t["spatial_axis"] in mirror_axes]
-
-
 def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
-    """All text files of one bundle.
+    """All text files of one bundle: path below the folder of bundles -> content.
 
-    Args:
-        task_file: its stem is the task's name; overlays ``<name>.*.json`` beside it become configs of the bundle.
-        role_name: one of :func:`dcd_ext.bundles.sources.roles`.
-
-    Returns:
-        Path below the folder of bundles -> content.
+    The file's stem is the task's name; overlays ``<name>.*.json`` beside it become configs of the bundle.
 
     Raises:
         UserError: if the task is incomplete or contradicts itself.

@@ -1,7 +1,5 @@
 """What a bundle says about itself: ``metadata.json`` and ``docs/README.md``."""
 
-from __future__ import annotations
-
 import re
 from copy import deepcopy
 from typing import Any
@@ -11,13 +9,6 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load
 from dcd_ext.networks import count_parameters
 
-__all__ = ["build_metadata", "build_readme"]
-
-# what the network definition refers to
-_NETWORK = (
-    *("in_channels", "num_classes", "features", "n_blocks", "strides", "reduction_factor", "min_features"),
-    "network_def",
-)
 _PACKAGES = ("nibabel", "pytorch-ignite", "dynamic_network_architectures")
 
 
@@ -26,7 +17,6 @@ def build_metadata(task: dict[str, Any], role: dict[str, Any], results: dict[str
     versions = dict(re.findall(r"^([\w.-]+)==([^\s+]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
     about, common = task["metadata"], {**task["common"], **role["common"]}
     base = load(BUNDLE_SRC / "base" / "metadata.json")
-    patch = {"type": "image", "spatial_shape": common["patch_size"], "dtype": "float32", "is_patch_data": True}
     return {
         **{k: base[k] for k in ("schema", "version", "changelog")},
         "monai_version": versions["monai"],
@@ -41,33 +31,22 @@ def build_metadata(task: dict[str, Any], role: dict[str, Any], results: dict[str
         "eval_metrics": results,
         "references": [*about["references"], *base["references"]],
         "network_data_format": {
-            "inputs": {
-                "image": {
-                    **patch,
-                    "format": "magnitude",
-                    "modality": "MR",
-                    "num_channels": common["in_channels"],
-                    "value_range": [],
-                    "channel_def": {str(i): n for i, n in enumerate(about["inputs"])},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    **patch,
-                    "format": "segmentation",
-                    "num_channels": common["num_classes"],
-                    "value_range": [],
-                    "channel_def": {str(i): n for i, n in enumerate(about["outputs"])},
-                }
-            },
+            "inputs": {"image": _data_format(about["inputs"], common, format="magnitude", modality="MR")},
+            "outputs": {"pred": _data_format(about["outputs"], common, format="segmentation")},
         },
     }
+
+
+def _data_format(channels: list[str], common: dict[str, Any], **kind: str) -> dict[str, Any]:
+    patch = {"type": "image", "spatial_shape": common["patch_size"], "dtype": "float32", "is_patch_data": True}
+    names = {str(i): name for i, name in enumerate(channels)}
+    return {**patch, **kind, "num_channels": len(channels), "value_range": [], "channel_def": names}
 
 
 def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs: dict[str, Any]) -> str:
     """``docs/README.md``; the parameter count is taken from the network itself."""
     train = configs["train"]
-    parser = ConfigParser({name: deepcopy(train[name]) for name in _NETWORK})
+    parser = ConfigParser(deepcopy(train))
     parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
         **task["readme"],

@@ -1,14 +1,11 @@
 """The model card of a packed bundle: its README, with what was measured and with commands for the bundle alone."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any
 
 from dcd_ext.bundles.sums import SUMS
-
-__all__ = ["front_matter", "packed_readme", "readme_commands"]
+from dcd_ext.tables import Table, to_markdown
 
 _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -28,14 +25,9 @@ def front_matter(license_text: str) -> str:
 
 
 def packed_readme(text: str, name: str, metadata: dict[str, Any], parameters: int, widths: list[int]) -> str:
-    """The README of a bundle in the collection, rewritten for the bundle that travels alone.
+    """``docs/README.md`` of a bundle in the collection, rewritten for the bundle that travels alone.
 
-    Args:
-        text: ``docs/README.md``.
-        name: name of the bundle.
-        metadata: of the packed bundle, with its measured metrics.
-        parameters: of the packed network.
-        widths: encoder widths of the packed network.
+    Metadata with the measured metrics, the number of parameters and the encoder widths are those of the packed network.
     """
     text = re.sub(
         r"[\d,]+ parameters, encoder widths [\d, ]+",
@@ -56,15 +48,15 @@ def _performance(metadata: dict[str, Any]) -> str:
     metrics = metadata.get("eval_metrics") or {}
     if not metrics:
         return "These weights were packed without an evaluation record: nothing is claimed of them."
-    names = ("dice", "hd95_mm", "nsd")
-    shown = [n for n in names if n in metrics]
     titles = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
-    rows = [f"| class | {' | '.join(titles[n] for n in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    shown = [n for n in titles if n in metrics]
+    rows = []
     for key in metrics["dice"]:
         cells = (metrics[n].get(key) for n in shown)
-        rows.append(f"| {key} | {' | '.join('–' if c is None else f'{c:.4f}' for c in cells)} |")
+        rows.append([key, *("–" if c is None else f"{c:.4f}" for c in cells)])
+    table = Table("", ["class", *(titles[n] for n in shown)], rows)
     cases = f"{metrics['cases']} held-out cases of fold {metrics['fold']}" if "cases" in metrics else "held-out fold"
-    return f"Means over the {cases}, scored against the untouched label files:\n\n" + "\n".join(rows)
+    return f"Means over the {cases}, scored against the untouched label files:\n\n{to_markdown(table)}"
 
 
 def _commands(section: str, name: str, metadata: dict[str, Any]) -> str:

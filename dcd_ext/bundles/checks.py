@@ -1,7 +1,5 @@
 """One check of a bundle: a function that returns what it saw, fails with an error, or says why it does not apply."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +7,6 @@ from pathlib import Path
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError, first_cause
-
-__all__ = ["FAILED", "OK", "SKIPPED", "Check", "Differs", "NotApplicable", "Result", "Subject", "run_checks"]
 
 OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
 
@@ -25,19 +21,12 @@ class Differs(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """What is checked."""
 
-    Attributes:
-        bundle: the bundle's folder, unpacked if it was a zip.
-        contents: its files as they came, folder or zip.
-        given: the path the user gave.
-        task: the task file of a bundle of the user's own task.
-    """
-
-    bundle: BundleFolder
-    contents: Contents
-    given: Path
-    task: Path | None = None
+    bundle: BundleFolder  # unpacked if it was a zip
+    contents: Contents  # as they came, folder or zip
+    given: Path  # by the user
+    task: Path | None = None  # file of a bundle of the user's own task
 
     @property
     def packed(self) -> bool:

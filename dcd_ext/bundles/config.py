@@ -1,7 +1,5 @@
 """What a bundle's training and evaluation do before anything else: plain errors, known config keys, checked data."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Iterator, Mapping
@@ -13,8 +11,6 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.data import require_checked
 from dcd_ext.errors import UserError, show_plainly
-
-__all__ = ["check_keys", "prepare_run", "unknown_keys"]
 
 # options that a run may have and no shipped config sets
 _OPTIONS = {"allow_unchecked", "extra_keys"}
@@ -30,10 +26,6 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose ``dcd check``
     found errors is refused unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked at,
     because MONAI Label sets the cases themselves.
-
-    Args:
-        bundle_root: folder of the bundle.
-        dataset_dir: folder of ``datalist.json``.
 
     Raises:
         UserError: for an unknown key or a data set that failed its check.
@@ -54,24 +46,18 @@ def _running_workflow() -> ConfigWorkflow:
     ``python -m monai.bundle run`` takes no workflow class of ours, and MONAI gives an expression neither the workflow
     nor the merged config (``@`` names resolved entries only), so the call stack is the one place to find it.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
+    for call in inspect.stack(context=0):
+        owner = call.frame.f_locals.get("self")
         if isinstance(owner, ConfigWorkflow):
             return owner
-        frame = frame.f_back
     raise RuntimeError("prepare_run has to be called from a '$' expression of a running bundle config")
 
 
 def check_keys(config: Mapping[str, Any], folder: Path) -> None:
-    """Compare a config with the files shipped in a bundle's ``configs``.
+    """Compare a merged config with the files shipped in a bundle's ``configs``.
 
     Every top-level key and every key of a group without ``_target_`` (``train``, ``validate``) has to occur in one of
     the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself.
-
-    Args:
-        config: the merged config.
-        folder: ``configs`` of the bundle.
 
     Raises:
         UserError: for the first unknown key, with the nearest known one; if there are no files.

@@ -1,8 +1,7 @@
 """The files of a bundle, a folder or a zip, read where they are: nothing is extracted and no link is followed."""
 
-from __future__ import annotations
-
 import functools
+import io
 import os
 import stat
 import zipfile
@@ -12,8 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dcd_ext.errors import UserError
-
-__all__ = ["DAMAGED", "Contents", "open_contents"]
 
 # a zip that unpacks to more than this many times its size was made to fill a disk
 _MAX_RATIO = 200
@@ -47,13 +44,9 @@ class Contents:
     def add(self, path: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
         """Register one file; names that differ only in case overwrite each other on many systems."""
         if path.casefold() in self._folded:
-            self.report(path, "the same name twice: which of the two is used depends on the program")
+            self.problems.append(f"{path}: the same name twice: which of the two is used depends on the program")
         self._folded.add(path.casefold())
         self.files[path], self.sizes[path] = opener, size
-
-    def report(self, path: str, what: str) -> None:
-        """Add a problem of a path."""
-        self.problems.append(f"{path}: {what}")
 
     def read(self, path: str) -> bytes:
         """The whole file.
@@ -72,15 +65,8 @@ class Contents:
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
 def open_contents(path: Path) -> Contents:
-    """Look into a bundle.
-
-    Args:
-        path: folder or zip.
+    """Look into a folder or zip.
 
     Raises:
         UserError: if it is neither.
@@ -99,7 +85,7 @@ def _from_folder(root: Path) -> Contents:
 
     def unreadable(error: OSError) -> None:
         where = Path(os.fsdecode(error.filename)).relative_to(root).as_posix()
-        contents.report(where, "a folder that cannot be listed; what is in it may still run")
+        contents.problems.append(f"{where}: a folder that cannot be listed; what is in it may still run")
 
     for folder, folders, files in os.walk(root, onerror=unreadable):
         for name in sorted([*folders, *files]):
@@ -109,9 +95,9 @@ def _from_folder(root: Path) -> Contents:
             if stat.S_ISLNK(kind):
                 _add_link(contents, root, path, inside)
             elif stat.S_ISREG(kind):
-                contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+                contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
             elif not stat.S_ISDIR(kind):
-                contents.report(inside, "neither a file nor a folder")
+                contents.problems.append(f"{inside}: neither a file nor a folder")
     return contents
 
 
@@ -119,9 +105,9 @@ def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
     """A link inside the bundle is its target's content once more; any other leads out of it."""
     target = os.readlink(path)
     if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
-        contents.report(inside, f"a link that leads out of the bundle, to {target}")
+        contents.problems.append(f"{inside}: a link that leads out of the bundle, to {target}")
     elif path.is_file():
-        contents.add(inside, path.stat().st_size, functools.partial(_open, path))
+        contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
@@ -132,28 +118,24 @@ def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
     contents = Contents(top if top not in ("", "..") else path.stem)
     for entry in entries:
         inside = entry.filename.removeprefix(f"{top}/") if top not in ("", "..") else entry.filename
-        for problem in _entry_problems(entry):
-            contents.report(inside, problem)
+        contents.problems.extend(f"{inside}: {problem}" for problem in _entry_problems(entry))
         contents.add(inside, entry.file_size, functools.partial(archive.open, entry))
     if sum(e.file_size for e in entries) > _MAX_RATIO * max(path.stat().st_size, 1):
         contents.max_read = _MAX_READ_OF_BOMB
-        contents.report(path.name, f"unpacks to more than {_MAX_RATIO} times its size")
+        contents.problems.append(f"{path.name}: unpacks to more than {_MAX_RATIO} times its size")
     return contents
 
 
 def _entry_problems(entry: zipfile.ZipInfo) -> list[str]:
-    name, problems = entry.orig_filename, []
+    name = entry.orig_filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    if ".." in parts:
-        problems.append("path traversal: '..' in the name of a zip entry")
-    if name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
-        problems.append("path traversal: absolute name of a zip entry")
-    if "\\" in name or not name.isprintable():
-        problems.append("backslash or control character in the name of a zip entry")
-    if _UNICODE_PATH in entry.extra:
-        problems.append("a second name in the zip's unicode-path field, which some programs use instead")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        problems.append("a link in a zip")
-    if entry.flag_bits & 1:
-        problems.append("encrypted, so it cannot be read")
-    return problems
+    absolute = name.startswith(("/", "\\")) or any(":" in part for part in parts[:1])
+    problems = {
+        "path traversal: '..' in the name of a zip entry": ".." in parts,
+        "path traversal: absolute name of a zip entry": absolute,
+        "backslash or control character in the name of a zip entry": "\\" in name or not name.isprintable(),
+        "a second name in the zip's unicode-path field, which some programs use instead": _UNICODE_PATH in entry.extra,
+        "a link in a zip": stat.S_ISLNK(entry.external_attr >> 16),
+        "encrypted, so it cannot be read": entry.flag_bits & 1,
+    }
+    return [problem for problem, found in problems.items() if found]

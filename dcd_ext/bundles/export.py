@@ -1,7 +1,5 @@
 """Export a bundle's network in several formats, each compared with the network itself."""
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +12,6 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, export_onnx, run_onnx
 from dcd_ext.bundles.torchscript import export_torchscript, load_torchscript
 from dcd_ext.errors import UserError
-
-__all__ = ["FORMATS", "export"]
 
 TS_TOLERANCE = 1e-5
 _INPUTS = ((2, 1), (3, 2))
@@ -30,12 +26,10 @@ class Format(NamedTuple):
     file: str
 
 
-def _run_torchscript(path: Path, image: torch.Tensor) -> torch.Tensor:
-    return load_torchscript(path)(image)
-
-
 FORMATS = {
-    "torchscript": Format(export_torchscript, _run_torchscript, TS_TOLERANCE, "model.ts"),
+    "torchscript": Format(
+        export_torchscript, lambda path, image: load_torchscript(path)(image), TS_TOLERANCE, "model.ts"
+    ),
     "onnx": Format(export_onnx, run_onnx, ONNX_TOLERANCE, "model.onnx"),
 }
 
@@ -52,11 +46,7 @@ def largest_difference(path: Path, run: Callable[[Path, torch.Tensor], torch.Ten
 
 
 def export(root: Path, formats: Sequence[str]) -> Iterator[tuple[Path, float]]:
-    """Export and compare.
-
-    Args:
-        root: a bundle with ``models/model.pt``.
-        formats: keys of ``FORMATS``.
+    """Export a bundle with ``models/model.pt`` to keys of ``FORMATS``.
 
     Yields:
         The file, and its largest difference to the network.

@@ -1,7 +1,5 @@
 """A bundle's folder: its configs, its metadata, its network."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -14,19 +12,9 @@ from torch import nn
 from dcd_ext.errors import UserError
 from dcd_ext.weights import load_weights
 
-__all__ = ["BundleFolder"]
-
 
 class BundleFolder:
     """What packing, exporting and verifying need to know of a bundle.
-
-    Args:
-        root: the bundle's folder.
-
-    Attributes:
-        root: absolute path.
-        name: name of the folder.
-        metadata: content of ``configs/metadata.json``.
 
     Raises:
         UserError: if it has no readable ``configs/metadata.json`` and ``configs/inference.json``.
@@ -39,11 +27,7 @@ class BundleFolder:
         self._inference = self.read("configs/inference.json")
 
     def read(self, file: str) -> Any:
-        """A JSON file of the bundle.
-
-        Raises:
-            UserError: if it is missing or cannot be parsed.
-        """
+        """A JSON file of the bundle."""
         try:
             return json.loads((self.root / file).read_text("utf-8"))
         except (OSError, ValueError) as e:
@@ -51,12 +35,10 @@ class BundleFolder:
 
     @property
     def weights(self) -> Path:
-        """``models/model.pt``."""
         return self.root / "models" / "model.pt"
 
     @property
     def version(self) -> str:
-        """The bundle's version."""
         return str(self.metadata.get("version", "0.0.0"))
 
     @property
@@ -73,14 +55,7 @@ class BundleFolder:
         return parser
 
     def network(self, weights: Path | None = None) -> nn.Module:
-        """The network in evaluation mode.
-
-        Args:
-            weights: checkpoint that is loaded strictly; default ``models/model.pt``.
-
-        Raises:
-            UserError: if the checkpoint is missing or does not fit.
-        """
+        """The network in evaluation mode, with a checkpoint that is loaded strictly; default ``models/model.pt``."""
         network = self.parser().get_parsed_content("network_def")
         next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
         load_weights(network, weights or self.weights, next_step)
@@ -89,15 +64,13 @@ class BundleFolder:
     def smallest_input(self, times: int = 2, batch: int = 1) -> tuple[int, ...]:
         """Shape (B, M, X, Y, Z) of a small input the network accepts.
 
-        Args:
-            times: side of the deepest feature map; an instance norm needs more than one voxel.
-            batch: B.
+        ``times`` is the side of the deepest feature map: an instance norm needs more than one voxel.
         """
         spec = next(iter(self.metadata["network_data_format"]["inputs"].values()))
         if not self._inference.get("strides"):
             return (batch, int(spec["num_channels"]), *(int(side) for side in spec["spatial_shape"]))
         return (batch, int(spec["num_channels"]), *(times * stride for stride in self.strides))
 
-    def random_input(self, times: int = 2, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    def random_input(self, times: int = 2, batch: int = 1) -> torch.Tensor:
         """Seeded noise of the shape of :meth:`smallest_input`."""
-        return torch.randn(self.smallest_input(times, batch), generator=torch.Generator().manual_seed(seed))
+        return torch.randn(self.smallest_input(times, batch), generator=torch.Generator().manual_seed(0))

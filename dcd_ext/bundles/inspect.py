@@ -1,7 +1,5 @@
 """Take the inventory of a bundle: what would run if it were run. Nothing of it is executed, imported or unpacked."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import time
@@ -13,8 +11,6 @@ from dcd_ext.bundles.contents import Contents, open_contents
 from dcd_ext.bundles.inspect_code import OTHER, REACHING, kind_of_name
 from dcd_ext.bundles.inspect_files import Inventory
 
-__all__ = ["container_command", "escape", "inspect"]
-
 _WIDTH = 160
 _MAX_FILES = 20_000
 # of the groups; with the first line and the last three there are 40
@@ -24,13 +20,7 @@ _MAX_LINES = 36
 def inspect(path: Path, seconds: float = 10.0, everything: bool = False) -> list[str]:
     """The inventory as lines for a terminal: control characters escaped, at most 40 lines unless everything is wanted.
 
-    Args:
-        path: folder or zip.
-        seconds: after this time no further file is read; the rest is listed as not read.
-        everything: give every line in full.
-
-    Raises:
-        UserError: if it is neither folder nor zip.
+    After so many seconds no further file is read; the rest is listed as not read.
     """
     contents = open_contents(path)
     inventory, end = Inventory(contents), time.monotonic() + seconds
@@ -80,20 +70,15 @@ def _groups(contents: Contents, inventory: Inventory) -> Iterable[tuple[str, lis
 def _limits(groups: list[tuple[str, list[str], int]]) -> list[int]:
     """Lines that each group may show: what groups with little to say do not need goes to the first ones."""
     limits = [limit for *_, limit in groups]
-    spare = _MAX_LINES - sum(_rows(min(len(entries), limit)) for _, entries, limit in groups)
+    spare = _MAX_LINES - sum(len(_format_group(*group)) for group in groups)
     for i, (_, entries, limit) in enumerate(groups):
         limits[i] += min(max(len(entries) - limit, 0), spare)
         spare -= limits[i] - limit
     return limits
 
 
-def _rows(entries: int) -> int:
-    """A single entry stands beside its title."""
-    return 1 if entries <= 1 else 1 + entries
-
-
 def _format_group(title: str, entries: list[str], limit: int) -> list[str]:
-    """A group's title and entries, in at most ``_rows(limit)`` lines."""
+    """A group's title and at most ``limit`` lines below it; a single entry stands beside its title."""
     rest = len(entries) - limit
     more = f"… {rest + (limit > 1)} more (--all)" if rest > 0 else ""
     if min(len(entries), limit) <= 1:
@@ -138,8 +123,7 @@ def _shorten(text: str, width: int = _WIDTH) -> str:
 def container_command(path: Path) -> str:
     """One command that runs a bundle's inference without network, with a read-only file system and no privileges.
 
-    Args:
-        path: the bundle's folder or zip; names from inside the bundle are no part of the command.
+    Names from inside the bundle are no part of it.
     """
     packed = not path.is_dir()
     target, root = ("/bundle.zip", "/tmp/bundle/*") if packed else ("/bundle", "/bundle")

@@ -1,7 +1,5 @@
 """What checkpoints, other pickles, TorchScript archives and NumPy files would load, told without loading them."""
 
-from __future__ import annotations
-
 import itertools
 import pickletools
 import zipfile
@@ -12,8 +10,6 @@ import torch
 
 from dcd_ext.bundles.inspect_code import names_used
 
-__all__ = ["FILE_OPERATORS", "describe", "torchscript_names"]
-
 # what is larger is not read; the record of names in a checkpoint has about 100 kB, TorchScript's code the same
 _MAX_RECORD, _MAX_CODE, _MAX_PICKLE = 8 * 2**20, 2**20, 512 * 2**20
 _MAX_OPCODES = 500_000
@@ -22,10 +18,7 @@ FILE_OPERATORS = frozenset({"torch.save", "torch.from_file", "torch.load", "ops.
 
 
 def describe(file: IO[bytes]) -> str:
-    """What a file holds that would be run or looked up when it is loaded.
-
-    Args:
-        file: seekable.
+    """What a file, which has to be seekable, holds that would be run or looked up when it is loaded.
 
     Raises:
         ValueError, RuntimeError and others: if it cannot be read.
@@ -86,11 +79,7 @@ def _globals_of_pickle(file: IO[bytes]) -> set[str]:
 
 
 def torchscript_names(archive: zipfile.ZipFile) -> Counter[str]:
-    """How often the code of a TorchScript archive uses each operator and attribute.
-
-    Raises:
-        ValueError: if a file of code is too large to be read.
-    """
+    """How often the code of a TorchScript archive uses each operator and attribute."""
     names: Counter[str] = Counter()
     for entry in archive.infolist():
         if "/code/" in entry.filename and entry.filename.endswith(".py"):

@@ -1,7 +1,5 @@
 """What Python code and ``$`` expressions name, read from their syntax trees: nothing is executed or imported."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 import io
@@ -10,8 +8,6 @@ import sys
 import tokenize
 import warnings
 from collections import Counter
-
-__all__ = ["FAMILIAR", "OTHER", "REACHING", "familiar", "kind_of_name", "names_used", "summarize_python"]
 
 # packages whose names are only counted
 FAMILIAR = frozenset({"monai", "torch", "ignite", "numpy", "dcd_ext", "dynamic_network_architectures"})
@@ -31,9 +27,6 @@ def _parse(source: str | bytes) -> ast.Module:
 
 def names_used(expression: str) -> Counter[str]:
     """How often code uses each dotted name: called, passed on or read, so that ``map(os.system, x)`` hides nothing.
-
-    Args:
-        expression: Python code, or a ``$`` expression without its ``$``.
 
     Returns:
         Dotted names; those of local variables, of references (``@x``) and of results without what they start from

@@ -1,7 +1,5 @@
 """Read each file of a bundle for its inventory: which kind it is, and what it says would run."""
 
-from __future__ import annotations
-
 import builtins
 import configparser
 import json
@@ -19,8 +17,6 @@ import yaml
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.bundles.inspect_archives import describe
 from dcd_ext.bundles.inspect_code import FAMILIAR, familiar, names_used, summarize_python
-
-__all__ = ["Inventory"]
 
 # bytes above which a file of a kind is not read: parsing takes at most a few seconds below
 _LIMITS = {"python": 2**18, "json": 2**21, "yaml": 2**17, "logging": 2**16, "archive": 2**29}
@@ -43,14 +39,13 @@ _OUTSIDE = re.compile(r"(/|~|[A-Za-z]:[\\/])|(.{0,500}[\\/])?\.\.([\\/]|$)")
 
 
 class Inventory:
-    """Lines and counts of what :meth:`read` saw.
+    """What :meth:`read` saw.
 
     Attributes:
         lines: ``python``, ``archives``, ``downloads``, ``started``: a line for each file or entry.
         counts: how often what occurs: names in ``expressions`` (``logging.conf`` included), ``targets`` that are no
             classes of a familiar package, packages of the ``familiar`` ones, hosts (``addresses``) and paths
             (``outside``) that configs name, endings of ``others``.
-        expression_count: number of expressions.
         unread: reason -> files.
     """
 
@@ -78,7 +73,7 @@ class Inventory:
                     "python": self._python,
                     "logging": self._logging,
                     "json": lambda _, content: self._config(path, json.loads(content)),
-                    "yaml": lambda _, content: self._config(path, _from_yaml(content)),
+                    "yaml": lambda _, content: self._config(path, yaml.load(content, _PlainLoader)),
                 }
                 readers[kind](path, self.contents.read(path))
         except Exception as error:  # what hostile files raise cannot be foreseen
@@ -148,7 +143,7 @@ class Inventory:
             if isinstance(value, str):
                 self._text(path, value, name)
             elif isinstance(value, (dict, list)) and id(value) not in seen:
-                seen.add(id(value))  # YAML may name one object many times, even within itself
+                seen.add(id(value))  # YAML may name one object many times
                 stack.extend(value.values() if isinstance(value, dict) else value)
                 if isinstance(value, dict) and isinstance(value.get("_target_"), str):
                     self._target(value["_target_"])
@@ -180,28 +175,13 @@ class Inventory:
             self.lines["downloads"].append(f"{entry.get('path')} from {str(entry.get('url'))[:100]}, {word}")
 
 
-def _from_yaml(content: bytes) -> Any:
-    """Plain containers and strings; merge keys stay lists of references, because a few lines could grow for ever.
+class _PlainLoader(yaml.BaseLoader):
+    """Containers and strings; ``<<`` is a key like any other, because a few lines that merge could grow for ever.
 
-    Not with libyaml's loader, which overflows the stack on deep nesting.
+    Not libyaml's loader, which overflows the stack on deep nesting.
     """
-    made: dict[int, Any] = {}
 
-    def plain(node: yaml.Node | None) -> Any:
-        if node is None or id(node) in made:
-            return made.get(id(node))
-        if isinstance(node, yaml.MappingNode):
-            mapping = made[id(node)] = {}
-            for key, value in node.value:
-                if key.value == "<<":
-                    mapping.setdefault("<<", []).append(plain(value))
-                else:
-                    mapping[str(key.value)[:1000]] = plain(value)
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            sequence = made[id(node)] = []
-            sequence.extend(plain(value) for value in node.value)
-            return sequence
-        return node.value
-
-    return plain(yaml.compose(content, yaml.SafeLoader))
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        if [key.value for key, _ in node.value].count("<<") > 1:  # the last one would hide the others
+            raise ValueError("several merge keys")
+        return super().construct_mapping(node, deep)

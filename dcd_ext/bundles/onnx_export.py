@@ -1,7 +1,5 @@
 """Export to ONNX with a dynamic batch and dynamic spatial axes, and run it with ONNX Runtime."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ import torch
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import run_monai_export
 from dcd_ext.errors import UserError
-
-__all__ = ["ONNX_TOLERANCE", "export_onnx", "run_onnx", "session"]
 
 # float32 sums in another order; logits are of the order of 1 to 10
 ONNX_TOLERANCE = 1e-4
@@ -24,10 +20,6 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
     """Write ONNX of ``models/model.pt`` with MONAI's ``onnx_export``.
 
     The exporter that torch calls legacy is asked for: it keeps spatial axes dynamic in one pass over the trace.
-
-    Args:
-        bundle: a bundle with weights.
-        path: the file; write to a folder of its own and rename, as ``export`` does.
 
     Raises:
         UserError: if ``onnx`` is missing or the export fails.
@@ -55,12 +47,7 @@ def _require(package: str) -> Any:
 
 
 def session(path: Path, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU.
-
-    Args:
-        path: the ONNX file.
-        threads: of one operator; default: torch's.
-    """
+    """An ``onnxruntime.InferenceSession`` on the CPU; ``threads`` are those of one operator, default torch's."""
     runtime = _require("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()

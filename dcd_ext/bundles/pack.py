@@ -1,7 +1,5 @@
 """Pack a bundle for others: weights, TorchScript, configs, card, licences and checksums in one reproducible zip."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -22,8 +20,6 @@ from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.weights import read_checkpoint
 
-__all__ = ["pack"]
-
 # what a bundle consists of; everything else in its folder (eval, other weights) stays at home
 _PARTS = ("configs/**/*", "docs/**/*", "scripts/**/*.py", "LICENSE")
 
@@ -36,19 +32,7 @@ def pack(
     metrics: Path | None = None,
     large_files_url: str | None = None,
 ) -> Path:
-    """Write ``<output>/<name>_v<version>.zip``.
-
-    Args:
-        bundle: the bundle's folder.
-        checkpoint: trained weights; they have to fit the bundle's network strictly.
-        output: folder of the zip.
-        reduction_factor: width divisor the weights were trained with, if it is not the bundle's.
-        metrics: ``metrics.json`` of the evaluation of exactly these weights; None claims no score.
-        large_files_url: if given, weights stay out of the zip, and ``large_files.yml`` says that they are to be
-            downloaded below this URL.
-
-    Returns:
-        The zip.
+    """Write ``<output>/<name>_v<version>.zip`` and return its path; the options are explained by ``dcd pack --help``.
 
     Raises:
         UserError: if the bundle is incomplete, the weights do not fit, or the metrics belong to others.

@@ -1,7 +1,5 @@
 """Whether the commands of a bundle's README can run, told from the files alone: no command is run."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json
@@ -10,9 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.bundles.sums import SUMS
+from monai.bundle import ConfigParser
 
-__all__ = ["command_problem", "split_run"]
+from dcd_ext.bundles.sums import SUMS
 
 # options of ``monai.bundle run`` itself; all others are config entries
 _OPTIONS = {"bundle_root", "config_file", "meta_file", "logging_file", "tracking", "args_file", "workflow_type"}
@@ -40,16 +38,7 @@ def split_run(command: str) -> tuple[str, list[tuple[str, str]]] | None:
 
 
 def command_problem(command: str, root: Path, packed: bool) -> str | None:
-    """What keeps a command from running.
-
-    Args:
-        command: one command line.
-        root: the bundle's folder.
-        packed: whether commands are run in the bundle's folder, or in the collection's.
-
-    Raises:
-        ValueError: if the line cannot be split into words.
-    """
+    """What keeps a command line from running, in the bundle's folder if packed, else in the collection's."""
     parts = split_run(command)
     if parts is not None:
         return _run_problem(*parts, root, "" if packed else f"bundles/{root.name}/")
@@ -81,17 +70,6 @@ def _run_problem(run_id: str, options: list[tuple[str, str]], root: Path, prefix
                 merged.update(json.loads((root / inside).read_text("utf-8")))
     if run_id not in merged:
         return f"no run id {run_id}"
-    missing = [name for name, _ in options if name not in _OPTIONS and not _exists(merged, name)]
+    parser = ConfigParser(merged)
+    missing = [name for name, _ in options if name not in _OPTIONS and name not in parser]
     return f"no config entry {missing[0]}" if missing else None
-
-
-def _exists(config: Any, name: str) -> bool:
-    """Whether a config has an entry, such as ``train::trainer::max_epochs``."""
-    for key in name.replace("#", "::").split("::"):
-        if isinstance(config, list) and key.isdecimal() and int(key) < len(config):
-            config = config[int(key)]
-        elif isinstance(config, dict) and key in config:
-            config = config[key]
-        else:
-            return False
-    return True

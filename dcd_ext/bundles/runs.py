@@ -5,8 +5,6 @@ after training, ``metrics.json`` after an evaluation. A lock that the operating 
 second command away from a run in progress.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -28,8 +26,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
 
-__all__ = ["Run", "run_all"]
-
 logger = logging.getLogger(__name__)
 # seconds between two looks at runs that another command has taken
 _PAUSE = 5.0
@@ -37,25 +33,15 @@ _PAUSE = 5.0
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its evaluations.
+    """One training and its evaluations."""
 
-    Attributes:
-        folder: receives ``training.json``, logs, checkpoints and ``models``.
-        bundle: the bundle's folder.
-        files: its ``train.json`` and overlays.
-        options: config entries for all commands.
-        scores: evaluated section (``validation``, ``test``) -> subfolder for its ``metrics.json``.
-        scoring_options: further config entries for the evaluations.
-        teacher: folder of the run that has to be trained before, if any.
-    """
-
-    folder: Path
-    bundle: str
-    files: Sequence[str]
-    options: Mapping[str, Any]
-    scores: Mapping[str, str] = field(default_factory=dict)
-    scoring_options: Mapping[str, Any] = field(default_factory=dict)
-    teacher: Path | None = None
+    folder: Path  # receives training.json, logs, checkpoints and models
+    bundle: str  # its folder
+    files: Sequence[str]  # its train.json and overlays
+    options: Mapping[str, Any]  # config entries for all commands
+    scores: Mapping[str, str] = field(default_factory=dict)  # validation or test -> subfolder for its metrics.json
+    scoring_options: Mapping[str, Any] = field(default_factory=dict)  # further config entries for the evaluations
+    teacher: Path | None = None  # folder of the run that has to be trained before
 
     @property
     def is_ready(self) -> bool:
@@ -154,11 +140,7 @@ def _refuse_other_options(run: Run) -> None:
 
 
 def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
-    """Train, or go on training, and evaluate.
-
-    Raises:
-        UserError: if a command fails.
-    """
+    """Train, or go on training, and evaluate."""
     try:
         if not (run.folder / "run.json").exists():
             write_json(_options(run), run.folder / "run.json")

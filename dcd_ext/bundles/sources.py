@@ -6,8 +6,6 @@ Each bundle is complete and works when copied away alone, so what bundles share 
 ``ConfigParser`` (``::`` addresses an entry, ``+`` extends one) and every ``%`` macro is replaced by what it names.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from copy import deepcopy
@@ -15,23 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
 
 import dcd_ext
 from dcd_ext.bundles.task_file import check_task_file
 from dcd_ext.errors import UserError
-
-__all__ = [
-    "BUNDLE_SRC",
-    "ROOT",
-    "find_task",
-    "load",
-    "load_task",
-    "merge",
-    "prune",
-    "roles",
-    "shipped_tasks",
-    "to_json",
-]
 
 _PACKAGE = Path(dcd_ext.__file__).parent
 # the sources lie beside the package in a clone, and inside it in a wheel (see setup.py)
@@ -81,27 +67,13 @@ def load_task(path: Path) -> dict[str, Any]:
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
     """Merge fragments from left to right and resolve their macros after each."""
-    config: dict[str, Any] = {}
+    parser = ConfigParser({})
     for fragment in fragments:
         for key, value in deepcopy(fragment).items():
-            _merge_entry(config, key, value)
-        parser = ConfigParser(config)
+            merge_kv(parser, key, value)
         parser.resolve_macro_and_relative_ids()
-        resolved: Any = parser.config
-        config = resolved
+    config: Any = parser.config
     return config
-
-
-def _merge_entry(config: dict[str, Any], key: str, value: Any) -> None:
-    extend, path = key.startswith("+"), key.lstrip("+").split("::")
-    for part in path[:-1]:
-        config = config[part]
-    if extend and isinstance(value, list):
-        config[path[-1]] = [*config[path[-1]], *value]
-    elif extend:
-        config[path[-1]] = {**config[path[-1]], **value}
-    else:
-        config[path[-1]] = value
 
 
 def prune(config: Any) -> Any:

@@ -1,7 +1,5 @@
 """SHA-256 of every file of a bundle, in the format of ``sha256sum``, and a zip that is the same whenever it is made."""
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
 import re
@@ -13,8 +11,6 @@ from pathlib import Path
 from dcd_ext.bundles.contents import Contents
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_text
-
-__all__ = ["SUMS", "check_sums", "check_zip", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 # a zip stores local time; the model zoo uses this moment, too
@@ -32,9 +28,7 @@ def bundle_files(root: Path) -> list[Path]:
 def write_sums(root: Path, elsewhere: Mapping[str, str] | None = None) -> None:
     """Write ``SHA256SUMS`` into a bundle's folder; ``sha256sum -c SHA256SUMS`` in there checks it.
 
-    Args:
-        root: the folder.
-        elsewhere: path -> SHA-256 of files that belong to the bundle but are downloaded later.
+    ``elsewhere`` maps the paths of files that are downloaded later to their SHA-256.
     """
     sums = {p.relative_to(root).as_posix(): sha256(p) for p in bundle_files(root) if p.name != SUMS}
     sums.update(elsewhere or {})
@@ -45,10 +39,6 @@ def write_zip(root: Path, path: Path) -> None:
     """Zip a folder below its own name: same content, same bytes.
 
     Nothing is compressed: weights hardly shrink, and another zlib would write other bytes.
-
-    Args:
-        root: folder; its name becomes the top folder of the zip.
-        path: the zip.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in bundle_files(root):
@@ -61,14 +51,7 @@ def write_zip(root: Path, path: Path) -> None:
 
 
 def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:
-    """Compare every file with ``SHA256SUMS``.
-
-    Args:
-        contents: the bundle, folder or zip.
-        elsewhere: files that are listed but still have to be downloaded.
-
-    Returns:
-        Number of files compared.
+    """Compare every file with ``SHA256SUMS``, but those ``elsewhere``, still to be downloaded; returns their number.
 
     Raises:
         UserError: with the file's name, if one differs, is missing, or is not listed.
@@ -97,15 +80,7 @@ def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> i
 
 
 def check_zip(root: Path, path: Path) -> None:
-    """Compare a zip with what :func:`write_zip` makes of its content: times, permissions, order, all other bytes.
-
-    Args:
-        root: folder with the zip's content.
-        path: the zip.
-
-    Raises:
-        UserError: if any byte differs.
-    """
+    """Compare a zip with what :func:`write_zip` makes of its content: times, permissions, order, all other bytes."""
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder, "expected.zip")
         write_zip(root, expected)

@@ -1,7 +1,5 @@
 """Check a task file before bundles are built: one mistyped number costs a training."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -13,18 +11,12 @@ from jsonschema.exceptions import best_match
 
 from dcd_ext.errors import UserError
 
-__all__ = ["check_task_file"]
-
 _SCHEMA = json.loads(Path(__file__).with_name("task_schema.json").read_text("utf-8"))
 _HELP = "see docs/add_a_task.md"
 
 
 def check_task_file(task: Mapping[str, Any], path: Path) -> None:
     """Every entry is there and of its kind, and entries that say the same thing twice agree.
-
-    Args:
-        task: the parsed file.
-        path: named in errors.
 
     Raises:
         UserError: on a missing, mistyped or contradictory entry.

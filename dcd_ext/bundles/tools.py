@@ -1,7 +1,5 @@
 """Open a bundle's training config from a script, with the options of ``python -m monai.bundle run``."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence
@@ -13,19 +11,11 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.errors import UserError
 
-__all__ = ["config_files", "known_methods", "method_files", "open_bundle", "read_options"]
-
 
 def config_files(text: str, bundle_root: str) -> list[str]:
     """Paths from one path or a list in Python's notation, as ``--config_file`` takes them.
 
-    Args:
-        text: e.g. ``B/configs/train.json`` or ``['B/configs/train.json','B/configs/methods/cwd.json']``; a path that
-            is no file is looked for below ``bundle_root`` and its ``configs``.
-        bundle_root: folder of the bundle.
-
-    Raises:
-        UserError: if a file is missing.
+    A path that is no file is looked for below ``bundle_root`` and its ``configs``.
     """
     value = DefaultParseValue(text)
     names = [str(v) for v in value] if isinstance(value, (list, tuple)) else [text]
@@ -40,23 +30,10 @@ def _find(name: str, bundle_root: str) -> str:
     raise UserError("config file not found", name, f"a file, also below {bundle_root}", "none", "correct --config_file")
 
 
-def known_methods(bundle_root: str) -> list[str]:
-    """Names of the methods a ``student_dcd`` bundle ships."""
-    return ["dcd", *sorted(p.stem for p in (Path(bundle_root) / "configs" / "methods").glob("*.json"))]
-
-
 def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Config files per method; ``["all"]`` stands for every one.
-
-    Args:
-        bundle_root: folder of the bundle.
-        names: methods.
-        train: the files that come before the method's; None: ``configs/train.json``.
-
-    Raises:
-        UserError: for an unknown method.
-    """
-    configs, known = Path(bundle_root) / "configs", known_methods(bundle_root)
+    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method."""
+    configs = Path(bundle_root) / "configs"
+    known = ["dcd", *sorted(p.stem for p in (configs / "methods").glob("*.json"))]
     names = known if list(names) == ["all"] else names
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -67,9 +44,6 @@ def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | 
 
 def read_options(arguments: Sequence[str]) -> dict[str, Any]:
     """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them.
-
-    Raises:
-        UserError: for a word that belongs to no option.
 
     Example:
         >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])
@@ -91,13 +65,7 @@ def read_options(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def open_bundle(bundle_root: str, files: Sequence[str], **override: Any) -> ConfigParser:
-    """The merged config of a bundle after its ``initialize`` section, as ``python -m monai.bundle run`` makes it.
-
-    Args:
-        bundle_root: folder of the bundle.
-        files: config files, merged from left to right.
-        override: further entries, ``a#b`` reaching into groups.
-    """
+    """The merged config of a bundle after its ``initialize`` section, as ``python -m monai.bundle run`` makes it."""
     # it warns that there is no logging file, which is what is wanted here
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     workflow = ConfigWorkflow(

@@ -1,7 +1,5 @@
 """Export to TorchScript: traced by MONAI's ``ckpt_export``, then freed of what only this machine knows."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,21 +13,9 @@ import torch
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError
 
-__all__ = ["export_torchscript", "load_torchscript", "run_monai_export", "strip_debug_records"]
-
 
 def run_monai_export(command: str, bundle: BundleFolder, path: Path, **options: Any) -> None:
-    """``python -m monai.bundle`` with an export command, in a fresh process: TorchScript counts its classes within one.
-
-    Args:
-        command: of ``monai.bundle``; it traces the network.
-        bundle: a bundle with weights.
-        path: the file to write.
-        options: further options; values are written as Python literals.
-
-    Raises:
-        UserError: if it fails; the end of its output is part of the message.
-    """
+    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one."""
     options.update(net_id="network_def", filepath=path, ckpt_file=bundle.weights)
     options.update(meta_file="configs/metadata.json", config_file="configs/inference.json")
     options.update(use_trace=True, input_shape=list(bundle.smallest_input()))
@@ -47,14 +33,7 @@ def export_torchscript(bundle: BundleFolder, path: Path) -> Path:
 
     The network is traced: scripting fails on ``dynamic_network_architectures``, and a trace of these networks holds for
     every input whose sides the strides divide. The archive keeps its name for good: its readers look records up below
-    the name it was written with.
-
-    Args:
-        bundle: a bundle with weights.
-        path: the archive; write to a folder of its own and rename, as ``export`` and ``pack`` do.
-
-    Raises:
-        UserError: if the export fails.
+    the name it was written with. So write to a folder of its own and rename, as ``export`` and ``pack`` do.
     """
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)
@@ -64,19 +43,14 @@ def export_torchscript(bundle: BundleFolder, path: Path) -> Path:
 
 
 def load_torchscript(path: Path) -> Any:
-    """A TorchScript module on the CPU, in evaluation mode."""
+    """On the CPU, in evaluation mode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 announces the end of TorchScript
         return torch.jit.load(str(path), map_location="cpu").eval()
 
 
 def strip_debug_records(source: Path, target: Path) -> None:
-    """Copy a TorchScript archive without its debug records: they hold the paths and sources of this machine.
-
-    Args:
-        source: archive.
-        target: the copy, under the same file name.
-    """
+    """Copy a TorchScript archive without its debug records: they hold the paths and sources of this machine."""
     reader = torch._C.PyTorchFileReader(str(source))
     writer = torch._C.PyTorchFileWriter(str(target))
     # the writer adds these itself

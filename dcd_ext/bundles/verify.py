@@ -1,7 +1,5 @@
 """Verify a bundle of this project, folder or zip: is it what its sources give, and do its weights fit?"""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -13,25 +11,15 @@ from dcd_ext.bundles.verify_sources import check_sources
 from dcd_ext.bundles.verify_text import TEXT_CHECKS
 from dcd_ext.errors import UserError
 
-__all__ = ["DIFFERS", "verify"]
-
 # status of configs that are not those of the sources, where the user trusts them
 DIFFERS = "differs"
 
 
 def verify(path: Path, task: Path | None = None, trust: bool = False) -> list[Result]:
-    """Check a bundle.
+    """Check a folder or zip; a zip is unpacked into a temporary folder. Returns one result per check.
 
     Checks that build networks or execute configs run only if the configs are identical to those rebuilt from the
     sources, or if the user trusts the bundle. No check starts a program.
-
-    Args:
-        path: folder or zip; a zip is unpacked into a temporary folder.
-        task: task file of a bundle of the user's own task.
-        trust: execute configs that differ, too.
-
-    Returns:
-        One result per check.
 
     Raises:
         UserError: if it is no bundle, or a file of a zip is damaged.

@@ -1,7 +1,5 @@
 """Checks that build the network: weights, shapes, exports that agree, MONAI's workflow properties."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
@@ -18,8 +16,6 @@ from dcd_ext.bundles.inspect_archives import FILE_OPERATORS, torchscript_names
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
 from dcd_ext.weights import read_checkpoint
-
-__all__ = ["NETWORK_CHECKS"]
 
 _TRAIN = "train it, or take a packed bundle"
 

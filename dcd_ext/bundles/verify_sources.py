@@ -1,7 +1,5 @@
 """Rebuild a bundle from its sources and compare: identical configs hold nothing that the project did not write."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -10,8 +8,6 @@ from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.checks import Differs, Subject
 from dcd_ext.bundles.sources import find_task, roles, shipped_tasks, to_json
 from dcd_ext.errors import UserError
-
-__all__ = ["check_sources"]
 
 _METADATA = "configs/metadata.json"
 # what packing writes into metadata.json: versions of the environment, and measured scores

@@ -1,7 +1,5 @@
 """Checks of a bundle's files that execute none of them: layout, metadata, hashes, paths, what the README says."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from dcd_ext.bundles.readme import command_problem
 from dcd_ext.bundles.sums import SUMS, check_sums, check_zip
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256
-
-__all__ = ["SCHEMA", "TEXT_CHECKS"]
 
 # a copy, so that the check needs no network: github.com/Project-MONAI/MONAI-extra-test-data, release 0.8.1
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")

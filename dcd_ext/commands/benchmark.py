@@ -12,8 +12,6 @@ A suite is a JSON file:
 Results lie below OUTPUT/student/method/seed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterable
@@ -40,7 +38,6 @@ _SECTIONS = {"selection": "validation", "test": "test"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("suite", type=Path, metavar="SUITE.json", help="what to run, see above")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
@@ -49,11 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Complete the suite.
-
-    Raises:
-        UserError: for an unusable suite, or if a run failed.
-    """
     suite = read_suite(options.suite)
     for key in ("methods", "seeds"):
         chosen = getattr(options, key)
@@ -67,11 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_suite(path: Path) -> dict[str, Any]:
-    """The content of a suite file.
-
-    Raises:
-        UserError: if it is no JSON, lacks an entry, or has one that means nothing.
-    """
+    """The content of a suite file, in which no entry is missing, mistyped or unknown."""
     try:
         suite: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as e:

@@ -3,8 +3,6 @@
 docs/add_a_task.md explains the file. Weights that lie in the folder already are kept.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -18,17 +16,12 @@ EXAMPLE = "dcd build prostate.json --output bundles"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("task", metavar="TASK.json", help="a task file, or the name of a shipped task")
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the bundles")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the bundles once all of them could be built.
-
-    Raises:
-        UserError: if the task is incomplete or contradicts itself.
-    """
+    """Nothing is written unless all of them can be built."""
     task = find_task(options.task)
     bundles = {role: build_bundle(task, role) for role in tqdm(roles(), desc="build", unit="bundle", disable=None)}
     for role, files in bundles.items():

@@ -4,8 +4,6 @@ Gradients of both losses are measured on augmented training batches with the stu
 run.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ _RECORDED = ("bundle", "dataset_dir", "checkpoint", "batches", "target_ratio", "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     add_config_entries(parser)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a student_dcd bundle")
     parser.add_argument("--config_file", default="train.json", help="file or ['file','file'] (default train.json)")
@@ -64,11 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _methods(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Config files per method.
-
-    Raises:
-        UserError: for a missing file or an unknown method.
-    """
+    """Config files per method."""
     files = config_files(options.config_file, options.bundle)
     if options.methods:
         return method_files(options.bundle, options.methods, files)
@@ -77,7 +70,6 @@ def _methods(options: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def _table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
-    """One row per method."""
     header = ["method", "|grad seg|", "|grad KD|", "ratio at weight 1", "from", "to", "kd_weight now", "its ratio"]
     rows = []
     for name, result in results.items():

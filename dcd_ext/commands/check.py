@@ -1,7 +1,5 @@
 """Check a prepared data set before training: prints a table of findings, exits with 1 when there are errors."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -18,7 +16,6 @@ _SHOWN = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line; its help lists every check."""
     checks = "\n".join(f"  {name:12} {text}" for name, text in CHECKS.items())
     parser.epilog = f"checks:\n{checks}\n\n{parser.epilog}"
     add_datalist(parser)
@@ -41,7 +38,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(report: CheckReport) -> None:
-    """Print the table of findings and one closing line."""
     rows = [[f.severity, f.check, f.case, f.message()] for f in report.findings]
     if rows:
         print(to_text(Table("", ["severity", "check", "case", "finding"], rows[:_SHOWN])))

@@ -1,22 +1,14 @@
 """Arguments that several commands have in common."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 from dcd_ext.errors import UserError
 
-__all__ = ["add_config_entries", "add_datalist", "add_jobs", "positive", "raise_failures"]
-
 
 def positive(text: str) -> int:
-    """A whole number above 0, for ``type=`` of an option.
-
-    Raises:
-        argparse.ArgumentTypeError: for anything else; argparse names the option.
-    """
+    """A whole number above 0, for ``type=`` of an option."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
     return int(text)
@@ -48,11 +40,7 @@ def add_config_entries(parser: argparse.ArgumentParser) -> None:
 
 
 def raise_failures(errors: Mapping[Path, UserError], total: int) -> None:
-    """End with an error if runs have failed; each has been logged with its own.
-
-    Raises:
-        UserError: naming the failed runs.
-    """
+    """End with a UserError that names the failed runs, if any; each has been logged with its own."""
     if errors:
         names = ", ".join(map(str, errors))
         what = f"{len(errors)} of {total} runs failed"

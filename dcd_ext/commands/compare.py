@@ -4,8 +4,6 @@ A run is a folder in which the bundle's 'evaluating' wrote metrics.json. Runs na
 teacher and the baseline; write name=folder to give a run another name.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -19,7 +17,6 @@ EXAMPLE = "dcd compare runs/teacher runs/student runs/student_dcd --output repor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder, or name=folder; two or more")
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="the page; .md and .json lie beside it"
@@ -32,11 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the tables and write the report.
-
-    Raises:
-        UserError: when the runs cannot be compared.
-    """
     with tqdm(total=2, desc="statistics", unit="step", disable=None) as bar:
         runs = load_runs(options.runs)
         comparison = compare(runs, options.baseline, options.teacher, options.seed)

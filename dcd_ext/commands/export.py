@@ -1,6 +1,4 @@
-"""Export the network of a trained bundle: TorchScript, ONNX, OpenVINO. Verify with dcd verify."""
-
-from __future__ import annotations
+"""Export the network of a trained bundle: TorchScript, ONNX. Verify with dcd verify."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +9,11 @@ EXAMPLE = "dcd export bundles/hippocampus_segmentation_student --formats torchsc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder with models/model.pt")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["torchscript"], help="default: torchscript")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the exports into the bundle."""
     for path, difference in export(options.bundle, options.formats):
         print(f"{path}  {path.stat().st_size:,} bytes, largest difference to the network {difference:.1e}")
     return 0

@@ -3,8 +3,6 @@
 Ends with 0 whatever it lists, because it is no verdict.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -14,12 +12,10 @@ EXAMPLE = "dcd inspect downloaded_bundle.zip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
     parser.add_argument("--all", action="store_true", dest="everything", help="every line in full, however many")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the inventory."""
     print("\n".join(inspect(options.bundle, everything=options.everything)))
     return 0

@@ -1,10 +1,9 @@
 """``dcd COMMAND ...``: what all commands share.
 
 A command is a module of this package. The first line of its docstring is its summary, the rest its description;
-``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options) -> int`` does the work.
+``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options) -> int`` does the work,
+returns the exit code and raises :class:`UserError`.
 """
-
-from __future__ import annotations
 
 import argparse
 import ast
@@ -22,8 +21,6 @@ from typing import Any, NoReturn
 
 import dcd_ext.commands
 from dcd_ext.errors import UserError, user_error
-
-__all__ = ["main", "summaries"]
 
 _HELPERS = {"common", "main"}
 
@@ -44,10 +41,7 @@ def summaries() -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``dcd COMMAND ...``.
-
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
+    """Run a command; without arguments, ``sys.argv``'s.
 
     Returns:
         The command's exit code; 1 after an error that was printed as one line, 130 after an interruption.
@@ -84,8 +78,11 @@ def _run(name: str, arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, known, n=1)
         expected = f"'{close[0]}'" if close else ", ".join(known)
         raise UserError("unknown command", "dcd", expected, f"'{name}'", "see dcd --help")
-    _set_up_logging()
-    _end_on_sigterm()
+    # our own messages; of the libraries only warnings
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("dcd_ext").setLevel(logging.INFO)
+    # a scheduler's request to stop is an interruption, so that processes we started are stopped, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Any = importlib.import_module(f"dcd_ext.commands.{name.replace('-', '_')}")
     return int(command.run(_parse(name, command, arguments)))
 
@@ -108,18 +105,3 @@ def _parse(name: str, command: ModuleType, arguments: list[str]) -> argparse.Nam
         expected = close[0] if close else ", ".join(t for t in known if t.startswith("--"))
         raise UserError("unknown option", f"dcd {name}", expected, rest[0], f"see dcd {name} --help")
     return options
-
-
-def _set_up_logging() -> None:
-    """Our own messages on stderr; of the libraries only warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("dcd_ext").setLevel(logging.INFO)
-
-
-def _end_on_sigterm() -> None:
-    """A scheduler's request to stop is an interruption, so that processes we started are stopped, too."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

@@ -3,8 +3,6 @@
 Started again, it goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,6 @@ _HEADER = ["method", "epochs", "s per epoch", "kd_weight", "KD loss", "seg. loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     add_config_entries(parser)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a student_dcd bundle")
     parser.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help="default: all that it ships")
@@ -35,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and evaluate below ``--output``, a folder per method; print and write a summary.
-
-    Raises:
-        UserError: if a method failed; the others are in the summary all the same.
-    """
+    """A method that fails does not keep the others from the summary."""
     files = method_files(options.bundle, options.methods)
     weights = proposed_weights(options.calibration, list(files)) if options.calibration else {}
     common = {**read_options(options.config_entries), "dataset_dir": options.dataset_dir}
@@ -62,11 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def proposed_weights(path: str, names: Sequence[str]) -> dict[str, float]:
-    """``kd_weight`` per method from what ``dcd calibrate`` wrote.
-
-    Raises:
-        UserError: if the file is something else or lacks a method.
-    """
+    """``kd_weight`` per method from what ``dcd calibrate`` wrote."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
         return {n: float(content["methods"][n][content["scope"]]["proposed_weight"]) for n in names}
@@ -86,7 +75,6 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def summary_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row per method."""
     rows = []
     for name, record in records.items():
         epochs = record["epochs"]

@@ -1,7 +1,5 @@
 """Pack a bundle with trained weights into a release zip: the same input gives the same bytes."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -13,7 +11,6 @@ EXAMPLE = "dcd pack bundles/hippocampus_segmentation_student --checkpoint runs/s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
     parser.add_argument("--checkpoint", type=Path, help="trained weights (default: models/model.pt in the bundle)")
     parser.add_argument("--metrics", type=Path, help="metrics.json of the evaluation of exactly these weights")
@@ -23,15 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the zip."""
-    path = pack(
-        options.bundle,
-        options.checkpoint or options.bundle / "models" / "model.pt",
-        options.output,
-        reduction_factor=options.reduction_factor,
-        metrics=options.metrics,
-        large_files_url=options.large_files_url,
-    )
+    checkpoint = options.checkpoint or options.bundle / "models" / "model.pt"
+    further = (options.reduction_factor, options.metrics, options.large_files_url)
+    path = pack(options.bundle, checkpoint, options.output, *further)
     print(f"{path}  {path.stat().st_size:,} bytes")
     print(f"sha256 {sha256(path)}")
     print(f"next: dcd verify {path}")

@@ -1,7 +1,5 @@
 """Write a synthetic data set in the layout of BraTS 2024 GLI, ISLES 2022 or the Decathlon."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -12,7 +10,6 @@ EXAMPLE = "dcd phantoms --layout brats24 --cases 20 --output phantoms"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the cases")
     parser.add_argument("--cases", type=int, default=10, help="labelled scans (default 10)")
     parser.add_argument("--test_cases", type=int, default=0, help="further scans without labels (default 0)")
@@ -26,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the data set."""
     spec = PhantomSpec(
         root=options.output,
         layout=options.layout,

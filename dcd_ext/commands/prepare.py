@@ -4,8 +4,6 @@ Images are never copied. isles22 also resamples DWI, ADC and mask onto the FLAIR
 it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -29,7 +27,6 @@ _TASKS = """tasks:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.epilog = f"{_TASKS}\n\n{parser.epilog}"
     parser.add_argument("task", choices=("brats24", "isles22", *_DECATHLON), metavar="TASK", help="see below")
     parser.add_argument("--source", type=Path, help="the unpacked data set, as published")
@@ -44,11 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare one data set.
-
-    Raises:
-        UserError: when the source is not in the expected layout or the output cannot be written.
-    """
     source, output = _source(options), make_folder(options.output)
     task, cases = _find(options, source)
     refuse_case_folders(cases, output)

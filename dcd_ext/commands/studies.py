@@ -1,7 +1,5 @@
 """Make the studies folder of MONAI Label from a prepared data set: links, or 4-D files where a case has channels."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -12,13 +10,11 @@ EXAMPLE = "dcd studies prepared/brats24 --output studies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     add_datalist(parser)
     parser.add_argument("--output", type=Path, required=True, help="the studies folder")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write links and files."""
     images, labels = write_studies(options.datalist, options.output)
     print(f"{images} images and {labels} labels in {options.output}")
     return 0

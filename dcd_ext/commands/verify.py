@@ -4,8 +4,6 @@ Prints one line per check and ends with 1 if one fails. Networks are built and c
 identical to the rebuilt ones, or with --trust. No check starts a program.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys
@@ -20,7 +18,6 @@ EXAMPLE = "dcd verify dist/hippocampus_segmentation_student_v0.1.0.zip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
     parser.add_argument("--task", type=Path, metavar="TASK.json", help="task file of bundles of your own task")
     parser.add_argument("--trust", action="store_true", help="execute configs that differ from the sources, too")

@@ -205,6 +205,11 @@ HOSTILE = {
         {"a.yml": "- &a0 {b: 1}\n" + "".join(f"- &a{i + 1} {{<<: [*a{i}, *a{i}]}}\n" for i in range(90))},
         "NOT READ: none",
     ),
+    "merge keys that hide one another": (
+        {"a.yml": "<<: {x: $os.system('x')}\n<<: {y: 1}\n"},
+        "cannot be read (ValueError): a.yml",
+    ),
+    "YAML within itself": ({"a.yml": "&a [*a]"}, "cannot be read (ConstructorError): a.yml"),
     "YAML that calls": ({"a.yml": "!!python/object/apply:os.system [x]"}, "names in 5 $ expressions"),
     "pickle that grows": ({"a.pkl": pickle_that_repeats()}, "names it looks up: none"),
     "large file of code": ({"scripts/a.py": "f()\n" * 100_000}, "too large: scripts/a.py"),
