@@ -9,8 +9,6 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 
-__all__ = ["autocast_on_cpu", "count_parameters", "deep_supervision_weights", "memory_format", "prepare_for_training"]
-
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """The layout in which 3D convolutions are fastest: channels last on a CPU, contiguous elsewhere."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["plain_tensor", "unwrap"]
-
 
 def unwrap(network: nn.Module) -> nn.Module:
     """The network inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``."""

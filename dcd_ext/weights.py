@@ -10,8 +10,6 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 
-__all__ = ["load_weights", "read_checkpoint"]
-
 # what DDP, torch.compile and Lightning put in front of every key
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
 

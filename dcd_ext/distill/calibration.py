@@ -20,8 +20,6 @@ from dcd_ext.losses.base import DistillationLoss
 from dcd_ext.tensors import plain_tensor, unwrap
 from dcd_ext.weights import load_weights, read_checkpoint
 
-__all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
-
 SCOPES = ("encoder", "all")
 
 

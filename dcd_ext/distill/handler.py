@@ -18,8 +18,6 @@ from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses.base import DistillationLoss
 
-__all__ = ["DistillationHandler"]
-
 
 class DistillationHandler:
     """Adds ``weight(epoch) * kd_loss(student features, teacher features)`` to the loss before the backward pass.

@@ -13,8 +13,6 @@ from torch.utils.hooks import RemovableHandle
 from dcd_ext.errors import UserError
 from dcd_ext.tensors import plain_tensor, unwrap
 
-__all__ = ["FeatureHooks"]
-
 
 class _StopForward(Exception):
     """Ends a forward pass after its last hooked module; :class:`FeatureHooks` catches it."""

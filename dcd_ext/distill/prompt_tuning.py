@@ -19,8 +19,6 @@ from dcd_ext.losses._projections import seeded
 from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
 from dcd_ext.tensors import plain_tensor, unwrap
 
-__all__ = ["PromptTuner", "tune_prompts"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 
 from dcd_ext.errors import UserError
 
-__all__ = ["ConstantWeight", "CosineHealingWeight", "CosineWeight", "WarmupWeight", "WeightSchedule"]
-
 
 class WeightSchedule(ABC):
     """Distillation weight as a function of the epoch.

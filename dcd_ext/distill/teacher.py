@@ -12,8 +12,6 @@ from dcd_ext.networks import autocast_on_cpu
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.weights import load_weights
 
-__all__ = ["FrozenTeacher", "load_teacher"]
-
 
 class FrozenTeacher(nn.Module):
     """A network that cannot be trained: evaluation mode, no gradients, and ``train()`` does nothing.

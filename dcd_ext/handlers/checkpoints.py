@@ -17,8 +17,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import save_checkpoint
 from dcd_ext.tensors import unwrap
 
-__all__ = ["Checkpoints"]
-
 _SAME_OPTIONS = "resume with the config files and options the run was started with"
 
 

@@ -9,8 +9,6 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 
-__all__ = ["EpochSeed"]
-
 
 class EpochSeed:
     """Reseeds sampling and augmentation when an epoch starts.

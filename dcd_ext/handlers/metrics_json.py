@@ -20,8 +20,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
 
-__all__ = ["MetricsJson"]
-
 
 class MetricsJson:
     """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from an evaluator's output.

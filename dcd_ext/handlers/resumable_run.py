@@ -12,8 +12,6 @@ from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.training_record import TrainingRecord
 
-__all__ = ["ResumableRun"]
-
 
 class ResumableRun:
     """A run that is killed and resumed ends with the weights, to the last bit, of one that was not.

@@ -16,8 +16,6 @@ from dcd_ext.distributed import is_main_process
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
 
-__all__ = ["TrainingRecord"]
-
 
 class TrainingRecord:
     """Writes ``training.json``: versions, device, and for each epoch its seconds, learning rate and all metrics.

@@ -8,8 +8,6 @@ from torch import nn
 from dcd_ext.tensors import unwrap
 from dcd_ext.weights import load_weights
 
-__all__ = ["WeightsLoader"]
-
 
 class WeightsLoader:
     """Loads a bundle's ``model.pt`` when the engine starts.

@@ -7,8 +7,6 @@ from torch import nn
 
 from dcd_ext.losses._projections import project
 
-__all__ = ["ContextBlock"]
-
 
 class ContextBlock(nn.Module):
     """Attention-pool a feature to one vector and transform it (the context block of GCNet and FGD).

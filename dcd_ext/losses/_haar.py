@@ -8,8 +8,6 @@ from typing import Any
 import ptwt
 import torch
 
-__all__ = ["haar_levels", "join", "split"]
-
 _DETAILS = ("aad", "ada", "add", "daa", "dad", "dda", "ddd")
 
 

@@ -11,8 +11,6 @@ from dcd_ext.losses._options import check_whole
 from dcd_ext.losses.base import FeatureLoss, LossInputs
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["LabelledFeatureLoss", "nearest", "one_hot", "read_label"]
-
 
 class LabelledFeatureLoss(FeatureLoss):
     """A feature loss whose ``stage`` is given the label (B, X, Y, Z), -1 where it is to be ignored.

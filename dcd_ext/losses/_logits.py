@@ -7,8 +7,6 @@ import torch
 from dcd_ext.losses.base import Output, compute_dtype
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["logit_pairs"]
-
 
 def logit_pairs(student: Output, teacher: Output, heads: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The first ``heads`` pairs of student and detached teacher logits, finest first, in one floating type >= float32.

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from dcd_ext.errors import UserError
 
-__all__ = ["check_choice", "check_number", "check_whole"]
-
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise :class:`UserError` unless ``value`` is one of ``choices``."""

@@ -15,8 +15,6 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["make_projections", "over_slabs", "project", "recompute", "seeded", "slab_size", "weight_and_bias"]
-
 Result = TypeVar("Result")
 
 # Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.

@@ -9,8 +9,6 @@ from torch import nn
 
 from dcd_ext.losses._projections import over_slabs, project, slab_size
 
-__all__ = ["Moments", "attention", "foreground_background", "magnitudes", "moments"]
-
 
 class Moments(NamedTuple):
     """What is kept of a projected student feature p (B, C, N) and its error e = p - teacher.

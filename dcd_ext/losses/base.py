@@ -14,8 +14,6 @@ from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import make_projections
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["DistillationLoss", "FeatureLoss", "LossInputs", "Terms"]
-
 Terms = dict[str, torch.Tensor]
 Output = torch.Tensor | Sequence[torch.Tensor] | None
 

@@ -9,8 +9,6 @@ from torch import nn
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
 
-__all__ = ["CombinedLoss"]
-
 
 class CombinedLoss(DistillationLoss):
     """``sum over names n of weights[n] · losses[n]``.

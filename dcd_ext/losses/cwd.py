@@ -14,8 +14,6 @@ from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import over_slabs, project, slab_size
 from dcd_ext.losses.base import FeatureLoss, LossInputs, Terms
 
-__all__ = ["CWDLoss"]
-
 
 class CWDLoss(FeatureLoss):
     """``T² / (B C) · sum over samples and channels of KL(phi(y^T) || phi(y^S))``, ``phi`` = softmax over voxels of y/T.

@@ -13,8 +13,6 @@ from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import parse_bands
 from dcd_ext.wavelets.energy import detail_energy
 
-__all__ = ["DCDLoss"]
-
 
 class DCDLoss(FeatureLoss):
     """Make the student's directional wavelet details equal to the teacher's, at every encoder stage.

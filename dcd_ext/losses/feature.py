@@ -7,8 +7,6 @@ import torch
 from dcd_ext.losses._projections import over_slabs, project
 from dcd_ext.losses.base import FeatureLoss, Terms
 
-__all__ = ["FitNetLoss"]
-
 
 class FitNetLoss(FeatureLoss):
     """``sum over stages of w_i · mean (W_i F_i^S - F_i^T)²``, with ``w_i`` = 1 / number of stages.

@@ -13,8 +13,6 @@ from dcd_ext.losses._projections import project, recompute, slab_size
 from dcd_ext.losses.base import FeatureLoss, Terms
 from dcd_ext.losses.prompts import load_prompts, mean_masks
 
-__all__ = ["FreeKDLoss"]
-
 
 class FreeKDLoss(FeatureLoss):
     """``sum over stages of [sum over levels j of mean |(d_j^S - d_j^T) · M_j|] + mse_weight · mean (F^S - F^T)²``.

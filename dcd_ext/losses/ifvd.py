@@ -9,8 +9,6 @@ import torch
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest, one_hot
 from dcd_ext.losses.base import Terms
 
-__all__ = ["IFVDLoss"]
-
 _EPS = 1e-8
 
 

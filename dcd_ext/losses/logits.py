@@ -10,8 +10,6 @@ from dcd_ext.losses._options import check_number
 from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
 from dcd_ext.networks import deep_supervision_weights
 
-__all__ = ["LogitsLoss"]
-
 
 class LogitsLoss(DistillationLoss):
     """``T² · mean over voxels of KL(softmax(z^T / T) || softmax(z^S / T))``.

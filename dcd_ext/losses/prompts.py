@@ -12,8 +12,6 @@ from dcd_ext.io import save_checkpoint
 from dcd_ext.losses._haar import haar_levels, join, split
 from dcd_ext.weights import read_checkpoint
 
-__all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
-
 _FORMAT = "freekd_prompts"
 
 

@@ -14,8 +14,6 @@ from dcd_ext.losses._projections import seeded
 from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
 from dcd_ext.losses.base import Terms
 
-__all__ = ["ReCoKDLoss"]
-
 _TERMS = ("foreground", "background", "attention", "context")
 
 

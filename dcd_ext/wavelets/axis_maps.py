@@ -15,8 +15,6 @@ import torch
 
 from dcd_ext.errors import UserError
 
-__all__ = ["MODES", "analysis_matrix", "axis_map", "check_wavelet", "max_levels", "synthesis_matrix"]
-
 MODES = ("zero", "symmetric", "reflect", "periodic", "constant")
 
 

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from dcd_ext.errors import UserError
 
-__all__ = ["Expansion", "Term", "expand", "kept_terms", "parse_bands"]
-
 KEYS = tuple("".join(letters) for letters in product("ad", repeat=3))
 NAMED = {
     "directional": KEYS[1:-1],

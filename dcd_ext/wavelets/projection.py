@@ -13,8 +13,6 @@ from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets.axis_maps import axis_map, check_wavelet
 from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
 
-__all__ = ["DetailProjection", "along_axes", "coefficients"]
-
 Factors = Sequence[torch.Tensor]
 Maps = Sequence[tuple[Factors, Factors]]
 

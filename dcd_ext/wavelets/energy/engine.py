@@ -16,8 +16,6 @@ from dcd_ext.wavelets.energy.plan import Plan, make_plan
 from dcd_ext.wavelets.energy.reference import detail_error
 from dcd_ext.wavelets.energy.slabs import sample_energy
 
-__all__ = ["detail_energy"]
-
 # On smaller grids the reference form is faster: many products of microseconds each.
 _MIN_VOXELS = 2048
 # Share of |E|² below which the energy of the details is computed without a difference: float32 then still leaves it

@@ -17,8 +17,6 @@ import torch
 from dcd_ext.wavelets.axis_maps import analysis_matrix
 from dcd_ext.wavelets.bands import Term
 
-__all__ = ["NEGLIGIBLE", "Gram", "make_gram"]
-
 # PyWavelets' filters are orthonormal to about 1e-12; what is below this is their rounding, not a border.
 NEGLIGIBLE = 1e-10
 

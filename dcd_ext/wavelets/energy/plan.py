@@ -14,8 +14,6 @@ from dcd_ext.wavelets.axis_maps import analysis_matrix, axis_map, synthesis_matr
 from dcd_ext.wavelets.bands import Term, expand
 from dcd_ext.wavelets.energy.gram import NEGLIGIBLE, Gram, make_gram
 
-__all__ = ["Plan", "make_plan"]
-
 # The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
 _MAX_TERMS = 8
 

@@ -9,8 +9,6 @@ import torch
 from dcd_ext.wavelets.bands import KEYS, Term, kept_terms
 from dcd_ext.wavelets.projection import DetailProjection, coefficients
 
-__all__ = ["detail_error"]
-
 
 def detail_error(
     error: torch.Tensor,

@@ -21,8 +21,6 @@ import torch
 
 from dcd_ext.wavelets.energy.plan import Plan
 
-__all__ = ["sample_energy"]
-
 # Enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the last-level cache.
 _SLAB_BYTES = {"cpu": 4 << 20}
 _SLAB_BYTES_ELSEWHERE = 256 << 20
