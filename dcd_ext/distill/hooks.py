@@ -51,13 +51,8 @@ class FeatureHooks:
         modules = dict(network.named_modules())
         for path in self.paths:
             if path not in modules:
-                raise UserError(
-                    "no such module",
-                    self._name,
-                    f"a module path such as {_nearest(path, list(modules))}",
-                    repr(path),
-                    "correct 'taps' in the config",
-                )
+                expected = f"a module path such as {_nearest(path, list(modules))}"
+                raise UserError("no such module", self._name, expected, repr(path), "correct 'taps' in the config")
         self._modules = [modules[path] for path in self.paths]
         self._features: list[list[torch.Tensor]] = [[] for _ in self.paths]
         self._handles: list[RemovableHandle] = []
@@ -80,13 +75,9 @@ class FeatureHooks:
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
             if len(features) != 1:
-                raise UserError(
-                    "hook did not fire once per step",
-                    f"{path} of {self._name}",
-                    "1 output",
-                    len(features),
-                    "name a module in 'taps' that forward() calls once, and do not compile the network",
-                )
+                where, found = f"{path} of {self._name}", len(features)
+                step = "name a module in 'taps' that forward() calls once, and do not compile the network"
+                raise UserError("hook did not fire once per step", where, "1 output", found, step)
         return [features[0] for features in collected]
 
     def _hook(self, i: int) -> Callable[..., torch.Tensor | None]:

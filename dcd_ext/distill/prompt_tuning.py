@@ -116,7 +116,7 @@ def tune_prompts(
     check_number("lr", lr)
     optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
     history: list[float] = []
-    # no bar where nobody watches, as in a log file
+    # disable=None: no bar unless the output is a terminal
     steps = tqdm(range(iterations), desc="tune prompts", disable=None)
     for step, batch in zip(steps, _forever(batches), strict=False):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9

@@ -29,12 +29,9 @@ class WeightSchedule(ABC):
             raise UserError("negative distillation weight", "kd_weight", ">= 0", weight, "use 0 to switch it off")
         for name, value in (("start", start), ("ramp", ramp)):
             if not 0 <= value <= 1:
-                raise UserError(
-                    "schedule out of range", name, "a fraction of the run in [0, 1]", value, "divide by max_epochs"
-                )
-        self.weight = weight
-        self.start = start
-        self.ramp = ramp
+                expected = "a fraction of the run in [0, 1]"
+                raise UserError("schedule out of range", name, expected, value, "divide by max_epochs")
+        self.weight, self.start, self.ramp = weight, start, ramp
 
     def __call__(self, epoch: int, max_epochs: int) -> float:
         """Weight for ``epoch`` (from 0) of ``max_epochs``."""

@@ -16,13 +16,10 @@ class LabelledFeatureLoss(FeatureLoss):
     """A feature loss whose ``stage`` is given the label (B, X, Y, Z), -1 where it is to be ignored.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         num_classes: K, background included.
         ignore_label: label value to leave out, as are negative ones.
-        stage_weights: see :class:`FeatureLoss`, as the further ones.
-        projection: "conv" (with bias) or "identity".
-        train_projections: False freezes the projections as they are drawn.
+
+    The other arguments are those of :class:`FeatureLoss`; the convolutions have a bias.
     """
 
     needs_label = True

@@ -33,12 +33,8 @@ class LossInputs(NamedTuple):
     @property
     def device_type(self) -> str:
         """Where the student's tensors are: "cpu", "cuda", ..."""
-        for part in (self.student_features, self.student_output):
-            if isinstance(part, torch.Tensor):
-                return part.device.type
-            if part:
-                return part[0].device.type
-        return "cpu"
+        outputs = [self.student_output] if isinstance(self.student_output, torch.Tensor) else self.student_output or []
+        return next((tensor.device.type for tensor in (*self.student_features, *outputs)), "cpu")
 
 
 class DistillationLoss(nn.Module, ABC):
@@ -108,7 +104,7 @@ class FeatureLoss(DistillationLoss):
         projection: "conv": a trained 1×1×1 convolution per stage to the teacher's width; "identity": none, for equal
             widths.
         bias: whether the convolutions have one.
-        train_projections: False freezes them as they are drawn.
+        train_projections: False freezes them at their initial values.
         normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages of very different
             magnitude weigh alike; None: as they are.
     """

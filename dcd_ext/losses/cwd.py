@@ -25,16 +25,14 @@ class CWDLoss(FeatureLoss):
     practice no distillation, and kept only to replicate it. Inferred: temperature and weights for encoder features.
 
     Args:
-        student_channels: the student's channels per stage; not needed for ``on="logits"``.
-        teacher_channels: the teacher's.
         on: "features", or "logits": the finest output, as the paper's main recipe.
         temperature: T > 0; None: 4 on logits, 1 on features.
         divergence: "kl" or "mse_preset".
         present_only: on logits, compare only the channels of classes that the label of the sample holds (an extension
             of ours: a class that the patch lacks has a map of noise); the mean is over these.
-        stage_weights: weight per stage; None: their mean.
-        projection: "conv" (without bias), or "identity" for equal widths.
-        train_projections: False freezes the convolutions as they are drawn.
+
+    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; ``on="logits"`` needs none
+    of them.
 
     Raises:
         UserError: for unusable options.
@@ -63,7 +61,7 @@ class CWDLoss(FeatureLoss):
         check_choice("divergence", divergence, ("kl", "mse_preset"))
         is_logits = on == "logits"
         if is_logits:
-            # one nameless stage without a projection serves the output
+            # the output is one stage without a projection
             student_channels, teacher_channels, projection, stage_weights = [1], [1], "identity", None
         elif present_only:
             raise UserError("features have no classes", "present_only", False, True, "set on='logits', or drop it")

@@ -17,14 +17,8 @@ class FitNetLoss(FeatureLoss):
     their simpler variant is the last stage only, with bias. The original trains the hint alone first and has a
     factor 1/2.
 
-    Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
-        stage_weights: weight per stage; None: their mean.
-        projection: "conv", or "identity" for equal widths.
-        bias: give the convolutions one.
-        train_projections: False freezes the convolutions as they are drawn.
-        normalize: "teacher" divides each stage's error by ``mean (F_i^T)²``; None: the error as it is.
+    The arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; ``normalize="teacher"`` divides each stage's
+    error by ``mean (F_i^T)²``.
 
     Raises:
         UserError: for unusable options.

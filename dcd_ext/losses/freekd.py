@@ -29,15 +29,13 @@ class FreeKDLoss(FeatureLoss):
     their code does not have it: the position-aware relational loss that the paper describes.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         prompts: file written by ``PromptTuner.save``; or "none" for the reduced variant ``M = 1``, which is not
             FreeKD and must be reported as "FreeKD without prompts".
         levels: Haar levels J; limited per stage by floor(log2(shortest side)).
         mse_weight: weight of the plain MSE next to the details' 1.
         stage_weights: weight per stage; None: their sum.
-        projection: "conv" (with bias), or "identity" for equal widths.
-        train_projections: False freezes the convolutions as they are drawn.
+
+    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; the convolutions have a bias.
 
     Attributes:
         stage_levels: after a call, the levels used per stage.
@@ -77,7 +75,6 @@ class FreeKDLoss(FeatureLoss):
                 self.register_buffer(f"prompt_{i}", prompt)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
         variant = "tuned prompts" if self.has_prompts else "reduced variant: no prompts"
         return f"levels={self.levels}, mse_weight={self.mse_weight}, {variant}"
 

@@ -24,13 +24,12 @@ class IFVDLoss(LabelledFeatureLoss):
     That framework puts a 1×1×1 convolution before it, which the original does not have; nor does this.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         num_classes: K, background included.
         ignore_label: label value to leave out, as are negative ones.
         balance_classes: average over each present class first, then over these (an extension of ours: background is
             most of any patch).
-        stage_weights: weight per stage; None: their mean.
+
+    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`.
 
     Raises:
         UserError: for unusable options.

@@ -19,12 +19,8 @@ def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list
     """Per level, from the finest, the mask averaged over the tokens: (B, 1, X_j, Y_j, Z_j).
 
     ``sigmoid(P_j · D_j)``, ``D_j`` being the sum of the level's seven details. The masks only scale a difference, so
-    that their mean gives the same loss as one term per token.
-
-    Args:
-        prompt: (J + 1, T, C), entry 0 for the approximation, which this does not use.
-        teacher: (B, C, X, Y, Z).
-        levels: how many of the J.
+    that their mean gives the same loss as one term per token. Entry 0 of ``prompt`` (J + 1, T, C) is for the
+    approximation and not used; ``teacher`` is (B, C, X, Y, Z).
     """
     masks, low = [], teacher
     with torch.no_grad():

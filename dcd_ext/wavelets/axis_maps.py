@@ -72,7 +72,7 @@ def axis_map(
     n: int, wavelet: str, mode: str, level: int, letter: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The pair (analysis (m, n), synthesis (n, m)) as tensors, cast once per device and dtype."""
-    # A tensor first made in inference mode would poison later training steps.
+    # autograd cannot use a tensor that was made in inference mode
     with torch.inference_mode(False):
         pair = tuple(
             torch.tensor(build(n, wavelet, mode, level, letter), dtype=dtype, device=device)

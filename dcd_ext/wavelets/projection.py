@@ -59,7 +59,7 @@ class DetailProjection(nn.Module):
         if self._expansion == Expansion(1, -1, ()):
             return x
         with torch.autocast(x.device.type, enabled=False):
-            # Details are small next to the mean, so that half precision would drown them.
+            # Details are small next to the mean: half precision would round them away.
             wide = plain_tensor(x).to(torch.promote_types(x.dtype, torch.float32))
             maps = [self.factors(term, wide) for term in self._expansion.terms]
             return _Projection.apply(wide, self._expansion, maps).to(x.dtype)
@@ -73,7 +73,6 @@ class DetailProjection(nn.Module):
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
         return f"wavelet={self.wavelet!r}, levels={self.levels}, mode={self.mode!r}, bands={self.bands!r}"
 
 

@@ -43,12 +43,8 @@ def detail_energy(
         weight: W (C_T, C_S), of the type to compute in.
         bias: b (C_T), of the same type.
         teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
-        wavelet: name of a discrete wavelet of PyWavelets.
-        levels: number of levels, exactly.
-        mode: border extension.
+        wavelet, levels, mode, reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`; no limit on levels.
         keys: subbands, as :func:`dcd_ext.wavelets.bands.parse_bands` gives them.
-        reconstruct: see :class:`dcd_ext.losses.DCDLoss`, as the next.
-        level_reduction: "joint" or "per_level".
         reference: take the short form, whose result equals the fast one's up to rounding.
     """
     dtype = weight.dtype

@@ -39,12 +39,10 @@ def sample_energy(
 
     Args:
         plan: for the grid (D, H, W).
-        student: F_S (C_S, D, H, W), any floating type.
-        teacher: F_T (C_T, D, H, W), any floating type.
+        student, teacher: F_S (C_S, D, H, W) and F_T (C_T, D, H, W), any floating type.
         mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
         scale: factor of the gradients of ``|P E|²``.
-        grad_student: added to, unless None.
-        grad_mixing: added to, unless None.
+        grad_student, grad_mixing: where the gradients are added, unless None.
     """
     depth, (wide, narrow) = teacher.shape[1], mixing.shape
     of_identity = torch.zeros((), dtype=torch.float64, device=mixing.device)
