@@ -58,12 +58,7 @@ def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
     ``SupervisedTrainer(amp=True)`` knows CUDA's autocast only. Forward hooks follow the network into its copies (EMA)
     and wrappers (DDP), and leave the state dict as it is; the loss stays outside, in float32.
 
-    Args:
-        network: any network.
-        enabled: False returns the network as it is.
-
-    Returns:
-        The same network.
+    The same network is returned; ``enabled=False`` leaves it as it is.
     """
     if enabled:
         network.register_forward_pre_hook(_enter_autocast)

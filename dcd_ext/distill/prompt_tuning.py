@@ -36,7 +36,7 @@ class PromptTuner(nn.Module):
 
     Attributes:
         prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
-        diversity: after a call, how alike the masks of different tokens are, averaged over the stages.
+        diversity: after a call, the overlap of different tokens' masks (mean soft Dice), averaged over the stages.
 
     Raises:
         UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
@@ -105,7 +105,7 @@ def tune_prompts(
         task_loss: the segmentation loss, called with the teacher's output and the label.
         iterations: number of steps.
         lr: learning rate of the first.
-        diversity_weight: of the penalty for masks that are alike.
+        diversity_weight: of ``tuner.diversity`` in the loss.
         amp: run the teacher in bfloat16 autocast.
         save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
 

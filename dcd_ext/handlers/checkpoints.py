@@ -16,8 +16,6 @@ from dcd_ext.io import save_checkpoint
 from dcd_ext.tensors import unwrap
 from dcd_ext.weights import read_checkpoint
 
-_SAME_OPTIONS = "resume with the config files and options the run was started with"
-
 
 class Checkpoints:
     """Writes the best weights and, after every epoch, all that the run needs to go on; restores it on request.
@@ -114,7 +112,8 @@ class Checkpoints:
         return self.state if scaler is None else {**self.state, "scaler": scaler}
 
     def _does_not_fit(self, expected: str, found: object) -> UserError:
-        return UserError("checkpoint of another configuration", self.path, expected, found, _SAME_OPTIONS)
+        step = "resume with the config files and options the run was started with"
+        return UserError("checkpoint of another configuration", self.path, expected, found, step)
 
 
 def _state_dict(item: Any) -> dict[str, Any]:

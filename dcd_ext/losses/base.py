@@ -107,6 +107,10 @@ class FeatureLoss(DistillationLoss):
         train_projections: False freezes them at their initial values.
         normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages of very different
             magnitude weigh alike; None: as they are.
+
+    Raises:
+        UserError: for unusable options.
+        ValueError: when called with features, outputs or a label that do not fit.
     """
 
     # whether student and teacher features are brought to a common width
@@ -175,8 +179,9 @@ class FeatureLoss(DistillationLoss):
         return teacher.square().mean()
 
     def _check_features(self, inputs: LossInputs) -> None:
-        both = (("student", inputs.student_features), ("teacher", inputs.teacher_features))
-        for (name, features), widths in zip(both, (self.student_channels, self.teacher_channels), strict=True):
+        student = ("student", inputs.student_features, self.student_channels)
+        teacher = ("teacher", inputs.teacher_features, self.teacher_channels)
+        for name, features, widths in (student, teacher):
             if len(features) != len(widths):
                 raise ValueError(f"the loss was made for {len(widths)} stages, got {len(features)} {name} features")
             for i, (feature, width) in enumerate(zip(features, widths, strict=True)):

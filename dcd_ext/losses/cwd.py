@@ -31,17 +31,8 @@ class CWDLoss(FeatureLoss):
         present_only: on logits, compare only the channels of classes that the label of the sample holds (an extension
             of ours: a class that the patch lacks has a map of noise); the mean is over these.
 
-    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; ``on="logits"`` needs none
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``on="logits"`` needs none
     of them.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features, outputs or labels that do not fit.
-
-    Example:
-        >>> z = torch.randn(1, 3, 4, 4, 4)
-        >>> abs(CWDLoss(on="logits")([], [], z, z).item()) < 1e-6
-        True
     """
 
     def __init__(

@@ -34,15 +34,11 @@ class DCDLoss(FeatureLoss):
             stages of very different energy weigh alike; None: Eq. 6 as it stands.
         engine: "fast", or "reference": the same numbers by the short form in ``wavelets/energy/reference.py``.
 
-    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; the ``phi_i`` have a bias.
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the ``phi_i`` have a bias.
 
     Attributes:
         projections: the ``phi_i``; to be optimised, saved and clipped with the student.
         stage_levels: after a call, the levels J used per stage.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features that do not fit.
 
     Example:
         >>> loss = DCDLoss([2, 4], [8, 16], wavelet="haar", levels=1)

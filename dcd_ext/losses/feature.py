@@ -17,17 +17,8 @@ class FitNetLoss(FeatureLoss):
     their simpler variant is the last stage only, with bias. The original trains the hint alone first and has a
     factor 1/2.
 
-    The arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; ``normalize="teacher"`` divides each stage's
+    Arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``normalize="teacher"`` divides each stage's
     error by ``mean (F_i^T)²``.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features that do not fit.
-
-    Example:
-        >>> loss = FitNetLoss([2], [4])
-        >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)]).ndim, list(loss.components)
-        (0, ['mse'])
     """
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:

@@ -35,19 +35,10 @@ class FreeKDLoss(FeatureLoss):
         mse_weight: weight of the plain MSE next to the details' 1.
         stage_weights: weight per stage; None: their sum.
 
-    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; the convolutions have a bias.
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the convolutions have a bias.
 
     Attributes:
         stage_levels: after a call, the levels used per stage.
-
-    Raises:
-        UserError: for unusable options or prompts.
-        ValueError: when called with features that do not fit.
-
-    Example:
-        >>> loss = FreeKDLoss([2], [4], prompts="none")
-        >>> loss([torch.rand(1, 2, 8, 8, 8)], [torch.rand(1, 4, 8, 8, 8)]).ndim, loss.stage_levels
-        (0, [3])
     """
 
     def __init__(

@@ -29,17 +29,7 @@ class IFVDLoss(LabelledFeatureLoss):
         balance_classes: average over each present class first, then over these (an extension of ours: background is
             most of any patch).
 
-    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features or labels that do not fit.
-
-    Example:
-        >>> loss = IFVDLoss([2], [4], num_classes=2)
-        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
-        >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label).ndim
-        0
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`.
     """
 
     # each network's similarity map has one value per voxel, whatever the width

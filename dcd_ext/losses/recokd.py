@@ -50,22 +50,11 @@ class ReCoKDLoss(LabelledFeatureLoss):
         max_attention: limit for S^T in R; None: none. Above some hundred the loss looks at single voxels.
         ignore_label: label value to leave out of R, as are negative ones.
 
-    The other arguments are those of :class:`~dcd_ext.losses.base.FeatureLoss`; ``train_projections``
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``train_projections``
     holds for the context blocks, too.
 
     Attributes:
         peak_attention: after a call, the largest S^T per stage.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features or labels that do not fit.
-
-    Example:
-        >>> loss = ReCoKDLoss([2], [4], num_classes=2)
-        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
-        >>> _ = loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label)
-        >>> list(loss.components)
-        ['foreground', 'background', 'attention', 'context']
     """
 
     def __init__(
