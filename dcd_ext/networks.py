@@ -1,7 +1,5 @@
 """What a network needs before it is trained: initial weights and deep supervision in training only."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -22,7 +20,8 @@ def prepare_for_training(
 
     nnU-Net's networks return a list of outputs whenever deep supervision is on, also in evaluation. A forward
     pre-hook switches the decoder instead, so that training sees the list (finest output first), while evaluation,
-    its copies (EMA) and a wrapping ``DistributedDataParallel`` see one tensor and the state dict is unchanged.
+    its copies (EMA) and a wrapping ``DistributedDataParallel`` see one tensor and the state dict is unchanged. The
+    same network is returned.
 
     Args:
         network: a network; ``network.initialize`` (a function of one module) is applied if it has one, and its
@@ -30,9 +29,6 @@ def prepare_for_training(
         seed: initial weights are a function of this number alone, whatever was built before the network.
         device: where it is trained, in the :func:`memory_format` of that device.
         amp: mixed precision, for a CPU; on CUDA the trainer's own autocast does it.
-
-    Returns:
-        The same network.
     """
     device = torch.device(device)
     initialize = getattr(network, "initialize", None)

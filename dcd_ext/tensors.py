@@ -1,7 +1,5 @@
 """Helpers for tensors and wrapped networks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

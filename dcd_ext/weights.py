@@ -1,7 +1,5 @@
 """Read checkpoints and load weights, strictly and without running what a pickle holds."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

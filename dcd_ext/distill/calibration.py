@@ -1,7 +1,5 @@
 """Compare the gradients of distillation and segmentation loss, and propose the weight that gives a wanted ratio."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """Add a distillation term to the loss of a stock ``SupervisedTrainer``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

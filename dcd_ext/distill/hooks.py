@@ -1,7 +1,5 @@
 """Collect or replace the outputs of named modules of any network, by forward hooks."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,13 +49,14 @@ class FeatureHooks:
         modules = dict(network.named_modules())
         for path in self.paths:
             if path not in modules:
-                expected = f"a module path such as {_nearest(path, list(modules))}"
+                near = difflib.get_close_matches(path, modules, n=3) or [name for name in modules if name][:3]
+                expected = f"a module path such as {', '.join(map(repr, near))}"
                 raise UserError("no such module", self._name, expected, repr(path), "correct 'taps' in the config")
         self._modules = [modules[path] for path in self.paths]
         self._features: list[list[torch.Tensor]] = [[] for _ in self.paths]
         self._handles: list[RemovableHandle] = []
 
-    def register(self) -> FeatureHooks:
+    def register(self) -> "FeatureHooks":
         """Forget what was collected before and put the hooks on the network."""
         self.remove()
         self._features = [[] for _ in self.paths]
@@ -89,14 +88,9 @@ class FeatureHooks:
 
         return hook
 
-    def __enter__(self) -> FeatureHooks:
+    def __enter__(self) -> "FeatureHooks":
         return self.register()
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> bool:
         self.remove()
         return kind is _StopForward
-
-
-def _nearest(path: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(path, known, n=3)
-    return ", ".join(repr(name) for name in close or [name for name in known if name][:3])

@@ -1,7 +1,5 @@
 """The phase before FreeKD: tune the frequency prompts on the task, with the teacher frozen."""
 
-from __future__ import annotations
-
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

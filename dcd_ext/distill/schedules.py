@@ -4,8 +4,6 @@
 the DCD authors' release, which counts epochs from 0.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 

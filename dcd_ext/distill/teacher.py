@@ -1,7 +1,5 @@
 """A frozen teacher: built, loaded strictly, never trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +23,7 @@ class FrozenTeacher(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.training = False
 
-    def train(self, mode: bool = True) -> FrozenTeacher:
+    def train(self, mode: bool = True) -> "FrozenTeacher":
         """Stay in evaluation mode, whatever a trainer asks for."""
         return self
 

@@ -1,7 +1,5 @@
 """Best weights for users and the last state for resuming, both written atomically."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

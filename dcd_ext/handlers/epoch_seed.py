@@ -1,7 +1,5 @@
 """Make the randomness of each epoch a function of the seed and the epoch alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Score predictions against the untouched label files and write ``metrics.json``."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time

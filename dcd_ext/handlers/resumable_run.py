@@ -1,7 +1,5 @@
 """Everything that makes a training resumable and keeps its results, as one entry of a config's handler list."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Keep what happened in training, epoch by epoch, in one file."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

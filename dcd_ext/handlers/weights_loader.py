@@ -1,7 +1,5 @@
 """Load trained weights strictly, with an error that says what to do."""
 
-from __future__ import annotations
-
 from ignite.engine import Engine, Events
 from torch import nn
 

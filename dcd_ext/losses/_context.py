@@ -1,6 +1,4 @@
-"""A global context vector: what a feature says of the whole patch, added to every voxel."""
-
-from __future__ import annotations
+"""Global context: one vector per patch, pooled from a feature, that is added to every voxel."""
 
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """One level of the 3D Haar wavelet transform, by ptwt: each 2×2×2 block becomes its eight coefficients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

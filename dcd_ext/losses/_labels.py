@@ -1,7 +1,5 @@
 """Losses over features that use the class of every voxel, and how they read the label."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Read pairs of logits from network outputs, whatever form they come in."""
 
-from __future__ import annotations
-
 import torch
 
 from dcd_ext.losses.base import Output, compute_dtype

@@ -1,7 +1,5 @@
 """Checks of options, which users set on the command line: an error is one line."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

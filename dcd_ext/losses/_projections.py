@@ -5,8 +5,6 @@ tensors of that size. Computed slab by slab and once more in the backward pass, 
 and a slab stays in cache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Base classes of distillation losses: one signature, one scalar, named terms for the log."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple

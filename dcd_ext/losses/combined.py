@@ -1,7 +1,5 @@
 """Several distillation losses at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import nn

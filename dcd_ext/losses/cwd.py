@@ -1,7 +1,5 @@
 """Channel-wise distillation: every channel's map is a distribution over the voxels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

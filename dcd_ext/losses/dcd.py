@@ -1,7 +1,5 @@
 """The loss of Detail Consistent Distillation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Distillation of features: mean squared error through a 1×1×1 convolution."""
 
-from __future__ import annotations
-
 import torch
 
 from dcd_ext.losses._projections import over_slabs, project

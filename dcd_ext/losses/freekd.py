@@ -1,7 +1,5 @@
 """Distillation of wavelet details where tuned frequency prompts say that they matter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Intra-class feature variation: how similar each voxel is to the mean of its own class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Distillation of the output: the student's softened class probabilities follow the teacher's, voxel by voxel."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

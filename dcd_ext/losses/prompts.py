@@ -1,7 +1,5 @@
 """Frequency prompts: which wavelet coefficients of the teacher matter, as soft masks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

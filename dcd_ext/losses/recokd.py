@@ -1,7 +1,5 @@
 """Region- and context-aware distillation: small classes count as much as large ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

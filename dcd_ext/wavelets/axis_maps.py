@@ -5,8 +5,6 @@ A 3D subband is the tensor product of three one-axis filters, so that everything
 and letter (``a`` approximation, ``d`` detail), border handling and odd lengths included.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

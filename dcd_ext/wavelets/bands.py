@@ -1,7 +1,5 @@
 """Which subbands a projection keeps, and the cheaper of two ways to write it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Keep some subbands of a volume's wavelet transform and drop the others."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Value and gradients need the same products of the wide error, so that both are m
 stored, and the backward pass only scales.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

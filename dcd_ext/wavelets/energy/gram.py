@@ -6,8 +6,6 @@ them, so that ``G_kl = a_k a_l^T`` (a product of one matrix per axis) is ``ident
  - for k ≠ l: a product of three matrices that are each nonzero at the ends only, i.e. the corners of the volume.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The transform of one feature grid as small matrices: what the fast energy needs to know about its geometry."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise

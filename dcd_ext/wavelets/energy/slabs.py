@@ -13,8 +13,6 @@ so that the wide error is analysed but never synthesised; the gradients follow i
 ``E`` is made in slabs of a few planes that stay in cache, reduced along H and W at once, and forgotten.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
