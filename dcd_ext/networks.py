@@ -1,15 +1,11 @@
 """What a network needs before it is trained: initial weights and deep supervision in training only."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import nn
 
 from dcd_ext.errors import UserError
-
-__all__ = ["autocast_on_cpu", "count_parameters", "deep_supervision_weights", "memory_format", "prepare_for_training"]
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
@@ -24,7 +20,8 @@ def prepare_for_training(
 
     nnU-Net's networks return a list of outputs whenever deep supervision is on, also in evaluation. A forward
     pre-hook switches the decoder instead, so that training sees the list (finest output first), while evaluation,
-    its copies (EMA) and a wrapping ``DistributedDataParallel`` see one tensor and the state dict is unchanged.
+    its copies (EMA) and a wrapping ``DistributedDataParallel`` see one tensor and the state dict is unchanged. The
+    same network is returned.
 
     Args:
         network: a network; ``network.initialize`` (a function of one module) is applied if it has one, and its
@@ -32,9 +29,6 @@ def prepare_for_training(
         seed: initial weights are a function of this number alone, whatever was built before the network.
         device: where it is trained, in the :func:`memory_format` of that device.
         amp: mixed precision, for a CPU; on CUDA the trainer's own autocast does it.
-
-    Returns:
-        The same network.
     """
     device = torch.device(device)
     initialize = getattr(network, "initialize", None)
@@ -60,12 +54,7 @@ def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
     ``SupervisedTrainer(amp=True)`` knows CUDA's autocast only. Forward hooks follow the network into its copies (EMA)
     and wrappers (DDP), and leave the state dict as it is; the loss stays outside, in float32.
 
-    Args:
-        network: any network.
-        enabled: False returns the network as it is.
-
-    Returns:
-        The same network.
+    The same network is returned; ``enabled=False`` leaves it as it is.
     """
     if enabled:
         network.register_forward_pre_hook(_enter_autocast)

@@ -1,16 +1,12 @@
-"""Small things every room needs to know about tensors and wrapped networks."""
-
-from __future__ import annotations
+"""Helpers for tensors and wrapped networks."""
 
 from typing import Any
 
 from torch import nn
 
-__all__ = ["plain_tensor", "unwrap"]
 
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``."""
+def unwrap(network: Any) -> Any:
+    """The network inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``; all else as it is."""
     while True:
         inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
         if not isinstance(inner, nn.Module):

@@ -1,7 +1,5 @@
 """Read checkpoints and load weights, strictly and without running what a pickle holds."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -9,8 +7,6 @@ import torch
 from torch import nn
 
 from dcd_ext.errors import UserError
-
-__all__ = ["load_weights", "read_checkpoint"]
 
 # what DDP, torch.compile and Lightning put in front of every key
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")

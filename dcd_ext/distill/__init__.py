@@ -1,4 +1,4 @@
-"""What stands between networks and losses: feature hooks, teachers, schedules, the handler, calibration."""
+"""Feature hooks, teachers, weight schedules, the distillation handler, calibration and prompt tuning."""
 
 from dcd_ext.distill.handler import DistillationHandler
 from dcd_ext.distill.prompt_tuning import PromptTuner, tune_prompts

@@ -1,6 +1,4 @@
-"""How strongly a distillation loss pulls at the student next to the segmentation loss, and what would even it out."""
-
-from __future__ import annotations
+"""Compare the gradients of distillation and segmentation loss, and propose the weight that gives a wanted ratio."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +17,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.losses.base import DistillationLoss
 from dcd_ext.tensors import plain_tensor, unwrap
 from dcd_ext.weights import load_weights, read_checkpoint
-
-__all__ = ["SCOPES", "GradientMeter", "Norms", "calibrate", "summarise_norms"]
 
 SCOPES = ("encoder", "all")
 
@@ -77,7 +73,7 @@ class GradientMeter:
     def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Train the distillation loss's own parameters alone, one step of Adam per batch.
 
-        Projections as they are drawn miss the teacher's features by far more than any student does later.
+        Untrained projections miss the teacher's features by far more than those of any later epoch.
         """
         optimizer = torch.optim.Adam([p for p in self.kd_loss.parameters() if p.requires_grad], lr=1e-2)
         for image, label in batches:
@@ -100,9 +96,8 @@ class GradientMeter:
         gradients = torch.autograd.grad(loss, self._parameters, retain_graph=keep, allow_unused=True)
         squares = [0.0 if g is None else g.double().square().sum().item() for g in gradients]
         if not all(torch.tensor(squares).isfinite()):
-            raise UserError(
-                "gradient is not finite", "kd_loss or loss", "numbers", "inf or nan", "check the checkpoint"
-            )
+            where, step = "kd_loss or loss", "check the checkpoint"
+            raise UserError("gradient is not finite", where, "numbers", "inf or nan", step)
         chosen = [s for s, is_inside in zip(squares, self._in_encoder, strict=True) if is_inside]
         return {"encoder": sum(chosen) ** 0.5, "all": sum(squares) ** 0.5}
 
@@ -110,10 +105,7 @@ class GradientMeter:
 def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
     """Medians over batches, and the weight whose median ``weight · |grad KD| / |grad seg|`` is ``target_ratio``.
 
-    Args:
-        norms: one entry per batch.
-        target_ratio: wanted ratio.
-        weight: the weight configured now.
+    ``norms`` has one entry per batch; ``weight`` is the configured one.
 
     Raises:
         UserError: if a gradient vanishes, so that no weight reaches the ratio.
@@ -173,15 +165,12 @@ def calibrate(
         projections = "fitted"
     norms = [meter(*batch) for batch in _progress(_batches(parser), batches, "gradients")]
     weight = float(parser.get_parsed_content("kd_weight"))
-    scopes = {s: [batch[s] for batch in norms] for s in meter.scopes}
-    return {
-        "kd_weight": weight,
-        "projections": projections,
-        **{
-            scope: {**summarise_norms(values, target_ratio, weight), "batches": [n._asdict() for n in values]}
-            for scope, values in scopes.items()
-        },
-    }
+    report: dict[str, Any] = {"kd_weight": weight, "projections": projections}
+    for scope in meter.scopes:
+        values = [batch[scope] for batch in norms]
+        summary = summarise_norms(values, target_ratio, weight)
+        report[scope] = {**summary, "batches": [n._asdict() for n in values]}
+    return report
 
 
 def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str:

@@ -1,7 +1,5 @@
 """Add a distillation term to the loss of a stock ``SupervisedTrainer``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +15,6 @@ from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses.base import DistillationLoss
-
-__all__ = ["DistillationHandler"]
 
 
 class DistillationHandler:
@@ -53,21 +49,14 @@ class DistillationHandler:
         taps: Sequence[str],
         teacher_taps: Sequence[str] | None = None,
     ) -> None:
-        self.network = network
-        self.teacher = teacher
-        self.kd_loss = kd_loss
-        self.weight = weight
+        self.teacher, self.kd_loss, self.weight = teacher, kd_loss, weight
         self._student_hooks = FeatureHooks(network, taps)
         stop = not kd_loss.needs_teacher_output
         self._teacher_hooks = FeatureHooks(teacher.network, teacher_taps or taps, stop_after_last=stop)
         self._epoch_weight = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer.
-
-        Args:
-            engine: a ``monai.engines.SupervisedTrainer``.
-        """
+        """Register with a ``monai.engines.SupervisedTrainer``."""
         if engine.has_event_handler(self, IterationEvents.LOSS_COMPLETED):
             return
         engine.add_event_handler(Events.STARTED, self.started)
@@ -82,14 +71,9 @@ class DistillationHandler:
         trained = {id(p) for group in engine.optimizer.param_groups for p in group["params"]}
         missing = [n for n, p in self.kd_loss.named_parameters() if p.requires_grad and id(p) not in trained]
         if missing:
-            raise UserError(
-                "projections are not trained",
-                "optimizer",
-                "all parameters of kd_loss",
-                f"{len(missing)} missing, e.g. {missing[0]}",
-                "add them to 'parameter_groups' in the config",
-            )
-        if _distributed():
+            found, step = f"{len(missing)} missing, e.g. {missing[0]}", "add them to 'parameter_groups' in the config"
+            raise UserError("projections are not trained", "optimizer", "all parameters of kd_loss", found, step)
+        if dist.is_initialized():
             for tensor in (*self.kd_loss.parameters(), *self.kd_loss.buffers()):
                 dist.broadcast(tensor.data, src=0)
 
@@ -123,7 +107,7 @@ class DistillationHandler:
 
     def average_gradients(self, _engine: Engine) -> None:
         """Average the projections' gradients over the processes; DDP does so for the network only."""
-        if self._epoch_weight == 0 or not _distributed():
+        if self._epoch_weight == 0 or not dist.is_initialized():
             return
         for parameter in self.kd_loss.parameters():
             if parameter.grad is not None:
@@ -134,7 +118,3 @@ class DistillationHandler:
         """Leave no hook behind, then let the exception go on."""
         self._student_hooks.remove()
         raise exception
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,7 +1,5 @@
 """Collect or replace the outputs of named modules of any network, by forward hooks."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +10,6 @@ from torch.utils.hooks import RemovableHandle
 
 from dcd_ext.errors import UserError
 from dcd_ext.tensors import plain_tensor, unwrap
-
-__all__ = ["FeatureHooks"]
 
 
 class _StopForward(Exception):
@@ -53,18 +49,14 @@ class FeatureHooks:
         modules = dict(network.named_modules())
         for path in self.paths:
             if path not in modules:
-                raise UserError(
-                    "no such module",
-                    self._name,
-                    f"a module path such as {_nearest(path, list(modules))}",
-                    repr(path),
-                    "correct 'taps' in the config",
-                )
+                near = difflib.get_close_matches(path, modules, n=3) or [name for name in modules if name][:3]
+                expected = f"a module path such as {', '.join(map(repr, near))}"
+                raise UserError("no such module", self._name, expected, repr(path), "correct 'taps' in the config")
         self._modules = [modules[path] for path in self.paths]
         self._features: list[list[torch.Tensor]] = [[] for _ in self.paths]
         self._handles: list[RemovableHandle] = []
 
-    def register(self) -> FeatureHooks:
+    def register(self) -> "FeatureHooks":
         """Forget what was collected before and put the hooks on the network."""
         self.remove()
         self._features = [[] for _ in self.paths]
@@ -82,13 +74,9 @@ class FeatureHooks:
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
             if len(features) != 1:
-                raise UserError(
-                    "hook did not fire once per step",
-                    f"{path} of {self._name}",
-                    "1 output",
-                    len(features),
-                    "name a module in 'taps' that forward() calls once, and do not compile the network",
-                )
+                where, found = f"{path} of {self._name}", len(features)
+                step = "name a module in 'taps' that forward() calls once, and do not compile the network"
+                raise UserError("hook did not fire once per step", where, "1 output", found, step)
         return [features[0] for features in collected]
 
     def _hook(self, i: int) -> Callable[..., torch.Tensor | None]:
@@ -100,14 +88,9 @@ class FeatureHooks:
 
         return hook
 
-    def __enter__(self) -> FeatureHooks:
+    def __enter__(self) -> "FeatureHooks":
         return self.register()
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> bool:
         self.remove()
         return kind is _StopForward
-
-
-def _nearest(path: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(path, known, n=3)
-    return ", ".join(repr(name) for name in close or [name for name in known if name][:3])

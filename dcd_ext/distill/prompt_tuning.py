@@ -1,7 +1,5 @@
 """The phase before FreeKD: tune the frequency prompts on the task, with the teacher frozen."""
 
-from __future__ import annotations
-
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +16,6 @@ from dcd_ext.losses._options import check_number, check_whole
 from dcd_ext.losses._projections import seeded
 from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
 from dcd_ext.tensors import plain_tensor, unwrap
-
-__all__ = ["PromptTuner", "tune_prompts"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ class PromptTuner(nn.Module):
 
     Attributes:
         prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
-        diversity: after a call, how alike the masks of different tokens are, averaged over the stages.
+        diversity: after a call, the overlap of different tokens' masks (mean soft Dice), averaged over the stages.
 
     Raises:
         UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
@@ -107,7 +103,7 @@ def tune_prompts(
         task_loss: the segmentation loss, called with the teacher's output and the label.
         iterations: number of steps.
         lr: learning rate of the first.
-        diversity_weight: of the penalty for masks that are alike.
+        diversity_weight: of ``tuner.diversity`` in the loss.
         amp: run the teacher in bfloat16 autocast.
         save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
 
@@ -118,7 +114,7 @@ def tune_prompts(
     check_number("lr", lr)
     optimizer = torch.optim.SGD(tuner.prompts.parameters(), lr=lr, momentum=0.9)
     history: list[float] = []
-    # no bar where nobody watches, as in a log file
+    # disable=None: no bar unless the output is a terminal
     steps = tqdm(range(iterations), desc="tune prompts", disable=None)
     for step, batch in zip(steps, _forever(batches), strict=False):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / iterations) ** 0.9

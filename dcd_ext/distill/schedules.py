@@ -4,14 +4,10 @@
 the DCD authors' release, which counts epochs from 0.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 
 from dcd_ext.errors import UserError
-
-__all__ = ["ConstantWeight", "CosineHealingWeight", "CosineWeight", "WarmupWeight", "WeightSchedule"]
 
 
 class WeightSchedule(ABC):
@@ -31,12 +27,9 @@ class WeightSchedule(ABC):
             raise UserError("negative distillation weight", "kd_weight", ">= 0", weight, "use 0 to switch it off")
         for name, value in (("start", start), ("ramp", ramp)):
             if not 0 <= value <= 1:
-                raise UserError(
-                    "schedule out of range", name, "a fraction of the run in [0, 1]", value, "divide by max_epochs"
-                )
-        self.weight = weight
-        self.start = start
-        self.ramp = ramp
+                expected = "a fraction of the run in [0, 1]"
+                raise UserError("schedule out of range", name, expected, value, "divide by max_epochs")
+        self.weight, self.start, self.ramp = weight, start, ramp
 
     def __call__(self, epoch: int, max_epochs: int) -> float:
         """Weight for ``epoch`` (from 0) of ``max_epochs``."""

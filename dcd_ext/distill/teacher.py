@@ -1,7 +1,5 @@
 """A frozen teacher: built, loaded strictly, never trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +9,6 @@ from torch import nn
 from dcd_ext.networks import autocast_on_cpu
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.weights import load_weights
-
-__all__ = ["FrozenTeacher", "load_teacher"]
 
 
 class FrozenTeacher(nn.Module):
@@ -27,7 +23,7 @@ class FrozenTeacher(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.training = False
 
-    def train(self, mode: bool = True) -> FrozenTeacher:
+    def train(self, mode: bool = True) -> "FrozenTeacher":
         """Stay in evaluation mode, whatever a trainer asks for."""
         return self
 

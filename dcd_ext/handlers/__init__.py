@@ -1,4 +1,4 @@
-"""ignite handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does it."""
+"""Handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does the work."""
 
 from dcd_ext.distill.handler import DistillationHandler
 from dcd_ext.handlers.checkpoints import Checkpoints

@@ -1,25 +1,18 @@
 """Best weights for users and the last state for resuming, both written atomically."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.engines import SupervisedTrainer
-from torch import nn
 
 from dcd_ext.distributed import is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.io import save_checkpoint
 from dcd_ext.tensors import unwrap
-
-__all__ = ["Checkpoints"]
-
-_SAME_OPTIONS = "resume with the config files and options the run was started with"
+from dcd_ext.weights import read_checkpoint
 
 
 class Checkpoints:
@@ -89,7 +82,7 @@ class Checkpoints:
         """Restore the run; the engine goes on with the epoch after the saved one."""
         if not os.path.isfile(self.path):
             raise UserError("nothing to resume", self.path, "a checkpoint", "no such file", "run without --resume")
-        checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(self.path, "start a new run in another --output_dir")
         # a schedule of another length would go on with a learning rate of 0 where the shorter one ended
         expected, found = engine.state.max_epochs, checkpoint.get("max_epochs")
         if found != expected:
@@ -117,14 +110,15 @@ class Checkpoints:
         return self.state if scaler is None else {**self.state, "scaler": scaler}
 
     def _does_not_fit(self, expected: str, found: object) -> UserError:
-        return UserError("checkpoint of another configuration", self.path, expected, found, _SAME_OPTIONS)
+        step = "resume with the config files and options the run was started with"
+        return UserError("checkpoint of another configuration", self.path, expected, found, step)
 
 
 def _state_dict(item: Any) -> dict[str, Any]:
     if isinstance(item, EMAHandler):
         scheduler = getattr(item, "momentum_scheduler", None)
         return {"model": item.ema_model.state_dict(), "updates": scheduler.event_index if scheduler else 0}
-    return unwrap(item).state_dict() if isinstance(item, nn.Module) else item.state_dict()
+    return unwrap(item).state_dict()
 
 
 def _load_state_dict(item: Any, state: dict[str, Any]) -> None:
@@ -134,4 +128,4 @@ def _load_state_dict(item: Any, state: dict[str, Any]) -> None:
         if scheduler is not None:
             scheduler.event_index = state["updates"]
     else:
-        (unwrap(item) if isinstance(item, nn.Module) else item).load_state_dict(state)
+        unwrap(item).load_state_dict(state)

@@ -1,15 +1,11 @@
 """Make the randomness of each epoch a function of the seed and the epoch alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
-
-__all__ = ["EpochSeed"]
 
 
 class EpochSeed:
@@ -27,17 +23,13 @@ class EpochSeed:
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer.
-
-        Args:
-            engine: a ``monai.engines.Trainer``; its data loader has to be iterated anew in each epoch.
-        """
+        """Register with a ``monai.engines.Trainer`` whose data loader is iterated anew in each epoch."""
         if not engine.has_event_handler(self, Events.EPOCH_STARTED):
             engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Reseed for ``engine.state.epoch``; processes of a distributed run draw different patches."""
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        rank = dist.get_rank() if dist.is_initialized() else 0
         # a large odd stride keeps (seed, epoch, rank) triples apart; 2**32 is what NumPy accepts
         seed = (self.seed + 1_000_003 * engine.state.epoch + 7_919 * rank) % 2**32
         torch.manual_seed(seed)

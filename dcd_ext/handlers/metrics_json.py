@@ -1,7 +1,5 @@
 """Score predictions against the untouched label files and write ``metrics.json``."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time
@@ -19,8 +17,6 @@ from dcd_ext.distributed import is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
-
-__all__ = ["MetricsJson"]
 
 
 class MetricsJson:

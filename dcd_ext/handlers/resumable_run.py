@@ -1,7 +1,5 @@
 """Everything that makes a training resumable and keeps its results, as one entry of a config's handler list."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +9,6 @@ from ignite.engine import Engine
 from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.training_record import TrainingRecord
-
-__all__ = ["ResumableRun"]
 
 
 class ResumableRun:

@@ -1,7 +1,5 @@
 """Keep what happened in training, epoch by epoch, in one file."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -15,8 +13,6 @@ from monai.engines.utils import IterationEvents
 from dcd_ext.distributed import is_main_process
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
-
-__all__ = ["TrainingRecord"]
 
 
 class TrainingRecord:

@@ -1,14 +1,10 @@
 """Load trained weights strictly, with an error that says what to do."""
 
-from __future__ import annotations
-
 from ignite.engine import Engine, Events
 from torch import nn
 
 from dcd_ext.tensors import unwrap
 from dcd_ext.weights import load_weights
-
-__all__ = ["WeightsLoader"]
 
 
 class WeightsLoader:

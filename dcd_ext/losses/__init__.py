@@ -1,7 +1,5 @@
 """Distillation losses over features and outputs of 3D networks."""
 
-from __future__ import annotations
-
 from dcd_ext.losses.combined import CombinedLoss
 from dcd_ext.losses.cwd import CWDLoss
 from dcd_ext.losses.dcd import DCDLoss

@@ -1,13 +1,9 @@
-"""A global context vector: what a feature says of the whole patch, added to every voxel."""
-
-from __future__ import annotations
+"""Global context: one vector per patch, pooled from a feature, that is added to every voxel."""
 
 import torch
 from torch import nn
 
 from dcd_ext.losses._projections import project
-
-__all__ = ["ContextBlock"]
 
 
 class ContextBlock(nn.Module):
@@ -16,9 +12,6 @@ class ContextBlock(nn.Module):
     ``t(sum_v w_v F_v)`` with ``w = softmax_v(a · F_v)`` and t: linear C to C/2, normalisation, ReLU, linear C/2 to C.
     On one vector, 1×1×1 convolutions and a group norm of one group are linear layers and a layer norm. The last
     layer starts at zero, so that at first the context is zero. The attention has no bias: softmax would cancel it.
-
-    Args:
-        channels: C.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,14 +1,10 @@
 """One level of the 3D Haar wavelet transform, by ptwt: each 2×2×2 block becomes its eight coefficients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import ptwt
 import torch
-
-__all__ = ["haar_levels", "join", "split"]
 
 _DETAILS = ("aad", "ada", "add", "daa", "dad", "dda", "ddd")
 

@@ -1,7 +1,5 @@
 """Losses over features that use the class of every voxel, and how they read the label."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -11,20 +9,15 @@ from dcd_ext.losses._options import check_whole
 from dcd_ext.losses.base import FeatureLoss, LossInputs
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["LabelledFeatureLoss", "nearest", "one_hot", "read_label"]
-
 
 class LabelledFeatureLoss(FeatureLoss):
     """A feature loss whose ``stage`` is given the label (B, X, Y, Z), -1 where it is to be ignored.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         num_classes: K, background included.
         ignore_label: label value to leave out, as are negative ones.
-        stage_weights: see :class:`FeatureLoss`, as the further ones.
-        projection: "conv" (with bias) or "identity".
-        train_projections: False freezes the projections as they are drawn.
+
+    The other arguments are those of :class:`FeatureLoss`; the convolutions have a bias.
     """
 
     needs_label = True

@@ -1,22 +1,16 @@
 """Read pairs of logits from network outputs, whatever form they come in."""
 
-from __future__ import annotations
-
 import torch
 
 from dcd_ext.losses.base import Output, compute_dtype
 from dcd_ext.tensors import plain_tensor
 
-__all__ = ["logit_pairs"]
-
 
 def logit_pairs(student: Output, teacher: Output, heads: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The first ``heads`` pairs of student and detached teacher logits, finest first, in one floating type >= float32.
 
-    Args:
-        student: (B, K, X, Y, Z), a list of such, or all heads stacked (B, heads, K, X, Y, Z) as MONAI's DynUNet does.
-        teacher: the same of the teacher.
-        heads: how many; 0: as many as the student has.
+    An output is (B, K, X, Y, Z), a list of such, or all heads stacked (B, heads, K, X, Y, Z) as MONAI's DynUNet does;
+    ``heads=0`` means as many as the student has.
 
     Raises:
         ValueError: if an output is missing, has too few heads, or shapes differ.
@@ -24,10 +18,8 @@ def logit_pairs(student: Output, teacher: Output, heads: int = 1) -> list[tuple[
     students, teachers = _heads(student, "student"), _heads(teacher, "teacher")
     heads = heads or len(students)
     if min(len(students), len(teachers)) < heads:
-        raise ValueError(
-            f"{heads} deep supervision outputs are distilled, got {len(students)} of the student and "
-            f"{len(teachers)} of the teacher"
-        )
+        found = f"{len(students)} of the student and {len(teachers)} of the teacher"
+        raise ValueError(f"{heads} deep supervision outputs are distilled, got {found}")
     pairs = []
     for i, (s, t) in enumerate(zip(students[:heads], teachers[:heads], strict=True)):
         if s.ndim != 5 or s.shape != t.shape:

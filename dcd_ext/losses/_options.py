@@ -1,13 +1,9 @@
 """Checks of options, which users set on the command line: an error is one line."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
 from dcd_ext.errors import UserError
-
-__all__ = ["check_choice", "check_number", "check_whole"]
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -5,8 +5,6 @@ tensors of that size. Computed slab by slab and once more in the backward pass, 
 and a slab stays in cache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,8 +12,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-__all__ = ["make_projections", "over_slabs", "project", "recompute", "seeded", "slab_size", "weight_and_bias"]
 
 Result = TypeVar("Result")
 

@@ -1,7 +1,5 @@
 """Base classes of distillation losses: one signature, one scalar, named terms for the log."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +11,6 @@ from dcd_ext.errors import UserError
 from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import make_projections
 from dcd_ext.tensors import plain_tensor
-
-__all__ = ["DistillationLoss", "FeatureLoss", "LossInputs", "Terms"]
 
 Terms = dict[str, torch.Tensor]
 Output = torch.Tensor | Sequence[torch.Tensor] | None
@@ -35,12 +31,8 @@ class LossInputs(NamedTuple):
     @property
     def device_type(self) -> str:
         """Where the student's tensors are: "cpu", "cuda", ..."""
-        for part in (self.student_features, self.student_output):
-            if isinstance(part, torch.Tensor):
-                return part.device.type
-            if part:
-                return part[0].device.type
-        return "cpu"
+        outputs = [self.student_output] if isinstance(self.student_output, torch.Tensor) else self.student_output or []
+        return next((tensor.device.type for tensor in (*self.student_features, *outputs)), "cpu")
 
 
 class DistillationLoss(nn.Module, ABC):
@@ -110,9 +102,13 @@ class FeatureLoss(DistillationLoss):
         projection: "conv": a trained 1×1×1 convolution per stage to the teacher's width; "identity": none, for equal
             widths.
         bias: whether the convolutions have one.
-        train_projections: False freezes them as they are drawn.
+        train_projections: False freezes them at their initial values.
         normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages of very different
             magnitude weigh alike; None: as they are.
+
+    Raises:
+        UserError: for unusable options.
+        ValueError: when called with features, outputs or a label that do not fit.
     """
 
     # whether student and teacher features are brought to a common width
@@ -181,8 +177,9 @@ class FeatureLoss(DistillationLoss):
         return teacher.square().mean()
 
     def _check_features(self, inputs: LossInputs) -> None:
-        both = (("student", inputs.student_features), ("teacher", inputs.teacher_features))
-        for (name, features), widths in zip(both, (self.student_channels, self.teacher_channels), strict=True):
+        student = ("student", inputs.student_features, self.student_channels)
+        teacher = ("teacher", inputs.teacher_features, self.teacher_channels)
+        for name, features, widths in (student, teacher):
             if len(features) != len(widths):
                 raise ValueError(f"the loss was made for {len(widths)} stages, got {len(features)} {name} features")
             for i, (feature, width) in enumerate(zip(features, widths, strict=True)):

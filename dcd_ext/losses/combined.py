@@ -1,15 +1,11 @@
 """Several distillation losses at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import nn
 
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
-
-__all__ = ["CombinedLoss"]
 
 
 class CombinedLoss(DistillationLoss):
@@ -25,16 +21,6 @@ class CombinedLoss(DistillationLoss):
     Raises:
         UserError: for unusable weights.
         ValueError: if there is no loss or names differ, and what the losses raise when called.
-
-    Example:
-        >>> import torch
-        >>> from dcd_ext.losses import FitNetLoss, LogitsLoss
-        >>> losses = {"feature": FitNetLoss([2], [4]), "logits": LogitsLoss()}
-        >>> loss = CombinedLoss(losses, {"feature": 1, "logits": 0.5})
-        >>> z = torch.rand(1, 3, 4, 4, 4)
-        >>> _ = loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], z, z)
-        >>> list(loss.components)
-        ['feature_mse', 'logits_kl']
     """
 
     def __init__(self, losses: Mapping[str, DistillationLoss], weights: Mapping[str, float]) -> None:

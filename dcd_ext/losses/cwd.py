@@ -1,7 +1,5 @@
 """Channel-wise distillation: every channel's map is a distribution over the voxels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -14,8 +12,6 @@ from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import over_slabs, project, slab_size
 from dcd_ext.losses.base import FeatureLoss, LossInputs, Terms
 
-__all__ = ["CWDLoss"]
-
 
 class CWDLoss(FeatureLoss):
     """``T² / (B C) · sum over samples and channels of KL(phi(y^T) || phi(y^S))``, ``phi`` = softmax over voxels of y/T.
@@ -27,25 +23,14 @@ class CWDLoss(FeatureLoss):
     practice no distillation, and kept only to replicate it. Inferred: temperature and weights for encoder features.
 
     Args:
-        student_channels: the student's channels per stage; not needed for ``on="logits"``.
-        teacher_channels: the teacher's.
         on: "features", or "logits": the finest output, as the paper's main recipe.
         temperature: T > 0; None: 4 on logits, 1 on features.
         divergence: "kl" or "mse_preset".
         present_only: on logits, compare only the channels of classes that the label of the sample holds (an extension
             of ours: a class that the patch lacks has a map of noise); the mean is over these.
-        stage_weights: weight per stage; None: their mean.
-        projection: "conv" (without bias), or "identity" for equal widths.
-        train_projections: False freezes the convolutions as they are drawn.
 
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features, outputs or labels that do not fit.
-
-    Example:
-        >>> z = torch.randn(1, 3, 4, 4, 4)
-        >>> abs(CWDLoss(on="logits")([], [], z, z).item()) < 1e-6
-        True
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``on="logits"`` needs none
+    of them.
     """
 
     def __init__(
@@ -65,7 +50,7 @@ class CWDLoss(FeatureLoss):
         check_choice("divergence", divergence, ("kl", "mse_preset"))
         is_logits = on == "logits"
         if is_logits:
-            # one nameless stage without a projection serves the output
+            # the output is one stage without a projection
             student_channels, teacher_channels, projection, stage_weights = [1], [1], "identity", None
         elif present_only:
             raise UserError("features have no classes", "present_only", False, True, "set on='logits', or drop it")

@@ -1,7 +1,5 @@
 """The loss of Detail Consistent Distillation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -13,8 +11,6 @@ from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import parse_bands
 from dcd_ext.wavelets.energy import detail_energy
 
-__all__ = ["DCDLoss"]
-
 
 class DCDLoss(FeatureLoss):
     """Make the student's directional wavelet details equal to the teacher's, at every encoder stage.
@@ -24,8 +20,6 @@ class DCDLoss(FeatureLoss):
     arXiv 2605.26382, Eq. 6).
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         wavelet: name of a discrete wavelet of PyWavelets.
         levels: wavelet levels J.
         mode: border extension: zero, symmetric, reflect, periodic or constant. "zero" is several times faster.
@@ -34,19 +28,15 @@ class DCDLoss(FeatureLoss):
         level_reduction: "joint", or "per_level": the average over the levels j of one MSE each, of a one-level
             projection on the grid of LLL_(j-1) (what the authors' released code does, with correct filters here).
         cap_levels: limit J per stage by PyWavelets' rule for its shortest side, but to no less than 1.
-        projection: "conv" (with bias), or "identity" for equal widths: no ``phi_i``.
-        train_projections: False freezes the ``phi_i`` as they are drawn.
         normalize: "teacher" divides each stage's error by the detail energy ``mean D_J(F_i^T)²`` of the batch, so that
             stages of very different energy weigh alike; None: Eq. 6 as it stands.
         engine: "fast", or "reference": the same numbers by the short form in ``wavelets/energy/reference.py``.
 
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the ``phi_i`` have a bias.
+
     Attributes:
         projections: the ``phi_i``; to be optimised, saved and clipped with the student.
         stage_levels: after a call, the levels J used per stage.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features that do not fit.
 
     Example:
         >>> loss = DCDLoss([2, 4], [8, 16], wavelet="haar", levels=1)
@@ -106,5 +96,4 @@ class DCDLoss(FeatureLoss):
         return detail_energy(student, weight, bias, teacher, *transform, *options)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
         return f"wavelet={self.wavelet!r}, levels={self.levels}, mode={self.mode!r}, bands={self.keys}"

@@ -1,13 +1,9 @@
 """Distillation of features: mean squared error through a 1×1×1 convolution."""
 
-from __future__ import annotations
-
 import torch
 
 from dcd_ext.losses._projections import over_slabs, project
 from dcd_ext.losses.base import FeatureLoss, Terms
-
-__all__ = ["FitNetLoss"]
 
 
 class FitNetLoss(FeatureLoss):
@@ -19,23 +15,8 @@ class FitNetLoss(FeatureLoss):
     their simpler variant is the last stage only, with bias. The original trains the hint alone first and has a
     factor 1/2.
 
-    Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
-        stage_weights: weight per stage; None: their mean.
-        projection: "conv", or "identity" for equal widths.
-        bias: give the convolutions one.
-        train_projections: False freezes the convolutions as they are drawn.
-        normalize: "teacher" divides each stage's error by ``mean (F_i^T)²``; None: the error as it is.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features that do not fit.
-
-    Example:
-        >>> loss = FitNetLoss([2], [4])
-        >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)]).ndim, list(loss.components)
-        (0, ['mse'])
+    Arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``normalize="teacher"`` divides each stage's
+    error by ``mean (F_i^T)²``.
     """
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:

@@ -1,7 +1,5 @@
 """Distillation of wavelet details where tuned frequency prompts say that they matter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -12,8 +10,6 @@ from dcd_ext.losses._options import check_number, check_whole
 from dcd_ext.losses._projections import project, recompute, slab_size
 from dcd_ext.losses.base import FeatureLoss, Terms
 from dcd_ext.losses.prompts import load_prompts, mean_masks
-
-__all__ = ["FreeKDLoss"]
 
 
 class FreeKDLoss(FeatureLoss):
@@ -31,27 +27,16 @@ class FreeKDLoss(FeatureLoss):
     their code does not have it: the position-aware relational loss that the paper describes.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         prompts: file written by ``PromptTuner.save``; or "none" for the reduced variant ``M = 1``, which is not
             FreeKD and must be reported as "FreeKD without prompts".
         levels: Haar levels J; limited per stage by floor(log2(shortest side)).
         mse_weight: weight of the plain MSE next to the details' 1.
         stage_weights: weight per stage; None: their sum.
-        projection: "conv" (with bias), or "identity" for equal widths.
-        train_projections: False freezes the convolutions as they are drawn.
+
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the convolutions have a bias.
 
     Attributes:
         stage_levels: after a call, the levels used per stage.
-
-    Raises:
-        UserError: for unusable options or prompts.
-        ValueError: when called with features that do not fit.
-
-    Example:
-        >>> loss = FreeKDLoss([2], [4], prompts="none")
-        >>> loss([torch.rand(1, 2, 8, 8, 8)], [torch.rand(1, 4, 8, 8, 8)]).ndim, loss.stage_levels
-        (0, [3])
     """
 
     def __init__(
@@ -79,7 +64,6 @@ class FreeKDLoss(FeatureLoss):
                 self.register_buffer(f"prompt_{i}", prompt)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
         variant = "tuned prompts" if self.has_prompts else "reduced variant: no prompts"
         return f"levels={self.levels}, mse_weight={self.mse_weight}, {variant}"
 

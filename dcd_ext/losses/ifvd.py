@@ -1,15 +1,11 @@
 """Intra-class feature variation: how similar each voxel is to the mean of its own class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest, one_hot
 from dcd_ext.losses.base import Terms
-
-__all__ = ["IFVDLoss"]
 
 _EPS = 1e-8
 
@@ -26,23 +22,12 @@ class IFVDLoss(LabelledFeatureLoss):
     That framework puts a 1×1×1 convolution before it, which the original does not have; nor does this.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         num_classes: K, background included.
         ignore_label: label value to leave out, as are negative ones.
         balance_classes: average over each present class first, then over these (an extension of ours: background is
             most of any patch).
-        stage_weights: weight per stage; None: their mean.
 
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features or labels that do not fit.
-
-    Example:
-        >>> loss = IFVDLoss([2], [4], num_classes=2)
-        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
-        >>> loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label).ndim
-        0
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`.
     """
 
     # each network's similarity map has one value per voxel, whatever the width

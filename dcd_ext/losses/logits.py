@@ -1,7 +1,5 @@
 """Distillation of the output: the student's softened class probabilities follow the teacher's, voxel by voxel."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 
@@ -9,8 +7,6 @@ from dcd_ext.losses._logits import logit_pairs
 from dcd_ext.losses._options import check_number
 from dcd_ext.losses.base import DistillationLoss, LossInputs, Terms
 from dcd_ext.networks import deep_supervision_weights
-
-__all__ = ["LogitsLoss"]
 
 
 class LogitsLoss(DistillationLoss):
@@ -31,12 +27,6 @@ class LogitsLoss(DistillationLoss):
     Raises:
         UserError: for a temperature that is not positive.
         ValueError: when called without outputs or with ones that differ.
-
-    Example:
-        >>> loss = LogitsLoss()
-        >>> z = torch.randn(1, 3, 4, 4, 4)
-        >>> loss([], [], z, z).item(), loss([], [], z, -z).item() > 0
-        (0.0, True)
     """
 
     needs_features = False

@@ -1,7 +1,5 @@
 """Frequency prompts: which wavelet coefficients of the teacher matter, as soft masks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 
@@ -12,8 +10,6 @@ from dcd_ext.io import save_checkpoint
 from dcd_ext.losses._haar import haar_levels, join, split
 from dcd_ext.weights import read_checkpoint
 
-__all__ = ["load_prompts", "masked_reconstruction", "mean_masks", "save_prompts"]
-
 _FORMAT = "freekd_prompts"
 
 
@@ -21,37 +17,32 @@ def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list
     """Per level, from the finest, the mask averaged over the tokens: (B, 1, X_j, Y_j, Z_j).
 
     ``sigmoid(P_j · D_j)``, ``D_j`` being the sum of the level's seven details. The masks only scale a difference, so
-    that their mean gives the same loss as one term per token.
-
-    Args:
-        prompt: (J + 1, T, C), entry 0 for the approximation, which this does not use.
-        teacher: (B, C, X, Y, Z).
-        levels: how many of the J.
+    that their mean gives the same loss as one term per token. Entry 0 of ``prompt`` (J + 1, T, C) is for the
+    approximation and not used; ``teacher`` is (B, C, X, Y, Z).
     """
     masks, low = [], teacher
     with torch.no_grad():
         for j in range(levels):
             low, details = split(low)
-            masks.append(_logits(prompt[j + 1], torch.stack(details).sum(0)).sigmoid().mean(1, keepdim=True))
+            masks.append(_masks(prompt[j + 1], torch.stack(details).sum(0)).mean(1, keepdim=True))
     return masks
 
 
 def masked_reconstruction(prompt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the tokens leave of ``x`` (B, C, X, Y, Z), summed over the tokens, and how alike their masks are.
+    """What the tokens leave of ``x`` (B, C, X, Y, Z), summed over the tokens, and the overlap of their masks.
 
-    Returns:
-        The volume put together from the masked coefficients of all bands, and the mean over the bands of the mean
-        soft Dice between the masks of different tokens.
+    The volume is reconstructed from the masked coefficients of all bands; the overlap is the mean over the bands of
+    the mean soft Dice between the masks of different tokens.
     """
     dtype = x.dtype
     low, kept, grids, overlaps = x.float() if dtype.itemsize < 4 else x, [], [], []
     for j in range(haar_levels(x.shape[2:], len(prompt) - 1)):
         grids.append(low.shape[2:])
         low, details = split(low)
-        masks = _logits(prompt[j + 1], torch.stack(details).sum(0)).sigmoid()
+        masks = _masks(prompt[j + 1], torch.stack(details).sum(0))
         overlaps.append(_overlap(masks))
         kept.append([d * masks.sum(1, keepdim=True) for d in details])
-    masks = _logits(prompt[0], low).sigmoid()
+    masks = _masks(prompt[0], low)
     overlaps.append(_overlap(masks))
     low = low * masks.sum(1, keepdim=True)
     for details, grid in zip(reversed(kept), reversed(grids), strict=True):
@@ -59,10 +50,10 @@ def masked_reconstruction(prompt: torch.Tensor, x: torch.Tensor) -> tuple[torch.
     return low.to(dtype), torch.stack(overlaps).mean()
 
 
-def _logits(tokens: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
-    """Products (B, T, X, Y, Z) of tokens (T, C) and a band (B, C, X, Y, Z)."""
+def _masks(tokens: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
+    """Sigmoid (B, T, X, Y, Z) of the products of tokens (T, C) and a band (B, C, X, Y, Z)."""
     weight = tokens.to(band.dtype).expand(len(band), -1, -1)
-    return torch.bmm(weight, band.flatten(2)).unflatten(2, band.shape[2:])
+    return torch.bmm(weight, band.flatten(2)).unflatten(2, band.shape[2:]).sigmoid()
 
 
 def _overlap(masks: torch.Tensor) -> torch.Tensor:
@@ -97,7 +88,6 @@ def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.
     found = [(len(p), p.shape[-1]) for p in prompts]
     expected = [(levels + 1, c) for c in channels]
     if found != expected:
-        raise UserError(
-            "prompts do not fit", path, f"(levels + 1, channels) {expected} per stage", f"{found}", next_step
-        )
+        wanted = f"(levels + 1, channels) {expected} per stage"
+        raise UserError("prompts do not fit", path, wanted, found, next_step)
     return prompts

@@ -1,8 +1,7 @@
 """Region- and context-aware distillation: small classes count as much as large ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,13 +9,20 @@ from torch import nn
 from dcd_ext.losses._context import ContextBlock
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest
 from dcd_ext.losses._options import check_choice, check_number
-from dcd_ext.losses._projections import seeded
-from dcd_ext.losses._region import Moments, attention, foreground_background, magnitudes, moments
+from dcd_ext.losses._projections import over_slabs, project, seeded, slab_size
 from dcd_ext.losses.base import Terms
 
-__all__ = ["ReCoKDLoss"]
-
 _TERMS = ("foreground", "background", "attention", "context")
+
+
+class _Moments(NamedTuple):
+    """What is kept of a projected student feature p (B, C, N) and its error e = p - teacher."""
+
+    spatial: torch.Tensor  # mean over channels of |p|, (B, N)
+    channel: torch.Tensor  # mean over voxels of |p|, (B, C)
+    error: torch.Tensor  # mean over voxels of e, (B, C)
+    square: torch.Tensor  # mean over voxels of e², (B, C)
+    weighted: torch.Tensor  # sum over channels of channel weight times e², (B, N)
 
 
 class ReCoKDLoss(LabelledFeatureLoss):
@@ -35,30 +41,18 @@ class ReCoKDLoss(LabelledFeatureLoss):
     readable. There nothing of this was trained, which makes the context term a plain MSE; here everything is.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
         num_classes: K, background included.
         alpha: how fast the stage weights fall; they sum to 1.
         temperature: tau > 0 of the attention.
         coefficients: of "foreground", "background", "attention" and "context", 1 where not given.
         max_attention: limit for S^T in R; None: none. Above some hundred the loss looks at single voxels.
         ignore_label: label value to leave out of R, as are negative ones.
-        projection: "conv" (with bias), or "identity" for equal widths.
-        train_projections: False freezes convolutions and context blocks as they are drawn.
+
+    Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``train_projections``
+    holds for the context blocks, too.
 
     Attributes:
         peak_attention: after a call, the largest S^T per stage.
-
-    Raises:
-        UserError: for unusable options.
-        ValueError: when called with features or labels that do not fit.
-
-    Example:
-        >>> loss = ReCoKDLoss([2], [4], num_classes=2)
-        >>> label = torch.randint(2, (1, 1, 8, 8, 8))
-        >>> _ = loss([torch.rand(1, 2, 4, 4, 4)], [torch.rand(1, 4, 4, 4, 4)], label=label)
-        >>> list(loss.components)
-        ['foreground', 'background', 'attention', 'context']
     """
 
     def __init__(
@@ -98,30 +92,30 @@ class ReCoKDLoss(LabelledFeatureLoss):
         classes = nearest(label, teacher.shape[2:]).flatten(1)
         s, t, projection = student.flatten(2), teacher.flatten(2), self.projections[i]
         with torch.no_grad():
-            spatial, channel = (attention(x, self.temperature) for x in magnitudes(t))
+            spatial, channel = (_attention(x, self.temperature) for x in _magnitudes(t))
         self.peak_attention[i] = spatial.max()
-        m = moments(projection, s, t, channel)
+        m = _moments(projection, s, t, channel)
         student_shift = self.student_context[i](s, projection)
         shift = student_shift - self.teacher_context[i](t, nn.Identity())
         values = (
             *self._regions(m, spatial, classes, t.shape[1]),
-            self._attention(m, spatial, channel),
+            self._attention_error(m, spatial, channel),
             # mean (e + shift)², shift being one number per channel
             (m.square + 2 * shift * m.error + shift.square()).mean(),
         )
         return {name: self.coefficients[name] * value for name, value in zip(_TERMS, values, strict=True)}
 
     def _regions(
-        self, m: Moments, spatial: torch.Tensor, classes: torch.Tensor, channels: int
+        self, m: _Moments, spatial: torch.Tensor, classes: torch.Tensor, channels: int
     ) -> tuple[torch.Tensor, ...]:
         weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
-        masks = foreground_background(classes, self.num_classes, weighted.dtype)
+        masks = _foreground_background(classes, self.num_classes, weighted.dtype)
         # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
         return tuple((mask * weighted).sum() / (channels * mask.sum().clamp_min(1e-8)) for mask in masks)
 
-    def _attention(self, m: Moments, spatial: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
-        student_spatial = attention(m.spatial, self.temperature)
-        student_channel = attention(m.channel, self.temperature)
+    def _attention_error(self, m: _Moments, spatial: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+        student_spatial = _attention(m.spatial, self.temperature)
+        student_channel = _attention(m.channel, self.temperature)
         return (student_channel - channel).abs().mean() + (student_spatial - spatial).abs().mean()
 
 
@@ -130,3 +124,47 @@ def _read_coefficients(coefficients: Mapping[str, float]) -> dict[str, float]:
         check_choice("every key of coefficients", name, _TERMS)
         check_number(f"coefficients[{name!r}]", value, inclusive=True)
     return {name: float(coefficients.get(name, 1.0)) for name in _TERMS}
+
+
+def _moments(
+    projection: nn.Module, student: torch.Tensor, teacher: torch.Tensor, channel_weight: torch.Tensor
+) -> _Moments:
+    """The moments of the projection of ``student`` (B, C_S, N) against ``teacher`` (B, C, N), without keeping it.
+
+    ``channel_weight`` is (B, C).
+    """
+
+    def slab(s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        p = project(projection, s)
+        error = p - t
+        square = error.square()
+        weighted = torch.bmm(channel_weight[:, None], square)[:, 0]
+        size = p.abs()
+        return size.mean(1), weighted, size.sum(2), error.sum(2), square.sum(2)
+
+    spatial, weighted, *sums = zip(*over_slabs(slab, student, teacher), strict=True)
+    channel, error, square = (torch.stack(x).sum(0) / teacher.shape[2] for x in sums)
+    return _Moments(torch.cat(spatial, 1), channel, error, square, torch.cat(weighted, 1))
+
+
+def _magnitudes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of |x| (B, C, N) over channels (B, N) and over voxels (B, C), without a copy of ``x``."""
+    pairs = [(s.mean(1), s.sum(2)) for s in (part.abs() for part in x.split(slab_size(x), 2))]
+    spatial, channel = zip(*pairs, strict=True)
+    return torch.cat(spatial, 1), torch.stack(channel).sum(0) / x.shape[2]
+
+
+def _attention(magnitude: torch.Tensor, temperature: float) -> torch.Tensor:
+    """``n · softmax(magnitude / temperature)`` of (B, n): weights with mean 1."""
+    return magnitude.shape[1] * (magnitude / temperature).softmax(1)
+
+
+def _foreground_background(label: torch.Tensor, num_classes: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Masks (B, N) of ``label`` (B, N): 1 / size of the voxel's foreground class in its sample, and of background.
+
+    Every class present in a sample, background included, sums to 1 there; ignored voxels (-1) are in neither.
+    """
+    sizes = torch.stack([(label == k).sum(1) for k in range(num_classes)], 1)
+    shares = (1 / sizes.clamp_min(1).to(dtype)).gather(1, label.clamp_min(0))
+    zero = shares.new_zeros(())
+    return torch.where(label > 0, shares, zero), torch.where(label == 0, shares, zero)

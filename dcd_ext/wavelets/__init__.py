@@ -1,7 +1,5 @@
 """Separable 3D wavelet projections as a few small matrix products per axis."""
 
-from __future__ import annotations
-
 from dcd_ext.wavelets.projection import DetailProjection
 
 __all__ = ["DetailProjection"]

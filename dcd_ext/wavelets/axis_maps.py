@@ -5,8 +5,6 @@ A 3D subband is the tensor product of three one-axis filters, so that everything
 and letter (``a`` approximation, ``d`` detail), border handling and odd lengths included.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np
@@ -14,8 +12,6 @@ import pywt
 import torch
 
 from dcd_ext.errors import UserError
-
-__all__ = ["MODES", "analysis_matrix", "axis_map", "check_wavelet", "max_levels", "synthesis_matrix"]
 
 MODES = ("zero", "symmetric", "reflect", "periodic", "constant")
 
@@ -74,7 +70,7 @@ def axis_map(
     n: int, wavelet: str, mode: str, level: int, letter: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The pair (analysis (m, n), synthesis (n, m)) as tensors, cast once per device and dtype."""
-    # A tensor first made in inference mode would poison later training steps.
+    # autograd cannot use a tensor that was made in inference mode
     with torch.inference_mode(False):
         pair = tuple(
             torch.tensor(build(n, wavelet, mode, level, letter), dtype=dtype, device=device)

@@ -1,14 +1,10 @@
 """Which subbands a projection keeps, and the cheaper of two ways to write it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 from dcd_ext.errors import UserError
-
-__all__ = ["Expansion", "Term", "expand", "kept_terms", "parse_bands"]
 
 KEYS = tuple("".join(letters) for letters in product("ad", repeat=3))
 NAMED = {

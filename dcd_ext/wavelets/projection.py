@@ -1,7 +1,5 @@
 """Keep some subbands of a volume's wavelet transform and drop the others."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +10,6 @@ from torch.autograd.function import once_differentiable
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets.axis_maps import axis_map, check_wavelet
 from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
-
-__all__ = ["DetailProjection", "along_axes", "coefficients"]
 
 Factors = Sequence[torch.Tensor]
 Maps = Sequence[tuple[Factors, Factors]]
@@ -61,21 +57,12 @@ class DetailProjection(nn.Module):
         if self._expansion == Expansion(1, -1, ()):
             return x
         with torch.autocast(x.device.type, enabled=False):
-            # Details are small next to the mean, so that half precision would drown them.
+            # Details are small next to the mean: half precision would round them away.
             wide = plain_tensor(x).to(torch.promote_types(x.dtype, torch.float32))
-            maps = [self.factors(term, wide) for term in self._expansion.terms]
+            maps = [_factors(wide, self.wavelet, self.mode, term) for term in self._expansion.terms]
             return _Projection.apply(wide, self._expansion, maps).to(x.dtype)
 
-    def factors(self, term: Term, x: torch.Tensor) -> tuple[Factors, Factors]:
-        """Analysis and synthesis matrices of ``term`` for the axes D, H, W of ``x``."""
-        pairs = [
-            axis_map(n, self.wavelet, self.mode, term.level, letter, x.device, x.dtype)
-            for n, letter in zip(x.shape[-3:], term.key, strict=True)
-        ]
-        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
         return f"wavelet={self.wavelet!r}, levels={self.levels}, mode={self.mode!r}, bands={self.bands!r}"
 
 
@@ -94,6 +81,15 @@ class _Projection(torch.autograd.Function):
         return _combine(grad, ctx.expansion, transposed), None, None
 
 
+def _factors(x: torch.Tensor, wavelet: str, mode: str, term: Term) -> tuple[Factors, Factors]:
+    """Analysis and synthesis matrices of ``term`` for the axes D, H, W of ``x``."""
+    sides = zip(x.shape[-3:], term.key, strict=True)
+    analysis, synthesis = zip(
+        *(axis_map(n, wavelet, mode, term.level, letter, x.device, x.dtype) for n, letter in sides), strict=True
+    )
+    return analysis, synthesis
+
+
 def _combine(x: torch.Tensor, expansion: Expansion, maps: Maps) -> torch.Tensor:
     out = x.clone() if expansion.identity else torch.zeros_like(x)
     for analysis, synthesis in maps:
@@ -106,8 +102,7 @@ def coefficients(x: torch.Tensor, wavelet: str, mode: str, term: Term) -> torch.
 
     By the matrices above: ptwt takes about ten times as long at features of 28×40×32, and refuses short sides.
     """
-    sides = zip(x.shape[-3:], term.key, strict=True)
-    return along_axes(x, [axis_map(n, wavelet, mode, term.level, c, x.device, x.dtype)[0] for n, c in sides])
+    return along_axes(x, _factors(x, wavelet, mode, term)[0])
 
 
 def along_axes(x: torch.Tensor, matrices: Factors) -> torch.Tensor:

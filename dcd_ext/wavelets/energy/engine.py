@@ -4,8 +4,6 @@ Value and gradients need the same products of the wide error, so that both are m
 stored, and the backward pass only scales.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -15,8 +13,6 @@ from torch.autograd.function import once_differentiable
 from dcd_ext.wavelets.energy.plan import Plan, make_plan
 from dcd_ext.wavelets.energy.reference import detail_error
 from dcd_ext.wavelets.energy.slabs import sample_energy
-
-__all__ = ["detail_energy"]
 
 # On smaller grids the reference form is faster: many products of microseconds each.
 _MIN_VOXELS = 2048
@@ -45,12 +41,8 @@ def detail_energy(
         weight: W (C_T, C_S), of the type to compute in.
         bias: b (C_T), of the same type.
         teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
-        wavelet: name of a discrete wavelet of PyWavelets.
-        levels: number of levels, exactly.
-        mode: border extension.
+        wavelet, levels, mode, reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`; no limit on levels.
         keys: subbands, as :func:`dcd_ext.wavelets.bands.parse_bands` gives them.
-        reconstruct: see :class:`dcd_ext.losses.DCDLoss`, as the next.
-        level_reduction: "joint" or "per_level".
         reference: take the short form, whose result equals the fast one's up to rounding.
     """
     dtype = weight.dtype

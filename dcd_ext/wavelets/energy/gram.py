@@ -6,8 +6,6 @@ them, so that ``G_kl = a_k a_l^T`` (a product of one matrix per axis) is ``ident
  - for k ≠ l: a product of three matrices that are each nonzero at the ends only, i.e. the corners of the volume.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,8 +14,6 @@ import torch
 
 from dcd_ext.wavelets.axis_maps import analysis_matrix
 from dcd_ext.wavelets.bands import Term
-
-__all__ = ["NEGLIGIBLE", "Gram", "make_gram"]
 
 # PyWavelets' filters are orthonormal to about 1e-12; what is below this is their rounding, not a border.
 NEGLIGIBLE = 1e-10

@@ -1,7 +1,5 @@
 """The transform of one feature grid as small matrices: what the fast energy needs to know about its geometry."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
@@ -13,8 +11,6 @@ import torch
 from dcd_ext.wavelets.axis_maps import analysis_matrix, axis_map, synthesis_matrix
 from dcd_ext.wavelets.bands import Term, expand
 from dcd_ext.wavelets.energy.gram import NEGLIGIBLE, Gram, make_gram
-
-__all__ = ["Plan", "make_plan"]
 
 # The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
 _MAX_TERMS = 8

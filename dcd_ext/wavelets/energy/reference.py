@@ -1,15 +1,11 @@
 """The mean squared wavelet detail of an error volume: the form that serves every option."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 
 from dcd_ext.wavelets.bands import KEYS, Term, kept_terms
 from dcd_ext.wavelets.projection import DetailProjection, coefficients
-
-__all__ = ["detail_error"]
 
 
 def detail_error(
@@ -26,14 +22,7 @@ def detail_error(
         grids = [error]
         grids += [coefficients(error, wavelet, mode, Term(j, KEYS[0])) for j in range(1, levels)]
         # Each level is a one-level transform of its own grid, the approximation of the finer one.
-        means = [_joint(grid, wavelet, 1, mode, keys, reconstruct) for grid in grids]
-        return torch.stack(means).mean()
-    return _joint(error, wavelet, levels, mode, keys, reconstruct)
-
-
-def _joint(
-    error: torch.Tensor, wavelet: str, levels: int, mode: str, keys: Sequence[str], reconstruct: bool
-) -> torch.Tensor:
+        return torch.stack([detail_error(grid, wavelet, 1, mode, keys, reconstruct) for grid in grids]).mean()
     if reconstruct:
         return DetailProjection(wavelet, levels, mode, keys)(error).square().mean()
     bands = [coefficients(error, wavelet, mode, term) for term in kept_terms(keys, levels)]

@@ -13,15 +13,11 @@ so that the wide error is analysed but never synthesised; the gradients follow i
 ``E`` is made in slabs of a few planes that stay in cache, reduced along H and W at once, and forgotten.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
 
 from dcd_ext.wavelets.energy.plan import Plan
-
-__all__ = ["sample_energy"]
 
 # Enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the last-level cache.
 _SLAB_BYTES = {"cpu": 4 << 20}
@@ -41,12 +37,10 @@ def sample_energy(
 
     Args:
         plan: for the grid (D, H, W).
-        student: F_S (C_S, D, H, W), any floating type.
-        teacher: F_T (C_T, D, H, W), any floating type.
+        student, teacher: F_S (C_S, D, H, W) and F_T (C_T, D, H, W), any floating type.
         mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
         scale: factor of the gradients of ``|P E|²``.
-        grad_student: added to, unless None.
-        grad_mixing: added to, unless None.
+        grad_student, grad_mixing: where the gradients are added, unless None.
     """
     depth, (wide, narrow) = teacher.shape[1], mixing.shape
     of_identity = torch.zeros((), dtype=torch.float64, device=mixing.device)
