@@ -14,8 +14,6 @@ from dcd_ext.bundles.onnx_export import session
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError, first_cause
 
-__all__ = ["BACKENDS", "Network", "build"]
-
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown
 
@@ -133,7 +132,7 @@ def update_readme(task: str, table: str) -> None:
     write_text(text, path)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
@@ -141,22 +140,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--commands", type=Path, help="the script that ran; default: scripts/run_<task>.sh")
     parser.add_argument("--note", default="", help="a remark for the page")
     args = parser.parse_args(argv)
-    try:
-        runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
-        commands = args.commands or ROOT / "scripts" / f"run_{args.task}.sh"
-        text = page(args.task, runs, commands.read_text("utf-8"), args.note)
-        target = ROOT / "docs" / "results" / f"{args.task}.md"
-        write_text(text, target)
-        update_readme(args.task, result_table(runs))
-        for run in runs:
-            path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
-            write_json(eval_metrics(run["metrics"]), path)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
+    commands = args.commands or ROOT / "scripts" / f"run_{args.task}.sh"
+    target = ROOT / "docs" / "results" / f"{args.task}.md"
+    write_text(page(args.task, runs, commands.read_text("utf-8"), args.note), target)
+    update_readme(args.task, result_table(runs))
+    for run in runs:
+        path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
+        write_json(eval_metrics(run["metrics"]), path)
     print(f"{target.relative_to(ROOT)}, README.md and bundle_src/results written; now run scripts/build_bundles.py")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()
