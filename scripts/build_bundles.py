@@ -31,10 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     wrong = differences(files, args.output)
     if args.check:
         if wrong:
-            what, step = (
-                f"{len(wrong)} generated file(s) differ from bundle_src",
-                "run: python scripts/build_bundles.py",
-            )
+            what = f"{len(wrong)} generated file(s) differ from bundle_src"
+            step = "run: python scripts/build_bundles.py"
             raise UserError(what, wrong[0], "what scripts/build_bundles.py writes", "something else", step)
         print(f"{len(files)} files are up to date")
         return

@@ -35,7 +35,7 @@ class Volumes:
 
 
 def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, shape: tuple[int, ...] | None) -> Volumes:
-    """Cases of fold 0 as the bundle's own preprocessing makes them, or noise of ``shape`` (X, Y, Z; default: a patch)."""
+    """Cases of fold 0 as the bundle's preprocessing makes them, or noise of ``shape`` (X, Y, Z; by default a patch)."""
     spec = next(iter(bundle.metadata["network_data_format"]["inputs"].values()))
     if dataset_dir is None:
         generator = torch.Generator().manual_seed(0)

@@ -22,8 +22,6 @@ from deploy.dicom.bundle import read_labels, read_origin
 from deploy.dicom.operators import ChannelSelector, ChannelStack
 from deploy.dicom.segments import describe_segments
 
-__all__ = ["SegmentationApp"]
-
 
 class SegmentationApp(Application):
     """DICOM in, DICOM SEG out.

@@ -6,8 +6,6 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
 
-__all__ = ["check_weights", "read_channels", "read_labels", "read_origin"]
-
 _METADATA = "configs/metadata.json"
 
 
