@@ -25,6 +25,7 @@ from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
@@ -41,10 +42,8 @@ NAMES = {"teacher": "teacher encoder", "student": "plain student step", "distill
 def load_config(side: int, device: torch.device) -> ConfigParser:
     """The DCD student's training config at a cubic patch."""
     bundle = ROOT / "bundles" / "brats24_segmentation_student_dcd"
-    parser = ConfigParser()
-    parser.read_config(bundle / "configs" / "train.json")
-    parser.update({"bundle_root": str(bundle), "patch_size": [side] * 3, "device": f"$torch.device('{device}')"})
-    return parser
+    override = {"patch_size": [side] * 3, "device": f"$torch.device('{device}')"}
+    return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
 def make_batch(parser: ConfigParser, device: torch.device) -> list[dict[str, torch.Tensor]]:

@@ -10,11 +10,7 @@ _METADATA = "configs/metadata.json"
 
 
 def read_channels(bundle: BundleFolder) -> list[str]:
-    """Names of the input channels, in channel order.
-
-    Raises:
-        UserError: if the metadata do not say.
-    """
+    """Names of the input channels, in channel order."""
     return list(_channel_def(bundle, "inputs", "image").values())
 
 
@@ -37,9 +33,10 @@ def read_origin(bundle: BundleFolder) -> tuple[str, str]:
     Raises:
         UserError: if one of the two is missing.
     """
+    metadata = bundle.metadata if isinstance(bundle.metadata, dict) else {}
     origin = []
     for key in ("authors", "version"):
-        text = bundle.metadata.get(key) if isinstance(bundle.metadata, dict) else None
+        text = metadata.get(key)
         if not isinstance(text, str) or not text.strip():
             found = "none" if text is None else repr(text)
             where = bundle.root / _METADATA
