@@ -44,11 +44,6 @@ PATCH, SMALL_PATCH = (112, 160, 128), (56, 80, 64)
 NAMES = {"dcd": "DCD loss", "reference": "reference form", "direct": "direct ptwt", "mse": "feature MSE"}
 
 
-def stage_shapes(patch: Sequence[int]) -> list[tuple[int, ...]]:
-    """Grids (D, H, W) of the six stages."""
-    return [tuple(side // s for side, s in zip(patch, stride, strict=True)) for stride in STRIDES]
-
-
 class PlainLoss(nn.Module):
     """Feature MSE behind the same projections; with ``direct`` both sides go through ptwt first."""
 
@@ -90,7 +85,7 @@ def make_step(
     device = torch.device(args.device)
     generator = torch.Generator().manual_seed(1)
     amp = torch.float16 if device.type == "cuda" else torch.float32
-    shapes = stage_shapes(args.patch)
+    shapes = [[side // s for side, s in zip(args.patch, stride, strict=True)] for stride in STRIDES]
 
     def features(channels: Sequence[int]) -> list[torch.Tensor]:
         made = [torch.randn(1, channels[i], *shapes[i], generator=generator) for i in stages]

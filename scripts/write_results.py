@@ -38,12 +38,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def pm(value: dict[str, Any], digits: int, scale: float = 1.0) -> str:
+def pm(value: dict[str, Any], digits: int) -> str:
     """Mean ± standard error."""
     if value["mean"] is None:
         return "–"
-    sem = "" if value["sem"] is None else f" ± {scale * value['sem']:.{digits}f}"
-    return f"{scale * value['mean']:.{digits}f}{sem}"
+    sem = "" if value["sem"] is None else f" ± {value['sem']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{sem}"
 
 
 def result_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -52,12 +52,10 @@ def result_table(runs: Sequence[dict[str, Any]]) -> str:
     header = ["model", "parameters", *(f"Dice {c}" for c in classes), "mean Dice", "HD95 mm", "NSD", "training"]
     rows = []
     for run in runs:
-        summary = run["metrics"]["summary"]
+        summary, minutes = run["metrics"]["summary"], f"{run['training']['seconds'] / 60:.0f} min"
         dice = [pm(summary[c]["dice"], 4) for c in (*classes, "mean")]
-        mean = summary["mean"]
-        minutes = f"{run['training']['seconds'] / 60:.0f} min"
-        row = [run["role"], f"{run['metrics']['parameters']:,}", *dice, pm(mean["hd95_mm"], 2), pm(mean["nsd"], 4)]
-        rows.append([*row, minutes])
+        distances = [pm(summary["mean"]["hd95_mm"], 2), pm(summary["mean"]["nsd"], 4)]
+        rows.append([run["role"], f"{run['metrics']['parameters']:,}", *dice, *distances, minutes])
     return to_markdown(Table("", header, rows))
 
 
@@ -71,8 +69,8 @@ def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) ->
             entry = run["metrics"]["summary"][name]
             numbers = [entry["dice"]["n"], entry["empty"], entry["missed"], entry["false_alarm"]]
             counts.rows.append([run["role"], name, *map(str, numbers)])
-    header = ["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]
-    epochs = Table("", header, [])
+    columns = ["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]
+    epochs = Table("", columns, [])
     for run in runs:
         seconds = sorted(e["seconds"] for e in run["training"]["epochs"])
         best = max((e["val_mean_dice"] for e in run["training"]["epochs"] if "val_mean_dice" in e), default=None)
