@@ -10,8 +10,6 @@ import torch.distributed.nn
 import torch.distributed.optim
 from torch import nn
 
-__all__ = ["destroy_process_group", "init_process_group", "is_main_process"]
-
 
 def is_main_process() -> bool:
     """Whether this is the process that writes files: the only one, or rank 0 of several."""
@@ -30,10 +28,8 @@ def destroy_process_group(network: nn.Module) -> None:
     :func:`torch.distributed.destroy_process_group` waits for them only if nothing else holds the group. A Gloo thread
     that frees the tensors of the last collective while Python is ending aborts the process («terminate called without
     an active exception»), and ``torchrun`` then stops the others in the middle of their work
-    (https://github.com/pytorch/pytorch/issues/190489).
-
-    Args:
-        network: it can no longer be trained if it is a ``DistributedDataParallel``, because that holds the group.
+    (https://github.com/pytorch/pytorch/issues/190489). A ``DistributedDataParallel``, which holds the group, too, can
+    no longer be trained.
     """
     if isinstance(network, nn.parallel.DistributedDataParallel):
         del network.reducer, network.logger, network.process_group

@@ -9,8 +9,6 @@ import os
 import sys
 from types import TracebackType
 
-__all__ = ["UserError", "first_cause", "show_plainly", "user_error"]
-
 
 class UserError(ValueError):
     """An error whose text says what is wrong, where, what was expected and what to do next.

@@ -11,15 +11,11 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["make_folder", "save_checkpoint", "sha256", "write_atomically", "write_json", "write_text"]
-
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call ``write`` with a temporary name beside ``path``, then rename; interrupted, it leaves ``path`` as it was.
 
-    Args:
-        path: final name; its folder is created.
-        write: writes the whole file at the name it is given, which has the same suffixes.
+    The temporary name has the same suffixes. The folder is created.
 
     Raises:
         UserError: if the folder cannot be written or is full.

@@ -16,8 +16,6 @@ from tqdm.contrib.concurrent import thread_map
 
 from dcd_ext.errors import UserError
 
-__all__ = ["cores", "map_processes", "map_threads"]
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -39,11 +37,7 @@ def map_processes(
 ) -> list[Result]:
     """Results of ``work`` in the order of ``jobs``, from fresh processes, or from this one for a single worker.
 
-    Args:
-        work: a module-level function. The first error in it ends the whole call.
-        jobs: the inputs, small and picklable.
-        title: text in front of the progress bar.
-        workers: processes; None takes one per core.
+    ``work`` is a module-level function, ``jobs`` are small and picklable. The first error ends the whole call.
 
     Raises:
         UserError: when a process is killed, most often for lack of memory.

@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Table", "to_markdown", "to_text"]
-
 
 @dataclass
 class Table:
-    """A table of texts.
+    """A table of texts."""
 
-    Attributes:
-        title: heading; "" for none.
-        header: names of the columns; the first column has the rows' names.
-        rows: texts.
-        note: one sentence below it.
-        bold: (row, column) of texts to stress.
-    """
-
-    title: str
-    header: list[str]
+    title: str  # heading; "" for none
+    header: list[str]  # names of the columns; the first column has the rows' names
     rows: list[list[str]]
-    note: str = ""
-    bold: set[tuple[int, int]] = field(default_factory=set)
+    note: str = ""  # one sentence below it
+    bold: set[tuple[int, int]] = field(default_factory=set)  # (row, column) of texts to stress
 
 
 def to_text(table: Table) -> str:

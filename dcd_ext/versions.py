@@ -11,20 +11,11 @@ import torch
 
 from dcd_ext.parallel import cores
 
-__all__ = ["environment"]
-
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "dynamic_network_architectures", "PyWavelets", "nibabel", "numpy")
 
 
 def environment(device: Any = None) -> dict[str, Any]:
-    """Versions, processor and device.
-
-    Args:
-        device: the torch device of the run; default: the CPU.
-
-    Returns:
-        Names and versions as strings, ``cpus`` usable by this process, torch's ``threads``.
-    """
+    """Versions, the name of the torch device (default: the CPU), ``cpus`` usable by this process, and ``threads``."""
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},

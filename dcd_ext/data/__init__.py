@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dcd_ext.data.cases import load_cases
 from dcd_ext.data.check_report import require_checked
 
 if TYPE_CHECKING:
     from dcd_ext.data.cache import choose_cache_rate
-    from dcd_ext.data.cases import load_cases
 
 __all__ = ["choose_cache_rate", "load_cases", "require_checked"]
 
@@ -19,8 +19,4 @@ def __getattr__(name: str) -> Any:
         from dcd_ext.data.cache import choose_cache_rate
 
         return choose_cache_rate
-    if name == "load_cases":
-        from dcd_ext.data.cases import load_cases
-
-        return load_cases
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

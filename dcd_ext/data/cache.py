@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from ignite import distributed as idist
 
-from dcd_ext.data.cases import DATALIST_FILE, read_datalist
+from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
 from dcd_ext.data.check_report import CHECK_FILE, read_check
 from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
 from dcd_ext.errors import UserError
-
-__all__ = ["cached_bytes", "choose_cache_rate"]
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 3
@@ -58,25 +56,14 @@ def choose_cache_rate(
     allowed = share * available / processes
     rate = 1.0 if needed <= allowed else math.floor(100 * allowed / needed) / 100
     where = f" in each of {processes} processes" if processes > 1 else ""
-    logger.info(
-        "cache_rate %.2f: a full cache of %d cases needs %.2f GiB%s (%s); %g %% of the %.2f GiB available may be used",
-        rate,
-        len(cases),
-        needed / _GIB,
-        where,
-        how,
-        100 * share,
-        available / _GIB,
-    )
+    need = f"a full cache of {len(cases)} cases needs {needed / _GIB:.2f} GiB{where} ({how})"
+    room = f"{100 * share:g} % of the {available / _GIB:.2f} GiB available may be used"
+    logger.info("cache_rate %.2f: %s; %s", rate, need, room)
     return rate
 
 
 def cached_bytes(item: Mapping[str, Any]) -> int:
-    """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them.
-
-    Args:
-        item: what the transforms returned.
-    """
+    """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them."""
     sizes = [v.nelement() * v.element_size() for v in item.values() if isinstance(v, torch.Tensor)]
     return sum(sizes) + sum(v.nbytes for v in item.values() if isinstance(v, np.ndarray))
 
@@ -97,9 +84,8 @@ def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple
 
 def _stored_bytes(case: Case) -> int:
     """Bytes of a case as ``dcd check`` counts them: every voxel of every file as float32."""
-    images = case["image"] if isinstance(case["image"], list | tuple) else [case["image"]]
     labels = [case["label"]] if "label" in case else []
-    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*images, *labels))
+    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*image_names(case), *labels))
 
 
 def _checked_mean(folder: Path) -> float | None:

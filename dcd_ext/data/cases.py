@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-
-__all__ = ["DATALIST_FILE", "load_cases", "read_datalist"]
 
 DATALIST_FILE = "datalist.json"
 logger = logging.getLogger(__name__)
@@ -42,6 +41,12 @@ def read_datalist(path: Path) -> dict[str, Any]:
     if not isinstance(content.setdefault("folds", 5), int) or content["folds"] < 1:
         raise UserError("not a data list", path, "'folds' as a number", content["folds"], again)
     return content
+
+
+def image_names(entry: Mapping[str, Any]) -> list[Any]:
+    """The images of an entry, which may have one name or a list of them."""
+    images = entry.get("image", [])
+    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict[str, Any]]:

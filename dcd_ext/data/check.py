@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data import check_set
-from dcd_ext.data.cases import read_datalist
+from dcd_ext.data.cases import image_names, read_datalist
 from dcd_ext.data.check_case import CaseSource, scan_case
 from dcd_ext.data.check_report import CheckReport
 from dcd_ext.data.findings import CHECKS, ERROR, Findings
@@ -18,21 +18,17 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import sha256
 from dcd_ext.parallel import map_threads
 
-__all__ = ["check_datalist"]
-
 logger = logging.getLogger(__name__)
 
 
 def check_datalist(
     path: Path, task: Task | None = None, tolerance_mm: float = 0.1, skip: frozenset[str] = frozenset()
 ) -> CheckReport:
-    """Run all checks.
+    """Run all checks but those in ``skip``, on a ``datalist.json``.
 
     Args:
-        path: the ``datalist.json``.
         task: what to check against; None takes the data list's own modalities and labels.
         tolerance_mm: allowed distance at the farthest corner of two grids of a case.
-        skip: names of checks to leave out, keys of ``CHECKS``.
 
     Raises:
         UserError: for an unknown name in ``skip`` or an unusable data list.
@@ -76,7 +72,6 @@ def _task_of(content: dict[str, Any], path: Path) -> Task:
 
 def _source(entry: dict[str, Any], number: int, folder: Path) -> CaseSource:
     """Files of an entry, seen from the folder of the data list."""
-    images = entry.get("image", [])
-    files = tuple(folder / str(name) for name in (images if isinstance(images, list) else [images]))
+    files = tuple(folder / str(name) for name in image_names(entry))
     label = folder / str(entry["label"]) if entry.get("label") else None
     return CaseSource(str(entry.get("case", files[0].name if files else number)), files, label)

@@ -15,49 +15,30 @@ from dcd_ext.data.geometry import Grid, farthest_corner_mm, grid_difference, gri
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
 
-__all__ = ["CaseScan", "CaseSource", "scan_case"]
-
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Files of one entry of the data list, as absolute or working-directory paths.
-
-    Attributes:
-        case: name of the case.
-        images: image files in channel order.
-        label: the mask, if any.
-    """
+    """Files of one entry of the data list, as absolute or working-directory paths."""
 
     case: str
-    images: tuple[Path, ...]
+    images: tuple[Path, ...]  # in channel order
     label: Path | None
 
 
 @dataclass
 class CaseScan:
-    """What one pass over a case gives.
-
-    Attributes:
-        findings: problems of this case.
-        counts: voxels per label value; None without a readable label.
-        contents: checksum of each image, to find copies.
-        cache_bytes: memory of the case as float32 channels plus a float32 label.
-    """
+    """What one pass over a case gives."""
 
     findings: Findings
-    counts: dict[float, int] | None = None
-    contents: dict[str, Path] = field(default_factory=dict)
-    cache_bytes: int = 0
+    counts: dict[float, int] | None = None  # voxels per label value; None without a readable label
+    contents: dict[str, Path] = field(default_factory=dict)  # by checksum of the voxels, to find copies
+    cache_bytes: int = 0  # as float32 channels plus a float32 label
 
 
 def scan_case(source: CaseSource, task: Task, tolerance_mm: float, skip: frozenset[str]) -> CaseScan:
     """Check one case, and gather the numbers that the checks of the whole set need.
 
-    Args:
-        source: its files.
-        task: expected modalities and labels.
-        tolerance_mm: allowed distance of two grids at the farthest corner.
-        skip: names of checks to leave out.
+    Two grids may differ by ``tolerance_mm`` at the farthest corner.
     """
     scan = CaseScan(Findings(skip, source.case))
     findings, expected = scan.findings, len(task.modalities)

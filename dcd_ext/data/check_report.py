@@ -14,36 +14,23 @@ from dcd_ext.data.findings import ERROR, WARNING, Finding
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_json
 
-__all__ = ["CHECK_FILE", "CheckReport", "read_check", "require_checked"]
-
 CHECK_FILE = "check.json"
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class CheckReport:
-    """The outcome of a check.
-
-    Attributes:
-        datalist: the file that was checked.
-        digest: its SHA-256.
-        skipped: checks that were left out.
-        cases: number of entries.
-        cache_bytes: memory of a full cache of the training cases.
-        available_bytes: memory this process may use.
-        findings: all problems, errors first.
-    """
+    """The outcome of a check."""
 
     datalist: Path
-    digest: str
-    skipped: list[str]
-    cases: int
-    cache_bytes: int = 0
-    available_bytes: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    digest: str  # SHA-256 of the data list
+    skipped: list[str]  # checks that were left out
+    cases: int  # number of entries
+    cache_bytes: int = 0  # memory of a full cache of the training cases
+    available_bytes: int = 0  # memory this process may use
+    findings: list[Finding] = field(default_factory=list)  # errors first
 
     def count(self, severity: str) -> int:
-        """Number of findings of one severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,10 +98,8 @@ def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> N
     except UserError as error:
         logger.warning("%s", error)
         return
-    if not report["errors"]:
-        return
-    if allow_unchecked:
+    if report["errors"] and not allow_unchecked:
+        step = f"see them with: dcd check {folder / DATALIST_FILE}"
+        raise UserError("the data check failed", folder / CHECK_FILE, "0 errors", report["errors"], step)
+    if report["errors"]:
         logger.warning("training on a data set with %d errors, as asked: %s", report["errors"], folder)
-        return
-    step = f"see them with: dcd check {folder / DATALIST_FILE}"
-    raise UserError("the data check failed", folder / CHECK_FILE, "0 errors", report["errors"], step)

@@ -13,8 +13,6 @@ from dcd_ext.data.findings import Findings
 from dcd_ext.data.memory import CACHE_SHARE
 from dcd_ext.data.tasks import Task
 
-__all__ = ["check_classes", "check_duplicates", "check_entries", "check_folds", "check_memory"]
-
 
 def check_entries(content: dict[str, Any], findings: Findings) -> None:
     """Entries have image and label, and no key that MONAI's ``Spacingd`` (1.6) takes for metadata of another key."""
@@ -38,11 +36,7 @@ def check_entries(content: dict[str, Any], findings: Findings) -> None:
 def check_duplicates(sources: list[CaseSource], scans: list[CaseScan], datalist: Path, findings: Findings) -> None:
     """No case name, file or image content occurs twice: a copy in another fold makes validation too good.
 
-    Args:
-        sources: files of every entry.
-        scans: their scans, in the same order.
-        datalist: named in findings.
-        findings: receives the problems.
+    ``scans`` has the order of ``sources``.
     """
     step = "remove all but one and prepare again"
     for name in _repeated((source.case, source.case) for source in sources):
@@ -115,14 +109,7 @@ def check_classes(task: Task, scans: list[CaseScan], findings: Findings) -> None
 
 
 def check_memory(needed: int, available: int, datalist: Path, findings: Findings) -> None:
-    """A full cache fits; otherwise says which part of it does.
-
-    Args:
-        needed: bytes of all training cases as float32.
-        available: bytes this process may use.
-        datalist: named in the finding.
-        findings: receives the problem.
-    """
+    """A full cache (``needed`` bytes) fits; otherwise says which part of it does."""
     allowed = CACHE_SHARE * available
     if needed > allowed:
         rate = int(100 * allowed / needed) / 100

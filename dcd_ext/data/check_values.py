@@ -9,8 +9,6 @@ import numpy as np
 from dcd_ext.data.findings import Findings
 from dcd_ext.data.tasks import Task
 
-__all__ = ["OLD_BRATS", "check_image_values", "check_label_values"]
-
 # BraTS numbered the enhancing tumour 4 and left out 3, until it became 3; since 2024, 4 is the resection cavity.
 OLD_BRATS = "older BraTS numbering (BraTS ≤ 2023): ET = 4"
 
@@ -38,15 +36,7 @@ def check_image_values(file: Path, data: np.ndarray, findings: Findings) -> None
 
 
 def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], task: Task, findings: Findings) -> None:
-    """A mask is finite, has whole numbers of the task, and is not empty.
-
-    Args:
-        file: named in findings.
-        data: voxels.
-        counts: voxels per finite value.
-        task: the task's labels.
-        findings: receives the problems.
-    """
+    """A mask is finite, has whole numbers of the task, and is not empty; ``counts`` are its voxels per finite value."""
     _is_finite(file, data, "a mask", findings)
     fractions = [value for value in counts if abs(value - round(value)) >= 1e-3]
     wanted = ", ".join(f"{value} {name}" for value, name in task.labels.items())
@@ -63,7 +53,6 @@ def check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], t
 
 
 def _shown(values: list[float] | list[int]) -> str:
-    """The first few values."""
     return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 

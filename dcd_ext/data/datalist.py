@@ -15,8 +15,6 @@ from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 
-__all__ = ["build_datalist", "portable_path", "refuse_case_folders", "write_datalist"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -61,15 +59,9 @@ def refuse_case_folders(cases: Sequence[Case], output: Path) -> None:
 def build_datalist(
     cases: Sequence[Case], task: Task, output: Path, folds: int = 5, seed: int = 12345, **notes: Any
 ) -> dict[str, Any]:
-    """Build the content of ``datalist.json``.
+    """Build the content of a ``datalist.json`` for the folder ``output``.
 
-    Args:
-        cases: all cases; those without a label become ``test``.
-        task: names of modalities and labels.
-        output: the folder the list will lie in.
-        folds: number of folds.
-        seed: seed of the folds.
-        notes: further top-level entries, such as ``grid``.
+    Cases without a label become ``test``; ``notes`` are further top-level entries, such as ``grid``.
 
     Raises:
         UserError: when ``folds`` is below 2.

@@ -8,20 +8,14 @@ from pathlib import Path
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 
-__all__ = ["download_msd"]
-
 
 def download_msd(task: str, folder: Path) -> Path:
     """Download and unpack one task of the Medical Segmentation Decathlon.
 
     A task that is already unpacked is used as it is; an archive with the right checksum is not fetched again.
 
-    Args:
-        task: such as ``Task04_Hippocampus``.
-        folder: receives the archive and the task's folder.
-
     Returns:
-        The task's folder, with its ``dataset.json``.
+        The folder of the task (such as ``Task04_Hippocampus``), with its ``dataset.json``.
 
     Raises:
         UserError: for an unknown task, without a network, or for a file with the wrong checksum.

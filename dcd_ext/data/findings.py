@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partialmethod
 from typing import Any
 
 from dcd_ext.errors import UserError
-
-__all__ = ["CHECKS", "ERROR", "WARNING", "Finding", "Findings"]
 
 ERROR, WARNING = "error", "warning"
 
@@ -35,22 +34,11 @@ CHECKS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem.
+    """One problem; its last five texts are those of :class:`UserError`."""
 
-    Attributes:
-        severity: ``ERROR`` (training refuses the set) or ``WARNING``.
-        check: a key of ``CHECKS``.
-        case: name of the case, or "" for the whole set.
-        what: what is wrong.
-        where: file, key or case.
-        expected: what should be there; may be "".
-        found: what is there; may be "".
-        next_step: what to do.
-    """
-
-    severity: str
-    check: str
-    case: str
+    severity: str  # ERROR: training refuses the set; or WARNING
+    check: str  # a key of CHECKS
+    case: str  # "" for the whole set
     what: str
     where: str
     expected: str
@@ -67,11 +55,9 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """Collects findings.
+    """Collects findings, but for skipped checks; they belong to ``case`` unless they name another.
 
-    Args:
-        skip: checks whose findings are dropped.
-        case: the case that errors and warnings belong to, unless they name one.
+    ``error`` and ``warn`` take a key of ``CHECKS``, then what, where, expected, found and next step.
     """
 
     def __init__(self, skip: frozenset[str] = frozenset(), case: str = "") -> None:
@@ -79,20 +65,9 @@ class Findings(list[Finding]):
         self.skip = skip
         self.case = case
 
-    def error(self, check: str, *texts: object, case: str | None = None) -> None:
-        """Add an error.
-
-        Args:
-            check: a key of ``CHECKS``.
-            texts: what, where, expected, found, next step of a :class:`Finding`.
-            case: name of its case.
-        """
-        self._add(ERROR, check, texts, case)
-
-    def warn(self, check: str, *texts: object, case: str | None = None) -> None:
-        """Add a warning; arguments as for :meth:`error`."""
-        self._add(WARNING, check, texts, case)
-
-    def _add(self, severity: str, check: str, texts: tuple[object, ...], case: str | None) -> None:
+    def _add(self, severity: str, check: str, *texts: object, case: str | None = None) -> None:
         if check not in self.skip:
             self.append(Finding(severity, check, self.case if case is None else case, *map(str, texts)))
+
+    error = partialmethod(_add, ERROR)
+    warn = partialmethod(_add, WARNING)

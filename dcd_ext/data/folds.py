@@ -8,19 +8,12 @@ from collections.abc import Sequence
 
 from dcd_ext.errors import UserError
 
-__all__ = ["assign_folds"]
-
 
 def assign_folds(subjects: Sequence[str], folds: int = 5, seed: int = 12345) -> list[int]:
     """Give every case a fold; cases of one subject share it.
 
     Subjects are shuffled, then handed out from the one with most scans to the one with fewest, each to the fold with
     fewest cases so far. The order of the input does not matter.
-
-    Args:
-        subjects: the subject of each case.
-        folds: number of folds.
-        seed: seed of the shuffle.
 
     Returns:
         The fold, from 0, of each case.

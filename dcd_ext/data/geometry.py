@@ -10,20 +10,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-__all__ = ["Grid", "farthest_corner_mm", "grid_difference", "grid_of"]
-
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of a volume are.
+    """Where the voxels of a volume are."""
 
-    Attributes:
-        shape: voxels along x, y, z.
-        affine: 4×4, voxel to world in millimetres.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
+    shape: tuple[int, ...]  # voxels along x, y, z
+    affine: np.ndarray  # 4×4, voxel to world in millimetres
 
     @property
     def spacing(self) -> np.ndarray:
@@ -59,13 +52,9 @@ def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, 
 def grid_difference(reference: Grid, other: Grid, tolerance_mm: float) -> list[tuple[str, str, str]]:
     """Ways in which a grid differs from the reference, the most telling first.
 
-    Args:
-        reference: the grid to agree with.
-        other: the grid to judge.
-        tolerance_mm: differences of place up to this size at the farthest corner are silent.
-
     Returns:
-        Triples (check, expected, found), where check is shape, spacing, orientation or affine; empty when they agree.
+        Triples (check, expected, found), where check is shape, spacing, orientation or affine; empty when no corner
+        lies farther from its place than ``tolerance_mm``.
     """
     if reference.shape != other.shape:
         return [("shape", _times(reference.shape), _times(other.shape))]

@@ -6,18 +6,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.layouts import Case
-from dcd_ext.data.nifti import open_image, stem
+from dcd_ext.data.nifti import open_image, stem, voxels
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
-
-__all__ = ["GRID", "resample_cases"]
 
 GRID = "FLAIR"
 _FOLDER = "on_flair"
@@ -39,12 +37,8 @@ class _Outcome:
 def resample_cases(cases: Sequence[Case], output: Path, workers: int | None = None) -> list[Case]:
     """Resample all cases; those finished in an earlier run, with the same settings and inputs, are kept.
 
-    The FLAIR stays where it is, and so does every file that already lies on its grid.
-
-    Args:
-        cases: cases of ``find_isles``.
-        output: the data set's folder; new files go to ``on_flair/<case>`` below it.
-        workers: processes; None takes one per core.
+    The FLAIR stays where it is, and so does every file that already lies on its grid; new files go to
+    ``<output>/on_flair/<case>``.
 
     Returns:
         Cases on the FLAIR grid; the published mask is kept under the key ``source_mask``.
@@ -68,13 +62,12 @@ def resample_cases(cases: Sequence[Case], output: Path, workers: int | None = No
         what, (first, reason) = f"{len(failed)} of {len(cases)} cases could not be resampled", failed[0]
         step = "repair or move these cases and start again; finished cases are kept"
         raise UserError(what, first, "three readable 3D images and a mask", reason, step)
-    return [_on_flair(case, outcome.files) for case, outcome in zip(cases, outcomes, strict=True)]
-
-
-def _on_flair(case: Case, files: dict[str, Path]) -> Case:
-    """The case with its new files."""
-    extra = {"source_mask": case.label} if case.label is not None else {}
-    return Case(case.case, case.subject, (case.images[0], files["dwi"], files["adc"]), files.get("label"), extra)
+    resampled = []
+    for case, outcome in zip(cases, outcomes, strict=True):
+        images = (case.images[0], outcome.files["dwi"], outcome.files["adc"])
+        extra = {"source_mask": case.label} if case.label is not None else {}
+        resampled.append(replace(case, images=images, label=outcome.files.get("label"), extra=extra))
+    return resampled
 
 
 def _resample_case(job: tuple[Case, Path]) -> _Outcome:
@@ -107,14 +100,9 @@ def _resample(case: Case, folder: Path) -> _Outcome:
         for key, path in sources.items()
         if plan[key] != path
     }
-    lost_mask = left.get("label") == 0 and _has_lesion(sources["label"])
+    lost_mask = left.get("label") == 0 and bool(voxels(sources["label"]).any())
     write_json({"settings": digest, "lost_mask": lost_mask}, folder / _DONE)
     return _Outcome(plan, lost_mask=lost_mask)
-
-
-def _has_lesion(mask: Path) -> bool:
-    """Whether the published mask has a labelled voxel."""
-    return bool(open_image(mask).get_fdata(caching="unchanged").any())
 
 
 def _target(source: Path, flair: Path, folder: Path) -> Path:
@@ -134,7 +122,6 @@ def _digest(inputs: Sequence[Path]) -> str:
 def _read_marker(path: Path) -> dict[str, Any]:
     """The marker of a finished case, or nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
-    return content if isinstance(content, dict) else {}

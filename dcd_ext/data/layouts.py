@@ -15,8 +15,6 @@ from dcd_ext.data.nifti import stem
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
 
-__all__ = ["Case", "find_brats", "find_isles", "find_msd", "read_msd_index"]
-
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")
 _SUFFIXES = (".nii.gz", ".nii")
@@ -24,30 +22,20 @@ _SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: its images in channel order and, where there is one, its label.
-
-    Attributes:
-        case: unique name of the scan.
-        subject: name of the person; scans of one person share it.
-        images: one file per modality, or one file with all of them.
-        label: the mask, or None for a case without.
-        extra: further paths to keep in the data list, by key.
-    """
+    """One scan: its images in channel order and, where there is one, its label."""
 
     case: str
-    subject: str
-    images: tuple[Path, ...]
+    subject: str  # scans of one person share it
+    images: tuple[Path, ...]  # one file per modality, or one file with all of them
     label: Path | None
-    extra: dict[str, Path] = field(default_factory=dict)
+    extra: dict[str, Path] = field(default_factory=dict)  # further paths to keep in the data list
 
 
 def find_brats(source: Path) -> list[Case]:
     """Find BraTS 2023/2024 cases: ``BraTS-GLI-00001-000/BraTS-GLI-00001-000-{t1n,t1c,t2w,t2f,seg}.nii.gz``.
 
-    ``BraTS-GLI-00001-000`` and ``-001`` are two time points of the subject ``BraTS-GLI-00001``.
-
-    Args:
-        source: the data set's folder; case folders may lie at any depth.
+    ``BraTS-GLI-00001-000`` and ``-001`` are two time points of the subject ``BraTS-GLI-00001``. Case folders may lie
+    at any depth.
 
     Raises:
         UserError: when there is no case, a modality is missing or double, or a case name occurs twice.
@@ -63,9 +51,6 @@ def find_brats(source: Path) -> list[Case]:
 
 def find_isles(source: Path) -> list[Case]:
     """Find ISLES-2022 cases: ``sub-strokecaseNNNN/ses-0001/{anat,dwi}`` and their masks below ``derivatives``.
-
-    Args:
-        source: the data set's folder.
 
     Returns:
         Cases whose images are FLAIR, DWI, ADC as published, each on its own grid.

@@ -11,21 +11,15 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["CACHE_SHARE", "available_memory"]
-
 # part of the available memory that a cache of cases may take; the rest is for network, workers and augmentation
 CACHE_SHARE = 0.8
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still use before something kills it.
+    """Bytes this process may still use before something kills it; ``proc`` and ``sys`` are below ``root``.
 
-    Args:
-        root: where ``proc`` and ``sys`` are; a test passes a folder of its own.
-
-    Returns:
-        The smallest of: memory the system can free up, room left in every control group above this process, room left
-        below the address-space limit.
+    The smallest of: memory the system can free up, room left in every control group above this process, room left
+    below the address-space limit.
     """
     rooms = [psutil.virtual_memory().available, *_cgroup_rooms(root)]
     if resource is not None:

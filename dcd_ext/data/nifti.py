@@ -11,8 +11,6 @@ import numpy as np
 
 from dcd_ext.io import write_atomically
 
-__all__ = ["label_counts", "open_image", "save_nifti", "stem", "suffix", "voxels"]
-
 
 def open_image(path: Path) -> Any:
     """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""
@@ -35,11 +33,7 @@ def stem(path: Path) -> str:
 
 
 def label_counts(data: np.ndarray) -> dict[float, int]:
-    """Voxels per value of a mask, ascending; a value that is not a whole number keeps its fraction.
-
-    Args:
-        data: mask of any dtype; non-finite voxels are left out.
-    """
+    """Voxels per finite value of a mask, ascending; a value that is not a whole number keeps its fraction."""
     if data.dtype.kind in "iu" and data.size and int(data.min()) >= 0 and int(data.max()) < 2**16:
         # counting is a tenth of the time of sorting, which matters for a thousand whole heads
         counts = np.bincount(data.ravel())
@@ -49,12 +43,9 @@ def label_counts(data: np.ndarray) -> dict[float, int]:
 
 
 def save_nifti(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) -> None:
-    """Save a volume as NIfTI with the affine in both qform and sform, in millimetres, atomically.
+    """Save a volume (x, y, z) as ``.nii`` or ``.nii.gz``, atomically.
 
-    Args:
-        path: a ``.nii`` or ``.nii.gz`` file.
-        data: the voxels, x y z.
-        affine: 4×4, voxel to world in millimetres (RAS+, as nibabel).
+    The affine (4×4, voxel to world in millimetres, RAS+ as nibabel) becomes both qform and sform.
 
     Raises:
         UserError: when the file cannot be written.

@@ -23,11 +23,6 @@ def smooth_field(rng: np.random.Generator, shape: Sequence[int], knots: int) -> 
 
     Random values on a coarse ``knots``³ grid are blended with Gaussian bumps along each axis; three small matrix
     products are far cheaper than filtering the full grid.
-
-    Args:
-        rng: source of randomness.
-        shape: voxels along x, y, z.
-        knots: coarse grid points per axis; more give finer structure.
     """
     field = rng.standard_normal((knots, knots, knots))
     for axis_length in shape:
@@ -46,10 +41,6 @@ def distance_to(centre: Sequence[float] | np.ndarray, shape: Sequence[int]) -> n
 
 def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Draw a skull-stripped brain: an ellipsoid with folded cortex, white matter, deep nuclei and ventricles.
-
-    Args:
-        rng: source of randomness; the same state gives the same brain.
-        shape: voxels along x, y, z.
 
     Returns:
         uint8 array: 0 outside, ``CSF``, ``GREY``, ``WHITE``.
@@ -75,17 +66,11 @@ def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TumourPlan:
-    """Which parts a tumour has.
+    """Which parts a tumour has."""
 
-    Attributes:
-        cavity: draw a resection cavity (RC).
-        thin_rim: the enhancing rim is one to two voxels instead of about a third of the radius.
-        growth: factor on the radius, for follow-up scans.
-    """
-
-    cavity: bool = False
-    thin_rim: bool = False
-    growth: float = 1.0
+    cavity: bool = False  # a resection cavity (RC)
+    thin_rim: bool = False  # an enhancing rim of one to two voxels instead of about a third of the radius
+    growth: float = 1.0  # factor on the radius, for follow-up scans
 
 
 def draw_tumour(

@@ -27,15 +27,6 @@ from dcd_ext.data.phantom_anatomy import (
 from dcd_ext.data.phantom_signal import BRATS_CONTRASTS, Contrast, render
 from dcd_ext.io import write_json
 
-__all__ = [
-    "brats_case_names",
-    "make_brats_case",
-    "write_brats_case",
-    "write_isles_case",
-    "write_msd_case",
-    "write_msd_index",
-]
-
 # One class, the infarct: bright in DWI, dark in ADC, moderately bright in FLAIR. ADC is in 1e-3 mm²/s as published.
 _FLAIR = Contrast((0, 0.2, 0.75, 0.62), (1.05,), 1100)
 _DWI = Contrast((0, 0.25, 0.6, 0.55), (1.3,), 450)

@@ -9,22 +9,14 @@ from scipy import ndimage
 
 from dcd_ext.data.phantom_anatomy import smooth_field
 
-__all__ = ["BRATS_CONTRASTS", "Contrast", "render"]
-
 
 @dataclass(frozen=True)
 class Contrast:
-    """Relative brightness of what a phantom is made of; white matter in T1 is about 0.85.
+    """Relative brightness of what a phantom is made of; white matter in T1 is about 0.85."""
 
-    Attributes:
-        tissue: outside, CSF, grey matter, white matter.
-        classes: brightness of each label value from 1 on.
-        level: typical stored value at brightness 1; scans vary by a factor of about two around it.
-    """
-
-    tissue: tuple[float, float, float, float]
-    classes: tuple[float, ...]
-    level: float = 1000.0
+    tissue: tuple[float, float, float, float]  # outside, CSF, grey matter, white matter
+    classes: tuple[float, ...]  # of each label value from 1 on
+    level: float = 1000.0  # typical stored value at brightness 1; scans vary by a factor of about two around it
 
 
 # Order of classes: NETC, SNFH, ET, RC. ET shows in t1c, oedema in t2f and t2w, a resection cavity looks like CSF.
@@ -39,14 +31,9 @@ BRATS_CONTRASTS: dict[str, Contrast] = {
 def render(
     rng: np.random.Generator, brain: np.ndarray, label: np.ndarray, contrast: Contrast, noise: float = 0.05
 ) -> np.ndarray:
-    """Turn a tissue map and a label map into one noisy image.
+    """Turn a tissue map (0 outside the head) and a label map, which replaces tissue, into one noisy image.
 
-    Args:
-        rng: source of randomness of this image.
-        brain: tissue map, 0 outside the head.
-        label: label map of the same shape; non-zero voxels replace the tissue.
-        contrast: brightness of each value.
-        noise: standard deviation of each of the two Gaussian components, relative to brightness 1.
+    ``noise`` is the standard deviation of each of the two Gaussian components, relative to brightness 1.
 
     Returns:
         float32 image, 0 outside the head and positive inside.

@@ -13,58 +13,30 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 from dcd_ext.parallel import map_processes
 
-__all__ = ["LAYOUTS", "PhantomSpec", "write_phantoms"]
-
 _DEFAULT_SHAPES = {"brats24": (64, 64, 48), "isles22": (48, 48, 32), "msd": (35, 50, 36)}
 LAYOUTS = tuple(_DEFAULT_SHAPES)
 
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """What to write.
+    """What to write."""
 
-    Attributes:
-        root: folder that receives the cases.
-        layout: one of ``LAYOUTS``.
-        cases: number of labelled scans.
-        test_cases: number of further scans without labels.
-        shape: voxels along x, y, z (of the DWI for isles22); None takes a small default.
-        seed: start of all randomness.
-        flair_spacing: millimetres of the synthetic FLAIR grid; ISLES-2022 itself has about 0.45, 0.45, 5.
-    """
-
-    root: Path
-    layout: str = "brats24"
-    cases: int = 10
-    test_cases: int = 0
-    shape: tuple[int, int, int] | None = None
+    root: Path  # folder that receives the cases
+    layout: str = "brats24"  # one of LAYOUTS
+    cases: int = 10  # labelled scans
+    test_cases: int = 0  # further scans without labels
+    shape: tuple[int, int, int] | None = None  # voxels along x, y, z (of the DWI for isles22); None: a small default
     seed: int = 0
-    flair_spacing: tuple[float, float, float] = (0.875, 0.875, 5.0)
+    flair_spacing: tuple[float, float, float] = (0.875, 0.875, 5.0)  # in mm; ISLES-2022 has about 0.45, 0.45, 5
 
 
 def write_phantoms(spec: PhantomSpec, workers: int | None = None) -> None:
-    """Write a synthetic data set.
-
-    Args:
-        spec: what to write.
-        workers: processes; None takes the cores this process may use.
+    """Write a synthetic data set, in ``workers`` processes; None takes the cores this process may use.
 
     Raises:
         UserError: for an unknown layout, a count below one, a shape too small to hold a tumour, or an output folder
             that cannot be written.
     """
-    _validate(spec)
-    make_folder(spec.root)
-    jobs = [(spec, index) for index in range(spec.cases + spec.test_cases)]
-    if len(jobs) < 8:
-        workers = 1  # starting processes takes longer than a few small cases
-    map_processes(_write_case, jobs, "phantoms", workers)
-    if spec.layout == "msd":
-        write_msd_index(spec.root, spec.cases, spec.test_cases)
-
-
-def _validate(spec: PhantomSpec) -> None:
-    """Refuse what cannot be drawn."""
     again = "see dcd phantoms --help"
     if spec.layout not in LAYOUTS:
         raise UserError("unknown layout", "--layout", " or ".join(LAYOUTS), spec.layout, again)
@@ -72,6 +44,13 @@ def _validate(spec: PhantomSpec) -> None:
         raise UserError("no cases to write", "--cases", "at least 1", spec.cases, again)
     if spec.shape and min(spec.shape) < 24:
         raise UserError("the phantom is too small for its structures", "--shape", "24 or more", spec.shape, again)
+    make_folder(spec.root)
+    jobs = [(spec, index) for index in range(spec.cases + spec.test_cases)]
+    if len(jobs) < 8:
+        workers = 1  # starting processes takes longer than a few small cases
+    map_processes(_write_case, jobs, "phantoms", workers)
+    if spec.layout == "msd":
+        write_msd_index(spec.root, spec.cases, spec.test_cases)
 
 
 def _write_case(job: tuple[PhantomSpec, int]) -> None:

@@ -23,8 +23,6 @@ with warnings.catch_warnings():
 
     _PARTS = (itk.MultiThreaderBase, itk.PyBuffer, itk.ResampleImageFilter, itk.LinearInterpolateImageFunction)
 
-__all__ = ["limit_itk_to_one_thread", "resample_to_grid"]
-
 
 def limit_itk_to_one_thread() -> None:
     """Keep ITK on one thread: cases run in parallel processes, and threads on top of them only slow each other."""

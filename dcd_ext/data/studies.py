@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from dcd_ext.data.cases import read_datalist
+from dcd_ext.data.cases import image_names, read_datalist
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_atomically
-
-__all__ = ["stack_channels", "write_studies"]
 
 _TOLERANCE_MM = 0.1
 
 
 def stack_channels(images: list[Path], output: Path) -> None:
     """Write the files of one case as one 4-D NIfTI, channels last, which MONAI reads like the list of files.
-
-    Args:
-        images: files in the order of the bundle's ``channel_def``, all on one grid.
-        output: a ``.nii.gz`` file.
 
     Raises:
         UserError: if the grids differ by more than 0.1 mm anywhere, or the file cannot be written.
@@ -62,27 +57,19 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
     cases = [*content["training"], *content["test"]]
     final = make_folder(output / "labels" / "final")
     for case in tqdm(cases, desc="studies", unit="case", disable=None):
-        images = [datalist.parent / name for name in np.atleast_1d(case["image"])]
+        images = [datalist.parent / name for name in image_names(case)]
         if len(images) > 1:
             stack_channels(images, output / f"{case['case']}.nii.gz")
         else:
-            _link(images[0], output / f"{case['case']}{suffix(images[0])}")
+            image = _existing(images[0])
+            write_atomically(output / f"{case['case']}{suffix(images[0])}", partial(os.symlink, image))
         if "label" in case:
             label = datalist.parent / case["label"]
-            _copy_once(label, final / f"{case['case']}{suffix(label)}")
+            copy = final / f"{case['case']}{suffix(label)}"
+            # a link would let MONAI Label write into the data set
+            if not copy.exists():
+                write_atomically(copy, partial(shutil.copyfile, _existing(label)))
     return len(cases), sum("label" in case for case in cases)
-
-
-def _link(file: Path, link: Path) -> None:
-    file = _existing(file)
-    write_atomically(link, lambda name: os.symlink(file, name))
-
-
-def _copy_once(file: Path, copy: Path) -> None:
-    # a link would let MONAI Label write into the data set
-    if not copy.exists():
-        file = _existing(file)
-        write_atomically(copy, lambda name: shutil.copyfile(file, name))
 
 
 def _existing(file: Path) -> Path:

@@ -6,25 +6,22 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.data.cases import image_names
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.parallel import map_threads
 from dcd_ext.tables import Table, to_text
-
-__all__ = ["describe_datalist"]
 
 
 def describe_datalist(content: dict[str, Any], output: Path) -> str:
     """Read the headers of all images and all labels, and summarise them in several lines of text.
 
-    Args:
-        content: the data list.
-        output: the folder its relative paths start from.
+    Relative paths in ``content`` start from the folder ``output``.
     """
     training, entries = content["training"], [*content["training"], *content["test"]]
     jobs: list[tuple[list[Path], Path | None]] = []
     for entry in entries:
-        images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
-        jobs.append(([output / i for i in images], output / entry["label"] if "label" in entry else None))
+        label = output / entry["label"] if "label" in entry else None
+        jobs.append(([output / name for name in image_names(entry)], label))
     measured = map_threads(_measure, jobs, "reading")
     folds = Counter(entry["fold"] for entry in training)
     subjects = len({entry["subject"] for entry in entries})

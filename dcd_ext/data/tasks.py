@@ -10,22 +10,14 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["BRATS24", "ISLES22", "TASKS", "Task", "channel_names", "task_by_name"]
-
 
 @dataclass(frozen=True)
 class Task:
-    """Modalities and labels of one data set.
+    """Modalities and labels of one data set."""
 
-    Attributes:
-        name: the task's name, as in the bundles' names.
-        modalities: names in channel order.
-        labels: label value -> class name; 0 is background.
-    """
-
-    name: str
-    modalities: tuple[str, ...]
-    labels: dict[int, str]
+    name: str  # as in the bundles' names
+    modalities: tuple[str, ...]  # in channel order
+    labels: dict[int, str]  # label value -> class name; 0 is background
 
     @classmethod
     def from_json(cls, name: str, channels: Mapping[str, Any], labels: Mapping[str, Any]) -> Task:

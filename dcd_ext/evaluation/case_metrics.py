@@ -18,8 +18,6 @@ from scipy import ndimage
 
 from dcd_ext.evaluation.lesions import lesion_counts
 
-__all__ = ["EMPTY_RULE", "METRICS", "case_metrics"]
-
 METRICS = ("dice", "hd95_mm", "nsd", "lesion_f1")
 EMPTY_RULE = (
     "both empty: excluded and counted; missed or false alarm: dice 0, nsd 0, lesion_f1 0, "

@@ -19,8 +19,6 @@ from dcd_ext.tensors import plain_tensor
 from dcd_ext.wavelets import DetailProjection
 from dcd_ext.wavelets.axis_maps import max_levels
 
-__all__ = ["DetailMaps", "detail_map"]
-
 
 class DetailMaps:
     """Writes ``<output_dir>/detail_maps.npz`` from the first case of an evaluation.
@@ -44,11 +42,7 @@ class DetailMaps:
         self.patch_size = list(patch_size)
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator, after the handler that takes its time.
-
-        Args:
-            engine: a ``monai.engines.SupervisedEvaluator``.
-        """
+        """Register with a ``monai.engines.SupervisedEvaluator``, after the handler that takes its time."""
         if not engine.has_event_handler(self):
             engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self)
 
@@ -63,24 +57,14 @@ class DetailMaps:
             self.network(patch[None].to(state.device))
         for i, features in enumerate(hooks.pop()):
             arrays[f"stage_{i}"] = _slice(detail_map(features[0].float().cpu()))
-
-        def write(name: str) -> None:
-            with open(name, "wb") as file:
-                np.savez_compressed(file, **arrays)
-
-        write_atomically(os.path.join(self.output_dir, "detail_maps.npz"), write)
+        path = os.path.join(self.output_dir, "detail_maps.npz")
+        write_atomically(path, lambda name: np.savez_compressed(name, **arrays))
 
 
 def detail_map(features: torch.Tensor, wavelet: str = "db4", levels: int = 3) -> torch.Tensor:
-    """Root mean square over channels of the detail projection.
+    """Root mean square over channels of the detail projection of (C, X, Y, Z), as a map (X, Y, Z).
 
-    Args:
-        features: features of one stage (C, X, Y, Z).
-        wavelet: as in the loss.
-        levels: as in the loss, and limited for a short side as there.
-
-    Returns:
-        A map (X, Y, Z).
+    Wavelet and levels are as in the loss, and the levels limited for a short side as there.
     """
     levels = min(levels, max_levels(min(features.shape[1:]), wavelet))
     return DetailProjection(wavelet, levels)(features).square().mean(0).sqrt()

@@ -9,16 +9,11 @@ import ignite.distributed as idist
 
 from dcd_ext.errors import UserError
 
-__all__ = ["gather_cases"]
-
 
 def gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
     """The cases of all processes of a distributed evaluation, in the order of their names, the same in every process.
 
-    Every process has to call it; without :mod:`torch.distributed` it only sorts.
-
-    Args:
-        cases: this process's share, case -> entry.
+    Every process has to call it, with its share; without :mod:`torch.distributed` it only sorts.
 
     Raises:
         UserError: if two processes have the same case.

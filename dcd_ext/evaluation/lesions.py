@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["LESION_RULE", "lesion_counts"]
-
 LESION_RULE = (
     "a lesion is a connected component (26 neighbours) of one class; a true lesion is detected, and a predicted one "
     "is not false, if one voxel or more overlaps; lesion_f1 = 2 TP / (2 TP + FP + FN), TP = detected true lesions"
@@ -16,10 +14,6 @@ _NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 def lesion_counts(pred: np.ndarray, truth: np.ndarray) -> dict[str, int]:
     """Lesions of two binary masks (X, Y, Z), by :data:`LESION_RULE`.
-
-    Args:
-        pred: predicted mask.
-        truth: true mask.
 
     Returns:
         ``lesions_true``, ``lesions_pred``, ``lesions_detected`` (true ones that the prediction touches) and

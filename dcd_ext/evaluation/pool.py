@@ -8,8 +8,6 @@ from typing import Any
 
 from dcd_ext.parallel import cores
 
-__all__ = ["ScoringPool"]
-
 
 class ScoringPool:
     """A few threads that work beside the prediction, or, where both need the same cores, in turns with it.

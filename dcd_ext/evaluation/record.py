@@ -18,18 +18,9 @@ from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
 from dcd_ext.tensors import unwrap
 
-__all__ = ["count_flops", "dataset_record", "network_record"]
-
 
 def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
-    """Task, modalities and folder of a data set.
-
-    Args:
-        dataset_dir: folder with ``datalist.json``; None or no such file leaves task and modalities out.
-
-    Returns:
-        ``task``, ``modalities`` (in channel order) and ``dataset_dir``, where known.
-    """
+    """``task``, ``modalities`` (in channel order) and ``dataset_dir``; nothing for a folder without data list."""
     path = Path(dataset_dir or "", DATALIST_FILE)
     if not dataset_dir or not path.is_file():
         return {}
@@ -42,16 +33,7 @@ def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
 
 
 def network_record(network: nn.Module, weights: str | None, patch: Sequence[int] | None) -> dict[str, Any]:
-    """Size, cost and identity of a network.
-
-    Args:
-        network: the evaluated network, possibly wrapped.
-        weights: the file its weights came from.
-        patch: shape (M, X, Y, Z) of one input.
-
-    Returns:
-        ``parameters`` and, where known, ``patch``, ``flops_per_patch`` and the ``weights_sha256``.
-    """
+    """``parameters`` and, where known, ``patch`` (M, X, Y, Z), its ``flops_per_patch`` and ``weights_sha256``."""
     record: dict[str, Any] = {"parameters": count_parameters(unwrap(network))}
     if patch:
         record.update(patch=list(patch), flops_per_patch=count_flops(network, patch))
@@ -66,12 +48,8 @@ def count_flops(network: nn.Module, patch: Sequence[int]) -> int | None:
     Convolutions and matrix products are counted, as usual; norms, activations and sums are not. Nothing is computed:
     a copy of the network runs on torch's meta device.
 
-    Args:
-        network: any network; its weights are not touched.
-        patch: shape (M, X, Y, Z) of the input.
-
     Returns:
-        The number, or None for a network that the meta device cannot run.
+        The number for one input of shape ``patch`` (M, X, Y, Z), or None where the meta device cannot run the network.
     """
     try:
         shadow = copy.deepcopy(unwrap(network)).to("meta").eval()

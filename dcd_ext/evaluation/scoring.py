@@ -14,8 +14,6 @@ from dcd_ext.data.nifti import open_image, save_nifti
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.case_metrics import case_metrics
 
-__all__ = ["prediction_path", "score_file"]
-
 
 def prediction_path(output_dir: str, case: str) -> str:
     """Where the prediction of a case is kept."""

@@ -10,8 +10,6 @@ from scipy import stats
 
 from dcd_ext.evaluation.case_metrics import METRICS
 
-__all__ = ["NAN_RULE", "class_mean", "summarise"]
-
 # what a metric of MONAI with its default arguments returns as NaN and then leaves out of the mean
 _NAN_STATUS = {"dice": ("false_alarm",), "hd95_mm": ("missed", "false_alarm"), "nsd": (), "lesion_f1": ()}
 NAN_RULE = (
@@ -23,11 +21,7 @@ Case = Mapping[str, Mapping[str, Any]]
 
 
 def summarise(cases: Sequence[Case], class_names: Sequence[str]) -> dict[str, Any]:
-    """Summarise per-case metrics.
-
-    Args:
-        cases: results of :func:`dcd_ext.evaluation.case_metrics.case_metrics`.
-        class_names: the foreground classes.
+    """Summarise the results of :func:`dcd_ext.evaluation.case_metrics.case_metrics`.
 
     Returns:
         For each class, and for ``mean`` over the classes of each case: mean and standard error of the mean (SEM, None
@@ -39,8 +33,8 @@ def summarise(cases: Sequence[Case], class_names: Sequence[str]) -> dict[str, An
         names = class_names if name == "mean" else [name]
         summary[name] = {
             metric: {
-                **_mean_sem([class_mean(case, names, metric) for case in cases]),
-                "nan_excluded": _mean_sem([class_mean(case, names, metric, _NAN_STATUS[metric]) for case in cases]),
+                **mean_sem([class_mean(case, names, metric) for case in cases]),
+                "nan_excluded": mean_sem([class_mean(case, names, metric, _NAN_STATUS[metric]) for case in cases]),
             }
             for metric in METRICS
         }
@@ -50,19 +44,13 @@ def summarise(cases: Sequence[Case], class_names: Sequence[str]) -> dict[str, An
 
 
 def class_mean(case: Case, names: Sequence[str], metric: str, without: Sequence[str] = ()) -> float | None:
-    """Mean of a metric over the classes of one case, or None if no class counts.
-
-    Args:
-        case: classes of the case.
-        names: classes to average.
-        metric: which metric.
-        without: classes with one of these statuses do not count.
-    """
+    """Mean of a metric over the classes of one case, or None if none counts; a status in ``without`` does not."""
     values = [case[n][metric] for n in names if case[n][metric] is not None and case[n]["status"] not in without]
     return float(np.mean(values)) if values else None
 
 
-def _mean_sem(values: Sequence[float | None]) -> dict[str, Any]:
+def mean_sem(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, standard error of the mean and number of the values that are not None; None where they are too few."""
     kept = [v for v in values if v is not None]
     return {
         "mean": float(np.mean(kept)) if kept else None,

@@ -9,16 +9,11 @@ from typing import Any
 
 from dcd_ext.io import write_text
 
-__all__ = ["write_csv"]
-
 
 def write_csv(cases: Mapping[str, Mapping[str, Any]], nsd_tolerance_mm: float, path: str) -> None:
-    """One row per case and class; a value that is excluded is an empty field.
+    """One row per case and class of ``metrics.json``; a value that is excluded is an empty field.
 
-    Args:
-        cases: case -> entry with ``classes`` as in ``metrics.json``.
-        nsd_tolerance_mm: repeated in every row, so that the column ``nsd`` cannot be misread.
-        path: the file.
+    The tolerance is repeated in every row, so that the column ``nsd`` cannot be misread.
     """
     rows = [
         {"case": case, "class": name, **values, "nsd_tolerance_mm": nsd_tolerance_mm}

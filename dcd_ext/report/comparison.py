@@ -10,8 +10,6 @@ from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
 from dcd_ext.report.statistics import describe, holm, paired_tests
 
-__all__ = ["HIGHER_IS_BETTER", "compare", "pick", "score"]
-
 HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
 _STATUSES = ("empty", "missed", "false_alarm")
 
@@ -103,10 +101,8 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
     result: dict[str, Any] = {}
     for run in runs:
         conventional = run.metrics["summary"].get(name, {}).get(metric, {}).get("nan_excluded")
-        result[run.name] = {
-            **describe([v for v in values[run.name] if v is not None], seed),
-            "nan_excluded": conventional,
-        }
+        kept = [v for v in values[run.name] if v is not None]
+        result[run.name] = {**describe(kept, seed), "nan_excluded": conventional}
     others = [run.name for run in runs if run.name != base]
     for other in others:
         result[other]["difference"] = _difference(values[other], values[base], seed)
@@ -124,12 +120,8 @@ def _difference(one: Sequence[float | None], other: Sequence[float | None], seed
     """Paired difference; a case that either run excludes has no pair, which is counted."""
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
     unpaired = sum((a is None) != (b is None) for a, b in zip(one, other, strict=True))
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
-    return {
-        **describe([a - b for a, b in pairs], seed),
-        "unpaired": unpaired,
-        **paired_tests(first, second),
-    }
+    tests = paired_tests([a for a, _ in pairs], [b for _, b in pairs])
+    return {**describe([a - b for a, b in pairs], seed), "unpaired": unpaired, **tests}
 
 
 def _gap(result: dict[str, Any], name: str, base: str, top: str, higher: bool) -> float | None:

@@ -10,8 +10,6 @@ import numpy as np
 from dcd_ext.report.figures import Pictures, image, picture_axes
 from dcd_ext.report.runs import Run
 
-__all__ = ["detail_pictures"]
-
 _FILE = "detail_maps.npz"
 
 

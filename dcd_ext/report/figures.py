@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-
-__all__ = ["CLASS_COLOURS", "RUN_COLOURS", "Pictures", "image", "new_figure", "picture_axes", "style", "svg"]
 
 # Okabe and Ito's colours: told apart by colour-blind readers, too
 RUN_COLOURS = ("#5f6b7a", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d1f")
@@ -42,18 +38,14 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """The look of all figures."""
-    with mpl.rc_context(_STYLE):
-        yield
+    return mpl.rc_context(_STYLE)
 
 
 def new_figure(width: float = 4.3, height: float = 2.9) -> Figure:
     """An empty figure (inches); small, so that its text stays readable on a phone."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def picture_axes(ratio: float) -> tuple[Figure, Any]:
@@ -67,22 +59,15 @@ def picture_axes(ratio: float) -> tuple[Figure, Any]:
 
 @dataclass
 class Pictures:
-    """Pictures of one case in rows and columns.
+    """Pictures of one case in rows and columns."""
 
-    Attributes:
-        name: of the case.
-        note: a sentence above them.
-        columns: how many stand beside each other.
-        cells: row by row, each with ``image`` (an ``<img>``), ``name`` and ``text``.
-    """
-
-    name: str
-    note: str
+    name: str  # of the case
+    note: str  # a sentence above them
     columns: int
-    cells: list[dict[str, str]] = field(default_factory=list)
+    cells: list[dict[str, str]] = field(default_factory=list)  # row by row
 
     def add(self, image: str, name: str, text: str) -> None:
-        """Append a picture with its caption."""
+        """Append a picture (an ``<img>``) with its caption."""
         self.cells.append({"image": image, "name": name, "text": text})
 
 

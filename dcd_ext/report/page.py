@@ -17,8 +17,6 @@ from dcd_ext.report.slices import draw_cases
 from dcd_ext.report.statistics import RESAMPLES
 from dcd_ext.report.tables import all_tables, metric_title, p_text
 
-__all__ = ["TEMPLATES", "build_page", "summary_cards"]
-
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -29,14 +27,7 @@ TEMPLATES = Environment(
 
 
 def build_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int, dataset_dir: str | None = None) -> str:
-    """The whole page.
-
-    Args:
-        runs: the compared runs.
-        comparison: from :func:`dcd_ext.report.comparison.compare`.
-        pictures: number of cases to draw.
-        dataset_dir: where the data set is, if not where it was evaluated.
-    """
+    """The whole page with ``pictures`` cases; ``dataset_dir`` is where the data set is, if it was moved."""
     cases, missing = draw_cases(runs, pictures, dataset_dir) if pictures else ([], "")
     return TEMPLATES.get_template("page.html").render(
         comparison=comparison,

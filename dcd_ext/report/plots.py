@@ -13,8 +13,6 @@ from dcd_ext.report.figures import RUN_COLOURS, new_figure, style, svg
 from dcd_ext.report.runs import Run
 from dcd_ext.report.tables import metric_title
 
-__all__ = ["box_plot", "difference_plot", "training_plots"]
-
 
 def box_plot(runs: Sequence[Run], comparison: dict[str, Any], metric: str) -> str:
     """Distribution over cases per class and run; every case is a dot."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["Run", "load_runs"]
-
 _FORMAT = "dcd-metrics-1"
 _REQUIRED = ("class_names", "nsd_tolerance_mm", "parameters", "seconds_per_case", "summary", "cases")
 _SCORES = ("status", "dice", "hd95_mm", "nsd")
@@ -21,19 +19,12 @@ _AGAIN = "evaluate the run again"
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluated network.
+    """One evaluated network."""
 
-    Attributes:
-        name: how the report calls it.
-        path: its folder.
-        metrics: content of ``metrics.json``.
-        training: content of ``training.json``, or None.
-    """
-
-    name: str
-    path: Path
-    metrics: dict[str, Any]
-    training: dict[str, Any] | None
+    name: str  # how the report calls it
+    path: Path  # its folder
+    metrics: dict[str, Any]  # content of metrics.json
+    training: dict[str, Any] | None  # content of training.json
 
     @property
     def cases(self) -> dict[str, Any]:
@@ -47,10 +38,7 @@ class Run:
 
 
 def load_runs(arguments: Sequence[str]) -> list[Run]:
-    """Read runs and refuse those that cannot be paired.
-
-    Args:
-        arguments: folders with ``metrics.json``, each written ``folder`` or ``name=folder``.
+    """Read folders with ``metrics.json``, each written ``folder`` or ``name=folder``, and refuse unpaired ones.
 
     Raises:
         UserError: for fewer than two runs, an incomplete one, or runs of different tasks, classes or cases.
@@ -110,7 +98,7 @@ def _json(file: Path) -> dict[str, Any]:
 
     try:
         content = json.loads(file.read_text("utf-8"), object_pairs_hook=unique)
-    except UserError:
+    except UserError:  # a ValueError, too
         raise
     except (OSError, ValueError) as e:
         raise UserError("file cannot be read", file, "JSON", f"{type(e).__name__}: {e}", _AGAIN) from e

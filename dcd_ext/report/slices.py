@@ -12,8 +12,6 @@ from dcd_ext.report.figures import CLASS_COLOURS, Pictures, image, picture_axes
 from dcd_ext.report.runs import Run
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
 
-__all__ = ["choose_plane", "crop_around", "draw_cases", "most_different"]
-
 _MARGIN_MM, _SMALLEST_MM = 15.0, 60.0
 # characters of pictures after which no further case is drawn: the page should fit into a mail
 _ENOUGH = 5_000_000
@@ -30,12 +28,10 @@ def most_different(runs: Sequence[Run], number: int) -> list[str]:
 
 
 def draw_cases(runs: Sequence[Run], number: int, dataset_dir: str | None = None) -> tuple[list[Pictures], str]:
-    """Pictures of the most different cases, and a sentence on what is missing.
+    """Pictures of the most different cases, fewer than ``number`` if the page would become too large.
 
-    Args:
-        runs: the compared runs.
-        number: how many cases, fewer if the page would become too large.
-        dataset_dir: where the data set is, if not where it was evaluated.
+    Returns:
+        The pictures, and a sentence on what is missing.
     """
     entries = case_files(runs, dataset_dir)
     if not entries:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["bootstrap_interval", "describe", "holm", "paired_tests"]
+from dcd_ext.evaluation.summary import mean_sem
 
 RESAMPLES = 9999
 
@@ -20,20 +20,11 @@ def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
     Returns:
         ``mean``, ``sem``, ``ci95`` (low, high) and ``n``; None where there are too few values.
     """
-    return {
-        "mean": float(np.mean(values)) if len(values) else None,
-        "sem": float(stats.sem(values)) if len(values) > 1 else None,
-        "ci95": bootstrap_interval(values, seed),
-        "n": len(values),
-    }
+    return {**mean_sem(values), "ci95": bootstrap_interval(values, seed)}
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | None:
     """95 % interval of the mean, bias-corrected and accelerated (BCa), from ``scipy.stats.bootstrap``.
-
-    Args:
-        values: one per case.
-        seed: of the resampling; the same seed gives the same interval.
 
     Returns:
         Low and high; the value itself if all are equal; None for fewer than two.
@@ -55,11 +46,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | 
 
 
 def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, float | None]:
-    """Paired t-test and Wilcoxon signed-rank test, both two-sided.
-
-    Args:
-        one: values of a method, one per case.
-        other: values of the baseline for the same cases.
+    """Paired t-test and Wilcoxon signed-rank test, both two-sided, of two values per case.
 
     Returns:
         ``t_p`` and ``wilcoxon_p``: None for fewer than two pairs, 1 if no pair differs.
@@ -71,10 +58,8 @@ def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, floa
     with warnings.catch_warnings():
         # differences that are all the same: the t-test's p is 0, and says so twice
         warnings.simplefilter("ignore")
-        return {
-            "t_p": float(stats.ttest_rel(one, other).pvalue),
-            "wilcoxon_p": float(stats.wilcoxon(one, other).pvalue),
-        }
+        t_p, wilcoxon_p = stats.ttest_rel(one, other).pvalue, stats.wilcoxon(one, other).pvalue
+    return {"t_p": float(t_p), "wilcoxon_p": float(wilcoxon_p)}
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

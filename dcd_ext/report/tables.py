@@ -7,8 +7,6 @@ from typing import Any
 from dcd_ext.report.comparison import HIGHER_IS_BETTER
 from dcd_ext.tables import Table
 
-__all__ = ["all_tables", "metric_title", "p_text"]
-
 _TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD at {:g} mm", "lesion_f1": "Lesion-wise F1"}
 _TITLES_OF_CLASSES = {"mean": "mean of classes"}
 
@@ -62,13 +60,11 @@ def _differences(comparison: dict[str, Any], metric: str) -> Table:
 
 
 def _difference_row(run: str, name: str, entry: dict[str, Any], metric: str, gap: bool) -> list[str]:
-    d, digits = entry["difference"], _digits(metric)
-    interval = "–" if d["ci95"] is None else " to ".join(f"{v:+.{digits}f}" for v in d["ci95"])
-    mean = "–" if d["mean"] is None else f"{d['mean']:+.{digits}f}"
-    sem = "" if d["sem"] is None else f" ± {d['sem']:.{digits}f}"
+    d = entry["difference"]
+    interval = "–" if d["ci95"] is None else " to ".join(f"{v:+.{_digits(metric)}f}" for v in d["ci95"])
     pairs = str(d["n"]) + (f" ({d['unpaired']} unpaired)" if d["unpaired"] else "")
     tests = [p_text(d["t_p_holm"]), p_text(d["wilcoxon_p_holm"])]
-    row = [run, _TITLES_OF_CLASSES.get(name, name), mean + sem, interval, pairs, *tests]
+    row = [run, _TITLES_OF_CLASSES.get(name, name), _mean_sem(d, metric, "+"), interval, pairs, *tests]
     share = entry.get("gap_recovered")
     return [*row, "–" if share is None else f"{100 * share:.0f} %"] if gap else row
 
@@ -101,11 +97,11 @@ def _digits(metric: str) -> int:
     return 2 if metric == "hd95_mm" else 4
 
 
-def _mean_sem(entry: dict[str, Any] | None, metric: str) -> str:
+def _mean_sem(entry: dict[str, Any] | None, metric: str, sign: str = "") -> str:
     if entry is None or entry["mean"] is None:
         return "–"
-    sem = "" if entry["sem"] is None else f" ± {entry['sem']:.{_digits(metric)}f}"
-    return f"{entry['mean']:.{_digits(metric)}f}{sem}"
+    digits = f".{_digits(metric)}f"
+    return f"{entry['mean']:{sign}{digits}}" + ("" if entry["sem"] is None else f" ± {entry['sem']:{digits}}")
 
 
 def p_text(p: float | None) -> str:

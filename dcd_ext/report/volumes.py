@@ -10,36 +10,25 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.data.cases import load_cases
+from dcd_ext.data.cases import image_names, load_cases
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
-
-__all__ = ["CaseVolumes", "case_files", "load_case"]
 
 
 @dataclass
 class CaseVolumes:
-    """Volumes (X, Y, Z) of one case in RAS orientation.
+    """Volumes (X, Y, Z) of one case in RAS orientation."""
 
-    Attributes:
-        images: modality -> voxels.
-        truth: label map.
-        predictions: run -> label map.
-        spacing: voxel size in mm.
-    """
-
-    images: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]  # by modality
     truth: np.ndarray
-    predictions: dict[str, np.ndarray]
-    spacing: tuple[float, ...]
+    predictions: dict[str, np.ndarray]  # by run
+    spacing: tuple[float, ...]  # in mm
 
 
 def case_files(runs: Sequence[Run], dataset_dir: str | None) -> dict[str, dict[str, Any]]:
     """Entries of the data list by case; empty if the data set is not where it was.
 
-    Args:
-        runs: the compared runs; the first one's record says where the data set was and which fold was scored.
-        dataset_dir: where it is now, if it was moved.
+    The first run's record says which fold was scored and, unless ``dataset_dir`` does, where the data set is.
     """
     metrics = runs[0].metrics
     folder = dataset_dir or metrics.get("dataset_dir")
@@ -50,39 +39,28 @@ def case_files(runs: Sequence[Run], dataset_dir: str | None) -> dict[str, dict[s
 
 
 def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[str]) -> CaseVolumes | None:
-    """Read everything that is to be drawn.
-
-    Args:
-        entry: the data list's entry of the case.
-        runs: runs whose predictions are drawn; a run without one is left out.
-        modalities: names in channel order.
+    """Read everything that is to be drawn of an entry of the data list; a run without prediction is left out.
 
     Returns:
         The volumes, or None if the images, the label or all predictions are missing, or differ in shape.
     """
-    files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    files = image_names(entry)
     saved = {run.name: Path(prediction_path(str(run.path), entry["case"])) for run in runs}
     saved = {name: path for name, path in saved.items() if path.is_file()}
     if not saved or not all(Path(f).is_file() for f in [*files, entry["label"]]):
         return None
-    label = _canonical(entry["label"])
-    truth = _voxels(label)
-    channels = [c for f in files for c in _channels(_voxels(_canonical(f)))]
+    truth, affine = _read(entry["label"])
+    volumes = [_read(file)[0] for file in files]
+    channels = [c for v in volumes for c in ([v] if v.ndim == 3 else np.moveaxis(v, 3, 0))]
     names = [*modalities, *(f"channel {i}" for i in range(len(modalities), len(channels)))]
-    predictions = {name: _voxels(_canonical(path)) for name, path in saved.items()}
+    predictions = {name: _read(path)[0] for name, path in saved.items()}
     if any(v.shape != truth.shape for v in (*channels, *predictions.values())):
         return None
-    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(label.affine))
+    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
     return CaseVolumes(dict(zip(names, channels, strict=False)), truth, predictions, spacing)
 
 
-def _canonical(path: str | Path) -> Any:
-    return nib.as_closest_canonical(nib.load(path))
-
-
-def _voxels(volume: Any) -> np.ndarray:
-    return np.asarray(volume.dataobj)
-
-
-def _channels(voxels: np.ndarray) -> list[np.ndarray]:
-    return [voxels] if voxels.ndim == 3 else [voxels[..., i] for i in range(voxels.shape[3])]
+def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine."""
+    volume: Any = nib.as_closest_canonical(nib.load(path))
+    return np.asarray(volume.dataobj), volume.affine
