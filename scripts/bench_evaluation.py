@@ -14,7 +14,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ import nibabel as nib
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dcd_ext.commands.common import positive
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.evaluation import score_file
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
+from scripts.benchmark import time_in_turns
 
 CLASSES = ("NETC", "SNFH", "ET", "RC")
 
@@ -42,15 +43,16 @@ def make_prediction(truth: np.ndarray) -> np.ndarray:
 def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     """Seconds of every repeat, and the largest size of this process."""
     with tempfile.TemporaryDirectory() as folder:
-        write_phantoms(PhantomSpec(Path(folder) / "data", cases=1, shape=shape))
-        label = next((Path(folder) / "data").rglob("*-seg.nii.gz"))
+        write_phantoms(PhantomSpec(Path(folder, "data"), cases=1, shape=shape))
+        label = next(Path(folder, "data").rglob("*-seg.nii.gz"))
         image: Any = nib.load(label)
-        prediction = make_prediction(np.asarray(image.dataobj))
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            scores = score_file("case", prediction, str(label), CLASSES, 2.0, str(Path(folder) / "prediction.nii.gz"))
-            seconds.append(time.perf_counter() - start)
+        prediction, output = make_prediction(np.asarray(image.dataobj)), str(Path(folder, "prediction.nii.gz"))
+        scores: dict[str, Any] = {}
+
+        def score() -> None:
+            scores.update(score_file("case", prediction, str(label), CLASSES, 2.0, output))
+
+        seconds = time_in_turns({"score": score}, repeats)["score"]
     return {
         "shape": shape,
         "classes": {name: values["status"] for name, values in scores.items()},
@@ -61,22 +63,20 @@ def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", type=int, nargs=3, default=(240, 240, 155))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     result = measure(tuple(args.shape), args.repeats)
-    e = result["environment"]
+    e, seconds = result["environment"], result["seconds"]["median"]
     print(f"{e['device']}, {e['cpus']} cores; {'×'.join(map(str, args.shape))} voxels, {len(CLASSES)} classes")
-    seconds = result["seconds"]["median"]
     print(f"{seconds:.2f} s per case (median of {args.repeats}), process {result['process_gib']:.2f} GiB")
     if args.json:
         write_json(result, args.json)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

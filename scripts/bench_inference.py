@@ -25,13 +25,15 @@ import torch
 from dcd_ext.bundles.export import export
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.commands.common import positive
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
-from dcd_ext.tables import to_text
+from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
+from scripts.benchmark import page, time_in_turns
 from scripts.inference_backends import BACKENDS
-from scripts.inference_page import inference_page, inference_table
 from scripts.inference_timing import Contender, load_volumes
+
+_HEADER = ["network", "run by", "s/volume", "min", "max", "lower by", "peak MiB", "start s", "mean Dice"]
 
 
 def stage(root: Path, folder: Path, role: str, backends: list[str], patch: list[int] | None) -> Path:
@@ -65,14 +67,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         volumes = load_volumes(BundleFolder(staged["student"]), args.dataset_dir, args.volumes, args.shape)
         pairs = [(role, b) for role in roots for b in backends[role]]
         contenders = {(r, b): Contender(staged[r], b, volumes, args.threads) for r, b in pairs}
-        times: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
-        for _ in range(args.repeats):
-            for pair, contender in contenders.items():
-                times[pair].append(contender.run())
+        times = time_in_turns({pair: contender.run for pair, contender in contenders.items()}, args.repeats)
         rows = []
-        for pair, contender in contenders.items():
-            seconds = times[pair]
-            row = {"role": pair[0], "backend": pair[1], "seconds": statistics.median(seconds)}
+        for (role, backend), contender in contenders.items():
+            seconds = [total / len(volumes.images) for total in times[role, backend]]
+            row = {"role": role, "backend": backend, "seconds": statistics.median(seconds)}
             row.update(min=min(seconds), max=max(seconds), start_seconds=contender.start_seconds)
             rows.append({**row, **contender.finish()})
     reference = next((r["seconds"] for r in rows if (r["role"], r["backend"]) == ("teacher", "eager")), None)
@@ -93,15 +92,28 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+def inference_table(result: dict[str, Any]) -> Table:
+    """One row per network and way of running it."""
+    rows = []
+    for r in result["rows"]:
+        lower = "–" if r["lower_percent"] is None else f"{r['lower_percent']:.1f} %"
+        dice = "–" if r["dice"] is None else f"{statistics.mean(r['dice']):.4f}"
+        peak = "–" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 2**20:.0f}"
+        numbers = [f"{r[key]:.4f}" for key in ("seconds", "min", "max")]
+        rows.append([r["role"], r["backend"], *numbers, lower, peak, f"{r['start_seconds']:.1f}", dice])
+    shape, patch = (" × ".join(map(str, result[key])) for key in ("shape", "patch"))
+    threads = result["environment"]["threads"]
+    weights = "trained weights" if result["trained"] else "random weights"
+    note = (
+        f"{result['volumes']} volume(s), the first of {shape} voxels, windows of {patch}; {weights}; median, minimum "
+        f"and maximum of {result['repeats']} passes in turns, {threads} thread(s). «lower by»: "
+        "against the eager teacher. «peak»: of a process of its own, above what it takes before the network is built."
+    )
+    return Table(f"{result['teacher']} and {result['student']}", _HEADER, rows, note)
 
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
 
-    Returns:
-        0, or 1 for an error of the user's.
-    """
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="the teacher's bundle")
     parser.add_argument("--student", type=Path, required=True, help="the student's bundle")
@@ -116,20 +128,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write inference_<task>.json and .md there, too")
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(arguments)
-    try:
-        result = measure(args)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    result = measure(args)
     table = inference_table(result)
     print(to_text(table))
     if args.output:
         stem = args.output / f"inference_{result['task']}"
         write_json(result, stem.with_suffix(".json"))
         command = shlex.join(["python", "-m", "scripts.bench_inference", *arguments])
-        write_text(inference_page(result, command), stem.with_suffix(".md"))
-    return 0
+        title = f"Inference on the CPU: {result['task']}"
+        write_text(page(title, [to_markdown(table)], command, result["environment"]), stem.with_suffix(".md"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()

@@ -21,8 +21,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,19 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.io import write_json
 from dcd_ext.losses import DCDLoss
 from dcd_ext.losses._projections import make_projections
+from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
 from dcd_ext.wavelets.axis_maps import max_levels
-from scripts.peak_memory import Step, peak_extra
+from scripts.benchmark import peak_extra, time_in_turns, torch_parser
 
 TEACHER, STUDENT = (32, 64, 128, 256, 320, 320), (8, 16, 32, 64, 80, 80)
 STRIDES = ((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8), (16, 16, 16), (16, 32, 32))
 PATCH, SMALL_PATCH = (112, 160, 128), (56, 80, 64)
 NAMES = {"dcd": "DCD loss", "reference": "reference form", "direct": "direct ptwt", "mse": "feature MSE"}
-
-
-def stage_shapes(patch: Sequence[int]) -> list[tuple[int, ...]]:
-    """Grids (D, H, W) of the six stages."""
-    return [tuple(side // s for side, s in zip(patch, stride, strict=True)) for stride in STRIDES]
 
 
 class PlainLoss(nn.Module):
@@ -78,11 +75,17 @@ def ptwt_details(x: torch.Tensor, levels: int) -> torch.Tensor:
     return full[..., : x.shape[2], : x.shape[3], : x.shape[4]]
 
 
-def make_step(variant: str, stages: Sequence[int], patch: Sequence[int], device: torch.device) -> Step:
-    """A function that runs forward and backward once and returns the loss; inputs are the same for all variants."""
+def make_step(
+    variant: str, stages: Sequence[int], args: argparse.Namespace
+) -> tuple[Callable[[], float], list[torch.Tensor]]:
+    """A function that runs forward and backward once and returns the loss, and what gets gradients.
+
+    Inputs are the same for all variants.
+    """
+    device = torch.device(args.device)
     generator = torch.Generator().manual_seed(1)
     amp = torch.float16 if device.type == "cuda" else torch.float32
-    shapes = stage_shapes(patch)
+    shapes = [[side // s for side, s in zip(args.patch, stride, strict=True)] for stride in STRIDES]
 
     def features(channels: Sequence[int]) -> list[torch.Tensor]:
         made = [torch.randn(1, channels[i], *shapes[i], generator=generator) for i in stages]
@@ -93,40 +96,31 @@ def make_step(variant: str, stages: Sequence[int], patch: Sequence[int], device:
     if variant in ("dcd", "reference"):
         engine = "fast" if variant == "dcd" else "reference"
         loss = DCDLoss([STUDENT[i] for i in stages], [TEACHER[i] for i in stages], engine=engine)
-    loss.to(device)
+    trained = [*student, *loss.to(device).parameters()]
 
     def step() -> float:
-        for tensor in (*student, *loss.parameters()):
+        for tensor in trained:
             tensor.grad = None
         with torch.autocast(device.type, enabled=device.type == "cuda"):
             value = loss(student, teacher)
         value.backward()
-        assert all(tensor.grad is not None for tensor in (*student, *loss.parameters()))
+        assert all(tensor.grad is not None for tensor in trained)
         return value.detach().item()
 
-    return step
+    return step, trained
 
 
 def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse.Namespace) -> dict[str, list[float]]:
     """Milliseconds of every repeat per variant, taken in turns."""
-    device = torch.device(args.device)
-    steps = {variant: make_step(variant, stages, args.patch, device) for variant in variants}
+    steps = {variant: make_step(variant, stages, args)[0] for variant in variants}
     values = {variant: step() for variant, step in steps.items()}
     for other in {"reference", "direct"} & set(values):
         if "dcd" in values and abs(values["dcd"] - values[other]) > 1e-3 * values[other]:
             raise SystemExit(f"the loss {values['dcd']} differs from the {other} form's {values[other]}")
     clock = time.process_time if args.cpu_time else time.perf_counter
-    times: dict[str, list[float]] = {variant: [] for variant in steps}
-    for repeat in range(args.repeats):
-        for variant, step in steps.items():
-            if variant == "direct" and repeat > 0:
-                continue
-            start = clock()
-            step()  # Returns a number, hence waits for the device.
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times[variant].append(1e3 * (clock() - start))
-    return times
+    direct = {variant: steps.pop(variant) for variant in ("direct",) if variant in steps}
+    times = time_in_turns(steps, args.repeats, clock=clock) | time_in_turns(direct, 1, clock=clock)
+    return {variant: [1e3 * seconds for seconds in times[variant]] for variant in variants}
 
 
 def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
@@ -137,12 +131,12 @@ def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, object]]:
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per stage, their sum, and all stages in one call; columns are what was measured of each variant."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name, stages in [*((str(i), [i]) for i in range(6)), ("in one call", list(range(6)))]:
         variants = [v for v in args.variants if v != "direct" or len(stages) == 1]
-        row: dict[str, object] = {"stage": name}
+        row: dict[str, Any] = {"stage": name}
         if args.only != "memory":
             times = time_variants(stages, variants, args)
             row |= {f"{NAMES[v]} ms": statistics.median(t) for v, t in times.items()}
@@ -151,43 +145,34 @@ def measure(args: argparse.Namespace) -> list[dict[str, object]]:
             row |= {f"{NAMES[v]} MiB": measure_memory(v, stages, args) for v in variants}
         print({k: round(x, 1) if isinstance(x, float) else x for k, x in row.items()}, file=sys.stderr, flush=True)
         rows.append(row)
-    if args.only == "memory":
-        return rows
-    columns = [f"{NAMES[v]} ms" for v in args.variants]
-    rows.insert(-1, {"stage": "sum"} | {c: sum(float(str(row[c])) for row in rows[:-1]) for c in columns})
+    if args.only != "memory":
+        columns = [f"{NAMES[v]} ms" for v in args.variants]
+        rows.insert(-1, {"stage": "sum", **{c: sum(row[c] for row in rows[:-1]) for c in columns}})
     return rows
 
 
-def table(rows: list[dict[str, object]], variants: Sequence[str], markdown: bool) -> str:
+def loss_table(rows: list[dict[str, Any]], variants: Sequence[str]) -> Table:
     """The results: times, memory, and both relative to the DCD loss."""
     keys = [f"{NAMES[v]} {unit}" for unit in ("ms", "MiB") for v in variants if f"{NAMES[v]} {unit}" in rows[0]]
-    lines = [["stage", *keys, *(f"DCD / {key}" for key in keys if not key.startswith("DCD"))]]
+    others = [key for key in keys if not key.startswith("DCD")]
+    table = Table("", ["stage", *keys, *(f"DCD / {key}" for key in others)], [])
     for row in rows:
-        cells = [f"{row[key]:.1f}" if key in row else "" for key in keys]
-        for key in keys:
-            own = row.get("DCD loss " + key.split()[-1])
-            if not key.startswith("DCD"):
-                cells.append(_ratio(float(str(own)) / float(str(row[key]))) if key in row else "")
-        lines.append([str(row["stage"]), *cells])
-    if markdown:
-        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+        numbers = [f"{row[key]:.1f}" if key in row else "" for key in keys]
+        ratios = [_ratio(row.get("DCD loss " + key.split()[-1]), row.get(key)) for key in others]
+        table.rows.append([row["stage"], *numbers, *ratios])
+    return table
 
 
-def _ratio(x: float) -> str:
-    return f"{x:.2f}" if x >= 0.1 else f"1/{1 / x:.0f}"
+def _ratio(own: float | None, other: float | None) -> str:
+    if own is None or other is None:
+        return ""
+    return f"{own / other:.2f}" if own >= 0.1 * other else f"1/{other / own:.0f}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
-    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine; with --threads 1")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--only", choices=("time", "memory"), help="default: both")
@@ -204,13 +189,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
     if args.peak_of:
-        device = torch.device(args.device)
-        print(peak_extra(make_step(args.peak_of, args.stages, args.patch, device), device))
+        print(peak_extra(*make_step(args.peak_of, args.stages, args)))
         return
     machine = environment(args.device) | {"threads": args.threads, "clock": "processor" if args.cpu_time else "wall"}
     print(", ".join(str(machine[k]) for k in ("device", "threads")), "threads, PyTorch", machine["torch"])
     rows = measure(args)
-    print(table(rows, args.variants, args.markdown))
+    table = loss_table(rows, args.variants)
+    print(to_markdown(table) if args.markdown else to_text(table))
     if args.json:
         write_json({"environment": machine, "patch": args.patch, "repeats": args.repeats, "rows": rows}, args.json)
 

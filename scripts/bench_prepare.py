@@ -16,18 +16,17 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tqdm import tqdm
 
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
 
@@ -37,31 +36,19 @@ MEMORY_LIMIT, CORE_SHARE = 2 * 2**30, 0.8
 _PERIOD = 0.2
 
 
-@dataclass
-class Phase:
-    """What one run of ``dcd prepare`` took.
+class Usage:
+    """Memory and processor time of a process and all its children, by looking at them from time to time."""
 
-    Attributes:
-        name: which run.
-        seconds: wall time.
-        peak_bytes: largest sum of resident memory over all its processes; shared pages count once for each.
-        cpu_seconds: processor time of all its processes.
-        core_share: ``cpu_seconds`` by wall time by core.
-        finished: cases with a marker at its end.
-    """
+    def __init__(self, process_id: int) -> None:
+        self.main = psutil.Process(process_id)
+        self.start = time.monotonic()
+        self.peak_bytes = 0
+        self._cpu: dict[int, float] = {}
 
-    name: str
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    cpu_seconds: float = 0.0
-    core_share: float = 0.0
-    finished: int = 0
-    _cpu: dict[int, float] = field(default_factory=dict)
-
-    def sample(self, main: psutil.Process) -> None:
-        """Look at the process tree once."""
+    def sample(self) -> None:
+        """Look once; pages that processes share count once for each."""
         resident = 0
-        for process in [main, *main.children(recursive=True)]:
+        for process in [self.main, *self.main.children(recursive=True)]:
             try:
                 resident += process.memory_info().rss
                 times = process.cpu_times()
@@ -70,16 +57,11 @@ class Phase:
             self._cpu[process.pid] = times.user + times.system
         self.peak_bytes = max(self.peak_bytes, resident)
 
-    def close(self, start: float, jobs: int, finished: int) -> None:
-        """Sum up."""
-        self.seconds = time.monotonic() - start
-        self.cpu_seconds = sum(self._cpu.values())
-        self.core_share = self.cpu_seconds / self.seconds / jobs
-        self.finished = finished
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {key: value for key, value in asdict(self).items() if not key.startswith("_")}
+    def sums(self, jobs: int) -> dict[str, Any]:
+        """Wall and processor seconds, peak memory, and the share of ``jobs`` cores that was busy."""
+        seconds, cpu = time.monotonic() - self.start, sum(self._cpu.values())
+        result = {"seconds": seconds, "peak_bytes": self.peak_bytes, "cpu_seconds": cpu}
+        return {**result, "core_share": cpu / seconds / jobs}
 
 
 def make_source(folder: Path, cases: int, distinct: int) -> None:
@@ -100,49 +82,45 @@ def markers(output: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in output.glob("on_flair/*/done.json")}
 
 
-def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: int | None = None) -> Phase:
+def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: int | None = None) -> dict[str, Any]:
     """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished.
 
     Raises:
         UserError: when it fails by itself.
     """
     command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(output)]
+    command += ["--jobs", str(jobs)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    phase, start = Phase(name), time.monotonic()
-    with open(output.parent / "prepare.log", "a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [*command, "--jobs", str(jobs)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-        main = psutil.Process(process.pid)
-        with tqdm(total=total, desc=name, unit="case", dynamic_ncols=True) as bar:
-            while process.poll() is None:
-                phase.sample(main)
-                done = len(markers(output))
-                bar.update(done - bar.n)
-                if kill_at is not None and done >= kill_at:
-                    children = main.children(recursive=True)
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    psutil.wait_procs(children, timeout=30)
-                    phase.close(start, jobs, len(markers(output)))
-                    return phase
-                time.sleep(_PERIOD)
-    if process.returncode:
-        raise UserError(f"{name} failed", log.name, "exit code 0", process.returncode, "read the log")
-    phase.close(start, jobs, len(markers(output)))
-    return phase
+    log, killed = output.parent / "prepare.log", False
+    with open(log, "a", encoding="utf-8") as file, tqdm(total=total, desc=name, unit="case") as bar:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        usage = Usage(process.pid)
+        while process.poll() is None:
+            usage.sample()
+            bar.update(len(markers(output)) - bar.n)
+            if kill_at is not None and bar.n >= kill_at:
+                children = usage.main.children(recursive=True)
+                process.kill()
+                process.wait()
+                psutil.wait_procs(children, timeout=30)
+                killed = True
+                break
+            time.sleep(_PERIOD)
+    if process.returncode and not killed:
+        raise UserError(f"{name} failed", log, "exit code 0", process.returncode, "read the log")
+    return {"name": name, **usage.sums(jobs), "finished": len(markers(output))}
 
 
-def report(phases: list[Phase], redone: int, total: int, listed: int) -> list[str]:
+def report(phases: list[dict[str, Any]], redone: int, total: int, listed: int) -> list[str]:
     """Print the table and return what misses its promise."""
     for phase in phases:
         print(
-            f"{phase.name}: {phase.finished} of {total} cases finished, {phase.seconds:.0f} s, "
-            f"peak {phase.peak_bytes / 2**30:.2f} GiB, cores {100 * phase.core_share:.0f} % busy"
+            f"{phase['name']}: {phase['finished']} of {total} cases finished, {phase['seconds']:.0f} s, "
+            f"peak {phase['peak_bytes'] / 2**30:.2f} GiB, cores {100 * phase['core_share']:.0f} % busy"
         )
     print(f"done again after the restart: {redone} cases; listed: {listed}")
-    missed = [f"{p.name}: more than 2 GiB" for p in phases if p.peak_bytes > MEMORY_LIMIT]
-    missed += [f"{p.name}: cores less than {CORE_SHARE:.0%} busy" for p in phases if p.core_share < CORE_SHARE]
+    missed = [f"{p['name']}: more than 2 GiB" for p in phases if p["peak_bytes"] > MEMORY_LIMIT]
+    missed += [f"{p['name']}: cores less than {CORE_SHARE:.0%} busy" for p in phases if p["core_share"] < CORE_SHARE]
     return missed + (["cases done again"] if redone else []) + (["cases missing"] if listed != total else [])
 
 
@@ -156,24 +134,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
     args = parser.parse_args(argv)
     source, output = args.output.resolve() / "ISLES-2022", args.output.resolve() / "prepared"
-    try:
-        if source.exists() or output.exists():
-            raise UserError("the folder is in use", args.output, "a new folder", "data", "name another --output")
-        make_source(source, args.cases, args.distinct)
-        output.mkdir(parents=True)
-        first = run("first run", source, output, args.jobs, args.cases, kill_at=args.cases // 2)
-        before = markers(output)
-        second = run("restart", source, output, args.jobs, args.cases)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if source.exists() or output.exists():
+        raise UserError("the folder is in use", args.output, "a new folder", "data", "name another --output")
+    make_source(source, args.cases, args.distinct)
+    output.mkdir(parents=True)
+    first = run("first run", source, output, args.jobs, args.cases, kill_at=args.cases // 2)
+    before = markers(output)
+    second = run("restart", source, output, args.jobs, args.cases)
     after = markers(output)
     redone = sum(after.get(name) != stamp for name, stamp in before.items())
     listed = len(json.loads((output / "datalist.json").read_text("utf-8"))["training"])
     missed = report([first, second], redone, args.cases, listed)
     if args.json:
         content = {"cases": args.cases, "jobs": args.jobs, "redone": redone, "listed": listed}
-        write_json({**content, "phases": [first.as_dict(), second.as_dict()], "missed": missed}, args.json)
+        write_json({**content, "phases": [first, second], "missed": missed}, args.json)
     shutil.rmtree(source)
     shutil.rmtree(output)
     print("\n".join(missed) or "all as promised")
@@ -181,4 +155,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    show_plainly()
     sys.exit(main())

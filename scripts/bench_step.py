@@ -13,11 +13,9 @@ The three take turns, so that a busy machine disturbs them alike; ratios are of 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,16 @@ import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.io import write_json
 from dcd_ext.networks import prepare_for_training
+from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
+from scripts.benchmark import spread, time_in_turns, torch_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"teacher": "teacher encoder", "student": "plain student step", "distillation": "distillation step"}
@@ -40,10 +42,8 @@ NAMES = {"teacher": "teacher encoder", "student": "plain student step", "distill
 def load_config(side: int, device: torch.device) -> ConfigParser:
     """The DCD student's training config at a cubic patch."""
     bundle = ROOT / "bundles" / "brats24_segmentation_student_dcd"
-    parser = ConfigParser()
-    parser.read_config(bundle / "configs" / "train.json")
-    parser.update({"bundle_root": str(bundle), "patch_size": [side] * 3, "device": f"$torch.device('{device}')"})
-    return parser
+    override = {"patch_size": [side] * 3, "device": f"$torch.device('{device}')"}
+    return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
 def make_batch(parser: ConfigParser, device: torch.device) -> list[dict[str, torch.Tensor]]:
@@ -110,58 +110,37 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     logging.getLogger("ignite").setLevel(logging.WARNING)
     steps = make_steps(args.side, device)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(args.repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat > 0:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    times = time_in_turns(steps, args.repeats, warm_up=1)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     return {
         "side": args.side,
         "repeats": args.repeats,
-        "seconds": {n: {"median": medians[n], "min": min(t), "max": max(t)} for n, t in times.items()},
+        "seconds": {name: spread(seconds) for name, seconds in times.items()},
         "ratio": medians["distillation"] / (medians["teacher"] + medians["student"]),
         "environment": {**environment(device), "threads": args.threads},
     }
 
 
-def table(result: dict[str, Any], markdown: bool) -> str:
-    """The result for people."""
-    rows = [["", "seconds", "min", "max"]]
-    for name, seconds in result["seconds"].items():
-        rows.append([NAMES[name], *(f"{seconds[k]:.3f}" for k in ("median", "min", "max"))])
+def step_table(result: dict[str, Any]) -> Table:
+    """One row per step, and the ratio."""
+    seconds = result["seconds"]
+    rows = [[NAMES[name], *(f"{s[k]:.3f}" for k in ("median", "min", "max"))] for name, s in seconds.items()]
     ratio = f"distillation step / (teacher encoder + plain student step) = {result['ratio']:.3f}"
-    if markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in rows]
-        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], "", ratio])
-    return "\n".join(
-        [*("  ".join(cell.rjust(w) for cell, w in zip(r, (20, 9, 9, 9), strict=True)) for r in rows), ratio]
-    )
+    return Table("", ["", "seconds", "min", "max"], rows, ratio)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = torch_parser(__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=96, help="patch side in voxels, a multiple of 32")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     result = measure(args)
-    e = result["environment"]
+    e, table = result["environment"], step_table(result)
     print(f"{args.side}³ patch, batch 1, {e['device']}, {e['threads']} threads, PyTorch {e['torch']}")
-    print(table(result, args.markdown))
+    print(to_markdown(table) if args.markdown else to_text(table))
     if args.json:
         write_json(result, args.json)
-        print(json.dumps({"ratio": result["ratio"]}))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

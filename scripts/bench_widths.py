@@ -11,10 +11,9 @@ import argparse
 import json
 import math
 import shlex
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from monai.bundle import ConfigParser
-from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.commands.common import positive
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.evaluation.record import count_flops
 from dcd_ext.io import write_atomically, write_json, write_text
 from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
 from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
+from scripts.benchmark import page, spread, time_in_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 # passes before the clock starts: patches, then volumes, whose networks are warm by then
@@ -68,18 +68,20 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     image, whole = torch.randn(1, channels, *patch), torch.randn(1, channels, *volume)
     inferer: Any = first.get_parsed_content("validate::inferer")
     repeats = {"patch": options.repeats, "volume": options.volume_repeats}
-    calls = {r: [lambda n=n: n(image), lambda n=n: inferer(whole, n)] for r, n in networks.items()}
-    times = {
-        key: time_in_turns({r: c[i] for r, c in calls.items()}, repeats[name], WARM_UP[name])
-        for i, (name, key) in enumerate(SECONDS.items())
-    }
+    with torch.inference_mode():
+        patches = {r: partial(network, image) for r, network in networks.items()}
+        volumes = {r: partial(inferer, whole, network) for r, network in networks.items()}
+        times = {
+            SECONDS[name]: time_in_turns(calls, repeats[name], WARM_UP[name])
+            for name, calls in {"patch": patches, "volume": volumes}.items()
+        }
     members = [
         {
             "reduction_factor": r,
             "features": list(parsers[r].get_parsed_content("network_def::features_per_stage")),
             "parameters": count_parameters(network),
             "flops_per_patch": count_flops(network, image.shape[1:]),
-            **{key: values[r] for key, values in times.items()},
+            **{key: spread(seconds[r]) for key, seconds in times.items()},
         }
         for r, network in networks.items()
     ]
@@ -93,22 +95,6 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "memory_format": str(memory_format("cpu")),
         "environment": environment(),
         "members": [{**m, "relative": _relative(m, members[0])} for m in members],
-    }
-
-
-def time_in_turns(calls: Mapping[int, Callable], repeats: int, warm_up: int) -> dict[int, dict[str, float] | None]:
-    """Median, minimum and maximum wall seconds of each call, after ``warm_up`` untimed ones; None for no repeats."""
-    times: dict[int, list[float]] = {key: [] for key in calls}
-    for repeat in tqdm(range(repeats + warm_up if repeats else 0), desc="passes", disable=None):
-        for key, call in calls.items():
-            with torch.inference_mode():
-                start = time.perf_counter()
-                call()
-                seconds = time.perf_counter() - start
-            if repeat >= warm_up:
-                times[key].append(seconds)
-    return {
-        key: {"median": statistics.median(t), "min": min(t), "max": max(t)} if t else None for key, t in times.items()
     }
 
 
@@ -193,29 +179,23 @@ def write_results(result: dict[str, Any], stem: Path, command: str) -> None:
     """``.json``, ``.svg`` and a ``.md`` page with table, plot and command."""
     parts = [f"r = {m['reduction_factor']}: {m['seconds_per_patch']['median']:.3g} s" for m in result["members"]]
     alt = f"CPU latency per patch over parameters of the {result['task']} network. {', '.join(parts)}."
-    versions = [f"- {name}: {value}" for name, value in result["environment"].items()]
-    page = [
-        f"# {result['task']}: the cost of width\n",
-        f"{to_markdown(widths_table(result))}\n",
-        f"![{alt}]({stem.name}.svg)\n",
-        f"Written by\n\n```\n{command}\n```\n",
+    remark = (
         f"Networks in memory format `{result['memory_format']}`, taking turns. Operations are those of the "
-        "convolutions, two per multiply-add; shares are against the first row.\n",
-        *versions,
-    ]
+        "convolutions, two per multiply-add; shares are against the first row."
+    )
+    parts = [to_markdown(widths_table(result)), f"![{alt}]({stem.name}.svg)", remark]
+    text = page(f"{result['task']}: the cost of width", parts, command, result["environment"])
     figure, metadata = widths_plot(result), {"Title": alt, "Date": None}
     write_json(result, stem.with_suffix(".json"))
     write_atomically(stem.with_suffix(".svg"), lambda name: figure.savefig(name, format="svg", metadata=metadata))
-    write_text("\n".join([*page, ""]), stem.with_suffix(".md"))
+    write_text(text, stem.with_suffix(".md"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = sorted(p.name[:-21] for p in (ROOT / "bundles").glob("*_segmentation_student"))
     parser.add_argument("--task", choices=tasks, default="brats24", help="default brats24")
-    parser.add_argument(
-        "--factors", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="R", help="default 1 2 4 8"
-    )
+    parser.add_argument("--factors", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="R")
     parser.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the bundle's")
     parser.add_argument("--volume", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: 1.5 patches a side")
     parser.add_argument("--repeats", type=positive, default=10, help="timed passes per patch (default 10)")
@@ -227,24 +207,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        result = measure(options, ROOT / "bundles" / f"{options.task}_segmentation_student")
-        add_dice(options.run, result["members"])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    result = measure(options, ROOT / "bundles" / f"{options.task}_segmentation_student")
+    add_dice(options.run, result["members"])
     stem = options.output / f"widths_{options.task}"
     write_results(result, stem, shlex.join(["python", "scripts/bench_widths.py", *arguments]))
     print(to_text(widths_table(result)))
     print(f"{stem}.json, .md and .svg")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()

@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from monai.bundle import ConfigParser
 from monai.inferers import Inferer
@@ -23,9 +22,8 @@ from torch.nn.functional import one_hot
 
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError
+from scripts.benchmark import process_bytes, reset_peak
 from scripts.inference_backends import build
-
-__all__ = ["Contender", "Volumes", "load_volumes"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,7 @@ class Volumes:
 
 
 def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, shape: tuple[int, ...] | None) -> Volumes:
-    """Volumes as the bundle's own preprocessing makes them, or noise of a given shape.
-
-    Args:
-        bundle: whose preprocessing is used.
-        dataset_dir: prepared data; the first ``count`` cases of fold 0. None: noise.
-        count: number of volumes.
-        shape: (X, Y, Z) of the noise; default: the bundle's patch.
-    """
+    """Cases of fold 0 as the bundle's preprocessing makes them, or noise of ``shape`` (X, Y, Z; by default a patch)."""
     spec = next(iter(bundle.metadata["network_data_format"]["inputs"].values()))
     if dataset_dir is None:
         generator = torch.Generator().manual_seed(0)
@@ -67,14 +58,7 @@ def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, sha
 
 
 class Contender:
-    """One network in one way of running it, in a process of its own.
-
-    Args:
-        root: the bundle.
-        backend: key of ``BACKENDS``.
-        volumes: what it infers.
-        threads: torch's and the backend's.
-    """
+    """The network of the bundle ``root`` run by one of ``BACKENDS``, in a process of its own."""
 
     def __init__(self, root: Path, backend: str, volumes: Volumes, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -95,10 +79,10 @@ class Contender:
             raise answer
         return answer
 
-    def run(self) -> float:
-        """Seconds per volume of one pass over all volumes."""
+    def run(self) -> None:
+        """One pass over all volumes."""
         self._pipe.send("run")
-        return float(self._answer())
+        self._answer()
 
     def finish(self) -> dict[str, Any]:
         """End the process: peak memory in bytes above the idle one (None where unknown), and mean Dice per class."""
@@ -112,8 +96,8 @@ def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
     """Build the network, then infer whenever asked."""
     torch.set_num_threads(threads)
     volumes: Volumes = pipe.recv()
-    idle = psutil.Process().memory_info().rss
-    _reset_peak()
+    idle = process_bytes("VmRSS")
+    reset_peak()
     try:
         start = time.perf_counter()
         bundle = BundleFolder(root)
@@ -125,27 +109,13 @@ def _serve(pipe: Connection, root: Path, backend: str, threads: int) -> None:
         pipe.send(e)
         return
     while pipe.recv() == "run":
-        start = time.perf_counter()
         with torch.inference_mode():
             for image in volumes.images:
                 inferer(image, network)
-        pipe.send((time.perf_counter() - start) / len(volumes.images))
-    peak = _peak_bytes()
-    pipe.send({"peak_bytes": peak and peak - idle, "dice": _dice(network, inferer, volumes)})
-
-
-def _reset_peak() -> None:
-    """Linux sets the peak to the present size; a new process inherits its parent's otherwise."""
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", "utf-8")
-
-
-def _peak_bytes() -> int | None:
-    """Largest resident size of this process since the reset, where the system tells it."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        pipe.send("done")
+    peak = process_bytes("VmHWM")
+    above = None if peak is None or idle is None else peak - idle
+    pipe.send({"peak_bytes": above, "dice": _dice(network, inferer, volumes)})
 
 
 def _dice(network: Any, inferer: Inferer, volumes: Volumes) -> list[float] | None:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown, to_text
 
@@ -121,7 +121,7 @@ def report(output: Path, run: Runner) -> None:
     write_json({"seconds": run.seconds, "commands": run.commands, "summary": summary}, output / "report.json")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "quickstart_output")
@@ -131,18 +131,13 @@ def main(argv: list[str] | None = None) -> int:
     # only what an earlier quickstart wrote
     for name in ("BraTS2024-BraTS-GLI", "prepared", "predictions", "logs", *ROLES):
         shutil.rmtree(output / name, ignore_errors=True)
-    try:
-        run = run_all(output, args.cases)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    report(output, run)
+    report(output, run_all(output, args.cases))
     predictions = sorted((output / "predictions").rglob("*_seg.nii.gz"))
     print(f"Prediction of an unlabelled case: {', '.join(map(str, predictions))}")
     print(f"Table, commands and times: {output / 'report.md'}; logs, weights and metrics.json beside it")
     print(f"Next: README.md, «Real data». Total {time.perf_counter() - start:.0f} s")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown
 
@@ -39,12 +38,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def pm(value: dict[str, Any], digits: int, scale: float = 1.0) -> str:
+def pm(value: dict[str, Any], digits: int) -> str:
     """Mean ± standard error."""
     if value["mean"] is None:
         return "–"
-    sem = "" if value["sem"] is None else f" ± {scale * value['sem']:.{digits}f}"
-    return f"{scale * value['mean']:.{digits}f}{sem}"
+    sem = "" if value["sem"] is None else f" ± {value['sem']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{sem}"
 
 
 def result_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -53,12 +52,10 @@ def result_table(runs: Sequence[dict[str, Any]]) -> str:
     header = ["model", "parameters", *(f"Dice {c}" for c in classes), "mean Dice", "HD95 mm", "NSD", "training"]
     rows = []
     for run in runs:
-        summary = run["metrics"]["summary"]
+        summary, minutes = run["metrics"]["summary"], f"{run['training']['seconds'] / 60:.0f} min"
         dice = [pm(summary[c]["dice"], 4) for c in (*classes, "mean")]
-        mean = summary["mean"]
-        minutes = f"{run['training']['seconds'] / 60:.0f} min"
-        row = [run["role"], f"{run['metrics']['parameters']:,}", *dice, pm(mean["hd95_mm"], 2), pm(mean["nsd"], 4)]
-        rows.append([*row, minutes])
+        distances = [pm(summary["mean"]["hd95_mm"], 2), pm(summary["mean"]["nsd"], 4)]
+        rows.append([run["role"], f"{run['metrics']['parameters']:,}", *dice, *distances, minutes])
     return to_markdown(Table("", header, rows))
 
 
@@ -72,8 +69,8 @@ def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) ->
             entry = run["metrics"]["summary"][name]
             numbers = [entry["dice"]["n"], entry["empty"], entry["missed"], entry["false_alarm"]]
             counts.rows.append([run["role"], name, *map(str, numbers)])
-    header = ["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]
-    epochs = Table("", header, [])
+    columns = ["model", "epochs", "seconds per epoch (median)", "best validation Dice", "seconds per case"]
+    epochs = Table("", columns, [])
     for run in runs:
         seconds = sorted(e["seconds"] for e in run["training"]["epochs"])
         best = max((e["val_mean_dice"] for e in run["training"]["epochs"] if "val_mean_dice" in e), default=None)
@@ -133,7 +130,7 @@ def update_readme(task: str, table: str) -> None:
     write_text(text, path)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
@@ -141,22 +138,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--commands", type=Path, help="the script that ran; default: scripts/run_<task>.sh")
     parser.add_argument("--note", default="", help="a remark for the page")
     args = parser.parse_args(argv)
-    try:
-        runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
-        commands = args.commands or ROOT / "scripts" / f"run_{args.task}.sh"
-        text = page(args.task, runs, commands.read_text("utf-8"), args.note)
-        target = ROOT / "docs" / "results" / f"{args.task}.md"
-        write_text(text, target)
-        update_readme(args.task, result_table(runs))
-        for run in runs:
-            path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
-            write_json(eval_metrics(run["metrics"]), path)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    runs = sorted((read_run(folder) for folder in args.runs), key=lambda run: ROLES.index(run["role"]))
+    commands = args.commands or ROOT / "scripts" / f"run_{args.task}.sh"
+    target = ROOT / "docs" / "results" / f"{args.task}.md"
+    write_text(page(args.task, runs, commands.read_text("utf-8"), args.note), target)
+    update_readme(args.task, result_table(runs))
+    for run in runs:
+        path = ROOT / "bundle_src" / "results" / f"{args.task}_segmentation_{run['role']}.json"
+        write_json(eval_metrics(run["metrics"]), path)
     print(f"{target.relative_to(ROOT)}, README.md and bundle_src/results written; now run scripts/build_bundles.py")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()

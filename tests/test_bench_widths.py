@@ -5,19 +5,20 @@ import re
 
 import pytest
 
-from scripts import bench_widths
+from dcd_ext.errors import UserError
+from scripts import bench_widths, benchmark
 
 SMALL = ["--task", "hippocampus", "--small", "--repeats", "1", "--volume_repeats", "1"]
 
 
 def run(tmp_path, *arguments):
-    return bench_widths.main([*SMALL, "--output", str(tmp_path), *map(str, arguments)])
+    bench_widths.main([*SMALL, "--output", str(tmp_path), *map(str, arguments)])
 
 
 def test_small_run_writes_table_numbers_and_plot(tmp_path, capsys):
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"parameters": 412921, "summary": {"mean": {"dice": {"mean": 0.8704}}}}))
-    assert run(tmp_path, "--factors", 1, 4, 8, "--run", f"4={metrics}") == 0
+    run(tmp_path, "--factors", 1, 4, 8, "--run", f"4={metrics}")
     table = capsys.readouterr().out
     result = json.loads((tmp_path / "widths_hippocampus.json").read_text("utf-8"))
     teacher, student, smallest = result["members"]
@@ -41,7 +42,7 @@ def test_small_run_writes_table_numbers_and_plot(tmp_path, capsys):
 
 def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
     clock, calls = [0.0], []
-    monkeypatch.setattr(bench_widths.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
 
     def call(name, seconds):
         def function():
@@ -51,10 +52,11 @@ def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
         return function
 
     timed = {1: call(1, iter([99, 99, 1, 5, 2])), 4: call(4, iter([99, 99, 7, 7, 7]))}
-    times = bench_widths.time_in_turns(timed, repeats=3, warm_up=2)
+    times = benchmark.time_in_turns(timed, repeats=3, warm_up=2)
     assert calls == [1, 4] * 5
-    assert times == {1: {"median": 2, "min": 1, "max": 5}, 4: {"median": 7, "min": 7, "max": 7}}
-    assert bench_widths.time_in_turns(timed, repeats=0, warm_up=2) == {1: None, 4: None}
+    assert times == {1: [1, 5, 2], 4: [7, 7, 7]}
+    assert benchmark.spread(times[1]) == {"median": 2, "min": 1, "max": 5}
+    assert benchmark.time_in_turns(timed, repeats=0, warm_up=2) == {1: [], 4: []} and benchmark.spread([]) is None
 
 
 @pytest.mark.parametrize(
@@ -64,9 +66,9 @@ def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
         (["--factors", 8, "--run", "4=metrics.json"], "unusable run – --run – expected R=metrics.json with R one of 8"),
     ],
 )
-def test_errors(arguments, message, tmp_path, capsys):
-    assert run(tmp_path, *arguments) == 1
-    assert re.match(f"error: {message}", capsys.readouterr().err)
+def test_errors(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=f"^{message}"):
+        run(tmp_path, *arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -77,8 +79,8 @@ def test_options_out_of_range(arguments, tmp_path, capsys):
     assert re.search(f"argument {arguments[0]}: ", capsys.readouterr().err)
 
 
-def test_a_run_of_another_network_is_refused(tmp_path, capsys):
+def test_a_run_of_another_network_is_refused(tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"parameters": 7}))
-    assert run(tmp_path, "--factors", 8, "--volume_repeats", 0, "--run", f"8={metrics}") == 1
-    assert "metrics of another network" in capsys.readouterr().err
+    with pytest.raises(UserError, match="metrics of another network"):
+        run(tmp_path, "--factors", 8, "--volume_repeats", 0, "--run", f"8={metrics}")

@@ -22,24 +22,19 @@ from deploy.dicom.bundle import read_labels, read_origin
 from deploy.dicom.operators import ChannelSelector, ChannelStack
 from deploy.dicom.segments import describe_segments
 
-__all__ = ["SegmentationApp"]
-
 
 class SegmentationApp(Application):
     """DICOM in, DICOM SEG out.
 
-    Args:
-        bundle: with ``models/model.ts`` or ``models/model.pt``.
-        patterns: regular expression of the series description per channel, in channel order.
-        source: folder with one study as DICOM files, at any depth.
-        output: receives the segmentation.
+    ``patterns`` has a regular expression of the series description per channel, in channel order; ``source`` holds one
+    study as DICOM files, at any depth; ``output`` receives the segmentation.
     """
 
     def __init__(self, bundle: BundleFolder, patterns: Mapping[str, str], source: Path, output: Path) -> None:
         # first of all: holoscan's destructor fails on an application that an error left half made
         super().__init__([sys.executable, "app"])
         self.bundle = bundle
-        self.patterns = dict(patterns)
+        self.patterns = patterns
         self.source = source
         self.output = output
         self.labels = read_labels(bundle)

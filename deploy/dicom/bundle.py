@@ -6,17 +6,11 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
 
-__all__ = ["check_weights", "read_channels", "read_labels", "read_origin"]
-
 _METADATA = "configs/metadata.json"
 
 
 def read_channels(bundle: BundleFolder) -> list[str]:
-    """Names of the input channels, in channel order.
-
-    Raises:
-        UserError: if the metadata do not say.
-    """
+    """Names of the input channels, in channel order."""
     return list(_channel_def(bundle, "inputs", "image").values())
 
 
@@ -39,9 +33,10 @@ def read_origin(bundle: BundleFolder) -> tuple[str, str]:
     Raises:
         UserError: if one of the two is missing.
     """
+    metadata = bundle.metadata if isinstance(bundle.metadata, dict) else {}
     origin = []
     for key in ("authors", "version"):
-        text = bundle.metadata.get(key) if isinstance(bundle.metadata, dict) else None
+        text = metadata.get(key)
         if not isinstance(text, str) or not text.strip():
             found = "none" if text is None else repr(text)
             where = bundle.root / _METADATA

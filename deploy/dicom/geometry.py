@@ -15,28 +15,21 @@ import numpy as np
 from dcd_ext.data.geometry import Grid
 from dcd_ext.errors import UserError
 
-__all__ = ["series_grid", "series_voxels", "sort_slices"]
-
 _GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def sort_slices(slices: Sequence[Any], name: str) -> list[Any]:
-    """Slices ordered along their common normal.
-
-    Args:
-        slices: pydicom datasets of one series.
-        name: what the series is called in an error.
+    """pydicom datasets of one series, called ``name`` in an error, ordered along their common normal.
 
     Raises:
         UserError: if there are fewer than two slices, one has no geometry, or they are not parallel.
     """
     if len(slices) < 2:
         raise _error("no volume", name, "two or more slices", len(slices))
-    for dataset in slices:
-        missing = [key for key in _GEOMETRY if key not in dataset]
-        if missing:
-            raise _error("slice without geometry", name, missing[0], "none")
+    missing = [key for dataset in slices for key in _GEOMETRY if key not in dataset]
+    if missing:
+        raise _error("slice without geometry", name, missing[0], "none")
     first = _numbers(slices[0].ImageOrientationPatient)
     for dataset in slices:
         if not np.allclose(_numbers(dataset.ImageOrientationPatient), first, atol=1e-4):
@@ -46,17 +39,12 @@ def sort_slices(slices: Sequence[Any], name: str) -> list[Any]:
 
 
 def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> Grid:
-    """Grid of a series, voxels along x (columns), y (rows), z (slices), world RAS+ as in NIfTI.
+    """Grid of sorted slices, voxels along x (columns), y (rows), z (slices), world RAS+ as in NIfTI.
 
     Source: DICOM PS3.3, equation C.7.6.2.1-1.
 
-    Args:
-        slices: what :func:`sort_slices` returned.
-        name: what the series is called in an error.
-        tolerance_mm: how far a slice may lie from an even spacing.
-
     Raises:
-        UserError: if slices differ in size or spacing, or are not evenly spaced, as when one is missing.
+        UserError: if slices differ in size or spacing, or one lies farther than ``tolerance_mm`` from an even spacing.
     """
     first = slices[0]
     for dataset in slices:
@@ -80,11 +68,7 @@ def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> 
 
 
 def series_voxels(slices: Sequence[Any], name: str) -> np.ndarray:
-    """Voxels (X, Y, Z), float32, with the modality's rescale slope and intercept applied.
-
-    Args:
-        slices: what :func:`sort_slices` returned.
-        name: what the series is called in an error.
+    """Voxels (X, Y, Z) of sorted slices, float32, with the modality's rescale slope and intercept applied.
 
     Raises:
         UserError: if the pixels of a slice are missing, damaged or compressed in a way that nothing here can decode.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, show_plainly
 from deploy.dicom.bundle import check_weights, read_channels
 from deploy.dicom.series import DEFAULTS, channel_patterns
 
@@ -29,16 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def segment(bundle: BundleFolder, source: Path, output: Path, series: list[str]) -> Path:
-    """Segment one study.
-
-    Args:
-        bundle: with weights.
-        source: folder with one study as DICOM files, at any depth.
-        output: folder for the segmentation, made if needed.
-        series: ``CHANNEL=REGEX`` texts for :func:`channel_patterns`.
-
-    Returns:
-        The DICOM segmentation.
+    """Segment the one study below ``source``, with ``CHANNEL=REGEX`` texts, and return the new file in ``output``.
 
     Raises:
         UserError: if something of the bundle or the study is missing, or they do not fit each other.
@@ -59,24 +49,13 @@ def segment(bundle: BundleFolder, source: Path, output: Path, series: list[str])
     return written[0]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
-
-    Returns:
-        0, or 1 after an error that was printed as one line.
-    """
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and print the segmentation's path."""
     options = _parser().parse_args(arguments)
-    try:
-        bundle = BundleFolder(options.bundle)
-        print(segment(bundle, options.input.resolve(), options.output.resolve(), options.series))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    bundle = BundleFolder(options.bundle)
+    print(segment(bundle, options.input.resolve(), options.output.resolve(), options.series))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    show_plainly()
+    main()

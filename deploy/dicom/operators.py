@@ -16,8 +16,8 @@ from dcd_ext.errors import UserError
 from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
 from deploy.dicom.series import choose_series
 
-__all__ = ["ChannelSelector", "ChannelStack"]
-
+# how far the grids of two series may lie apart at the farthest corner
+TOLERANCE_MM = 0.1
 logger = logging.getLogger(__name__)
 
 
@@ -26,18 +26,13 @@ class ChannelSelector(Operator):
 
     Named input: ``dicom_study_list``. Named output: ``study_selected_series_list``, series in channel order.
 
-    Args:
-        fragment: the application.
-        patterns: regular expression per channel, in channel order.
-        source: the folder that was loaded, for errors.
+    ``patterns`` has a regular expression per channel, in channel order; ``source`` is the folder that was loaded.
     """
 
-    def __init__(
-        self, fragment: Fragment, *args: Any, patterns: Mapping[str, str], source: Path, **kwargs: Any
-    ) -> None:
-        self.patterns = dict(patterns)
+    def __init__(self, fragment: Fragment, *, patterns: Mapping[str, str], source: Path, **kwargs: Any) -> None:
+        self.patterns = patterns
         self.source = source
-        super().__init__(fragment, *args, **kwargs)
+        super().__init__(fragment, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
         """Declare the ports."""
@@ -66,15 +61,7 @@ class ChannelStack(Operator):
     """Stacks the chosen series into one image (X, Y, Z, C), after checking that they share a grid.
 
     Named input: ``study_selected_series_list``. Named output: ``image``, with the metadata MONAI's transforms read.
-
-    Args:
-        fragment: the application.
-        tolerance_mm: how far the grids of two series may lie apart at the farthest corner.
     """
-
-    def __init__(self, fragment: Fragment, *args: Any, tolerance_mm: float = 0.1, **kwargs: Any) -> None:
-        self.tolerance_mm = tolerance_mm
-        super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
         """Declare the ports."""
@@ -95,7 +82,7 @@ class ChannelStack(Operator):
             rank = {id(dataset): position for position, dataset in enumerate(slices)}
             series.get_sop_instances().sort(key=lambda s, rank=rank: rank[id(s.get_native_sop_instance())])
             grids.append(series_grid(slices, name))
-            for check, expected, found in grid_difference(grids[0], grids[-1], self.tolerance_mm):
+            for check, expected, found in grid_difference(grids[0], grids[-1], TOLERANCE_MM):
                 where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
                 step = "register and resample the series first"
                 raise UserError(f"series do not fit on each other ({check})", where, expected, found, step)

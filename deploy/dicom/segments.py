@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from monai.deploy.operators.dicom_seg_writer_operator import SegmentDescription
 from pydicom.sr.codedict import codes
 
-__all__ = ["describe_segments"]
-
 # property category and type (DICOM PS3.16, CID 7150 and 7151) by label name; a name that is not here is a "Lesion",
 # because a code that says more than the label would be wrong in an archive for good
 _HIPPOCAMPUS = (codes.SCT.AnatomicalStructure, codes.SCT.Hippocampus)
@@ -18,13 +16,7 @@ _CODES = {"anterior": _HIPPOCAMPUS, "posterior": _HIPPOCAMPUS, "netc": _NEOPLASM
 
 
 def describe_segments(labels: Sequence[str], algorithm: str, version: str) -> list[SegmentDescription]:
-    """One description per label, in label order.
-
-    Args:
-        labels: names of the labels 1, 2, …; they become the segment labels.
-        algorithm: the bundle's name.
-        version: the bundle's version.
-    """
+    """One description per label 1, 2, …, with the bundle's name and version as those of the algorithm."""
     descriptions = []
     for label in labels:
         category, kind = _CODES.get(label.lower(), _LESION)

@@ -10,8 +10,6 @@ from typing import Any
 
 from dcd_ext.errors import UserError
 
-__all__ = ["DEFAULTS", "channel_patterns", "choose_series"]
-
 DEFAULTS = Path(__file__).with_name("brats24_series.json")
 _NEXT_STEP = "name the series with --series CHANNEL=REGEX"
 
@@ -19,10 +17,8 @@ _NEXT_STEP = "name the series with --series CHANNEL=REGEX"
 def channel_patterns(channels: Sequence[str], options: Sequence[str]) -> dict[str, str]:
     """One regular expression per channel, in channel order.
 
-    Args:
-        channels: names of the channels.
-        options: ``CHANNEL=REGEX`` texts of the command line, which come before those of ``DEFAULTS``. A single channel
-            need not be named, and by default takes the only series there is.
+    Options ``CHANNEL=REGEX`` come before ``DEFAULTS``. A single channel need not be named, and by default takes the
+    only series there is.
 
     Raises:
         UserError: if an option names no channel or has no valid expression, or a channel has no pattern.
@@ -50,14 +46,7 @@ def channel_patterns(channels: Sequence[str], options: Sequence[str]) -> dict[st
 
 
 def choose_series(patterns: Mapping[str, str], series: Sequence[Any]) -> dict[str, Any]:
-    """The one series whose description a channel's pattern finds, for every channel.
-
-    Args:
-        patterns: regular expression per channel, searched without regard to case.
-        series: the MR series of one study; ``SeriesDescription`` is read.
-
-    Returns:
-        Channel name -> series, in channel order.
+    """Channel -> the one MR series whose description the channel's pattern finds, whatever the case of its letters.
 
     Raises:
         UserError: if a channel has no series or more than one, or two channels share one.
@@ -69,11 +58,9 @@ def choose_series(patterns: Mapping[str, str], series: Sequence[Any]) -> dict[st
             what = f"several series for {channel}" if matches else f"series for {channel} is missing"
             found = ", ".join(repr(_description(s)) for s in matches or series) or "no MR series"
             raise UserError(what, f"channel {channel}, pattern {pattern}", "one series", found, _NEXT_STEP)
-        for other, taken in chosen.items():
-            if taken is matches[0]:
-                found = repr(_description(taken))
-                where = f"{other} and {channel}"
-                raise UserError("one series for two channels", where, "two series", found, _NEXT_STEP)
+        for other in (name for name, taken in chosen.items() if taken is matches[0]):
+            where, found = f"{other} and {channel}", repr(_description(matches[0]))
+            raise UserError("one series for two channels", where, "two series", found, _NEXT_STEP)
         chosen[channel] = matches[0]
     return chosen
 

@@ -25,11 +25,7 @@ class OwnPagesOnly:
 
     CORS alone would keep the answer from such a page, but a training would start all the same. Browsers mark most
     requests with the header ``Origin``, and those without it (images, links, forms that get) with ``Sec-Fetch-Site``.
-    Programs such as 3D Slicer and curl send neither.
-
-    Args:
-        app: what answers the others.
-        origins: of the pages that may ask, besides those the server itself has sent.
+    Programs such as 3D Slicer and curl send neither. Pages of ``origins`` and the server's own may ask.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:

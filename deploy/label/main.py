@@ -25,10 +25,8 @@ class WithoutText:
     """Calls a dictionary transform with every ``<key>_…`` entry set aside that is no dictionary.
 
     MONAI Label puts the text ``image_path`` beside ``image``. ``Spacingd`` of MONAI 1.6 takes everything that starts
-    with ``image_`` for metadata and calls ``.update`` on it.
-
-    Args:
-        transform: a transform with ``keys``. It is called itself, so that ``Invertd`` still finds its trace.
+    with ``image_`` for metadata and calls ``.update`` on it. The transform itself
+    is called, so that ``Invertd`` still finds its trace.
     """
 
     def __init__(self, transform: Spacingd) -> None:
@@ -70,25 +68,13 @@ class BundleTrain(BundleTrainTask):
 
 
 class BundleApp(MONAILabelApp):
-    """Serves the bundles in ``<app>/model`` that ``--conf models a,b`` names; asks no model zoo.
-
-    Args:
-        app_dir: folder with this file and ``model``.
-        studies: folder of images.
-        conf: ``models``, a list of bundle names joined by commas.
-    """
+    """Serves the bundles in ``<app>/model`` that ``--conf models a,b`` names; asks no model zoo."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
         self.bundles = {name: os.path.join(app_dir, "model", name) for name in names}
-        super().__init__(
-            app_dir=app_dir,
-            studies=studies,
-            conf=conf,
-            name="DCD bundles",
-            description="3D MRI segmentation bundles: teachers, students and distilled students",
-            version=monailabel.__version__,
-        )
+        description = "3D MRI segmentation bundles: teachers, students and distilled students"
+        super().__init__(app_dir, studies, conf, "DCD bundles", description, version=monailabel.__version__)
 
     def init_infers(self) -> dict[str, InferTask]:
         """One per bundle. Weights have to fit: a half-loaded network segments, too."""

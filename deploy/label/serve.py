@@ -19,23 +19,16 @@ _NOT_COPIED = shutil.ignore_patterns("eval", "__pycache__", ".tmp-*")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/monai_label.sh", description=__doc__)
-    parser.add_argument(
-        "bundles", type=Path, nargs="*", help="bundle folders (default: those of bundles/ with weights)"
-    )
+    parser.add_argument("bundles", type=Path, nargs="*", help="bundle folders (default: bundles/ with weights)")
     parser.add_argument("--studies", type=Path, required=True, help="folder of images; labels/ and an index are added")
-    parser.add_argument(
-        "--app", type=Path, default=ROOT / "runs" / "monai_label", help="folder with the copies of the bundles"
-    )
+    parser.add_argument("--app", type=Path, default=ROOT / "runs" / "monai_label", help="folder of the bundles' copies")
     parser.add_argument("--port", type=int, default=8811, help="port on 127.0.0.1 (default 8811)")
     parser.add_argument("--fresh", action="store_true", help="replace earlier copies, and what was trained into them")
     return parser
 
 
 def find_bundles(folders: list[Path]) -> dict[str, Path]:
-    """The bundles to serve, by name.
-
-    Args:
-        folders: bundles named by the user; empty takes those of ``bundles/`` that have weights.
+    """The bundles to serve, by name; without ``folders``, those of ``bundles/`` that have weights.
 
     Raises:
         UserError: if there is none, a folder is no bundle, or two have one name, under which the server knows only one.
@@ -43,9 +36,8 @@ def find_bundles(folders: list[Path]) -> dict[str, Path]:
     if not folders:
         folders = sorted({path.parents[1] for path in ROOT.glob("bundles/*/models/model.[pt][ts]")})
     if not folders:
-        raise UserError(
-            "no bundle with weights", ROOT / "bundles", "models/model.pt in one of them", "none", "train a bundle first"
-        )
+        expected = "models/model.pt in one of them"
+        raise UserError("no bundle with weights", ROOT / "bundles", expected, "none", "train a bundle first")
     named: dict[str, Path] = {}
     for folder in (given.resolve() for given in folders):
         if not (folder / "configs" / "inference.json").is_file():
@@ -61,12 +53,8 @@ def prepare_app(app: Path, bundles: dict[str, Path], fresh: bool = False) -> Non
     """Fill the app folder: ``main.py``, ``guard.py`` and a copy of every bundle in ``model``.
 
     The server trains into its copies; the bundles themselves stay as they are. A copy that exists is kept, because it
-    may have been trained; only missing weights are added to it. Interrupted, it leaves whole copies or none.
-
-    Args:
-        app: the app folder, made if needed.
-        bundles: folders by name.
-        fresh: replace existing copies.
+    may have been trained, unless ``fresh``; only missing weights are added to it. Interrupted, it leaves whole copies
+    or none.
     """
     (app / "model").mkdir(parents=True, exist_ok=True)
     for script in ("main.py", "guard.py"):
@@ -100,17 +88,11 @@ def server_command(app: Path, studies: Path, names: list[str], port: int) -> lis
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare the app folder and become the server.
-
-    Args:
-        arguments: command line without the program's name; None takes ``sys.argv``.
-    """
-    show_plainly()
+    """Prepare the app folder and become the server."""
     options = _parser().parse_args(arguments)
     if not options.studies.is_dir():
-        raise UserError(
-            "no studies", options.studies, "a folder of *.nii.gz", "no such folder", "run dcd studies first"
-        )
+        step = "run dcd studies first"
+        raise UserError("no studies", options.studies, "a folder of *.nii.gz", "no such folder", step)
     app = options.app.resolve()
     bundles = find_bundles(options.bundles)
     prepare_app(app, bundles, options.fresh)
@@ -123,4 +105,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    show_plainly()
     main()

@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import UserError
 from dcd_ext.networks import deep_supervision_weights
 from scripts import build_bundles
 from tests.conftest import BUNDLES, ROLES, ROOT, TASKS, read_json
@@ -224,21 +225,23 @@ def copy_of_bundles(tmp_path):
 
 
 def test_check_passes_on_what_is_committed(capsys):
-    assert build_bundles.main(["--check"]) == 0
+    build_bundles.main(["--check"])
     assert "files are up to date" in capsys.readouterr().out
 
 
-def test_check_fails_on_any_difference_and_build_repairs_it(copy_of_bundles, capsys):
+def test_check_fails_on_any_difference_and_build_repairs_it(copy_of_bundles):
     path = copy_of_bundles / "brats24_segmentation_student" / "configs" / "train.json"
     path.write_text(path.read_text("utf-8").replace('"learning_rate": 0.01', '"learning_rate": 0.02'), "utf-8")
     extra = copy_of_bundles / "brats24_segmentation_student" / "configs" / "stray.json"
     extra.write_text("{}")
-    assert build_bundles.main(["--check", "--output", str(copy_of_bundles)]) == 1
-    message = capsys.readouterr().err
+    with pytest.raises(UserError) as caught:
+        build_bundles.main(["--check", "--output", str(copy_of_bundles)])
+    message = str(caught.value)
     assert "2 generated file(s) differ from bundle_src – brats24_segmentation_student/configs/train.json" in message
     assert "run: python scripts/build_bundles.py" in message
-    assert build_bundles.main(["--output", str(copy_of_bundles)]) == 0
-    assert build_bundles.main(["--check", "--output", str(copy_of_bundles)]) == 0 and not extra.exists()
+    build_bundles.main(["--output", str(copy_of_bundles)])
+    build_bundles.main(["--check", "--output", str(copy_of_bundles)])
+    assert not extra.exists()
 
 
 def test_a_made_up_task_needs_one_file(tmp_path):

@@ -148,24 +148,25 @@ def test_metadata_that_say_nothing_are_refused(bundle_with, text):
 
 
 @pytest.fixture
-def command(monkeypatch, bundle_with, tmp_path, capsys):
-    """The command on a bundle without weights, with an App SDK that must not be reached; its last line."""
+def command(monkeypatch, bundle_with, tmp_path):
+    """The command on a bundle without weights, with an App SDK that must not be reached; its error."""
     monkeypatch.setitem(sys.modules, "deploy.dicom.app", None)
     bundle = bundle_with(json.dumps(BRATS.metadata))
 
     def run(**options):
         options = {"bundle": bundle.root, "input": tmp_path, "output": tmp_path / "out", **options}
         arguments = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        assert main(arguments) == 1
-        return capsys.readouterr().err.strip().splitlines()[-1]
+        with pytest.raises(UserError) as caught:
+            main(arguments)
+        return str(caught.value)
 
     return run
 
 
 def test_what_is_wrong_is_told_before_the_pipeline_starts(command, tmp_path):
     nowhere, file = tmp_path / "nowhere", tmp_path / "configs" / "metadata.json"
-    assert command(bundle=nowhere).startswith(f"error: not a bundle – {nowhere}")
-    assert command(input=nowhere).startswith(f"error: no input – {nowhere} – expected a folder of DICOM files")
-    assert command(output=file).startswith(f"error: no output folder – {file} – expected a folder, found a file")
-    assert command(series="flair=x").startswith("error: unknown channel – --series flair=x")
-    assert command().startswith(f"error: no weights – {tmp_path / 'models'} – expected model.pt")
+    assert command(bundle=nowhere).startswith(f"not a bundle – {nowhere}")
+    assert command(input=nowhere).startswith(f"no input – {nowhere} – expected a folder of DICOM files")
+    assert command(output=file).startswith(f"no output folder – {file} – expected a folder, found a file")
+    assert command(series="flair=x").startswith("unknown channel – --series flair=x")
+    assert command().startswith(f"no weights – {tmp_path / 'models'} – expected model.pt")
