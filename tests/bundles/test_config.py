@@ -77,8 +77,8 @@ def test_outside_a_config_it_says_so():
 def test_a_data_set_that_failed_its_check_is_neither_trained_on_nor_scored(configs, prepared, tmp_path):
     datalist = (prepared("hippocampus") / "datalist.json").read_bytes()
     (tmp_path / "datalist.json").write_bytes(datalist)
-    verdict = {"errors": 2, "datalist_sha256": hashlib.sha256(datalist).hexdigest()}
-    (tmp_path / "check.json").write_text(json.dumps(verdict))
+    report = {"errors": 2, "cache_bytes": 0, "datalist_sha256": hashlib.sha256(datalist).hexdigest()}
+    (tmp_path / "check.json").write_text(json.dumps(report))
     for refused in ({}, {"allow_unchecked": False}, {"allow_unchecked": "false"}):
         with pytest.raises(RuntimeError) as error:
             make_workflow(NAME, *configs, dataset_dir=str(tmp_path), **refused)
