@@ -1,8 +1,10 @@
 import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_two_processes_that_write_one_file_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """The second begins and ends while the first is writing; whole is what the last to end has written."""
+    path = tmp_path / "x"
+
+    def write_slowly(name):
+        Path(name).write_text("half")
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            write_text("second", path)
+        assert path.read_text() == "second"
+        with Path(name).open("a") as file:
+            file.write(" and half")
+
+    write_atomically(path, write_slowly)
+    assert path.read_text() == "half and half" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_temporary_name_has_the_suffixes_and_is_hidden(tmp_path):

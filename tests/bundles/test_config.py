@@ -49,6 +49,14 @@ def test_a_key_that_is_meant_can_be_declared():
     start(**{"train#my_key": 3, "extra_keys": ["train::my_key"]})
 
 
+@pytest.mark.parametrize("declared", ["train::my_key", "train#my_key"])
+def test_both_separators_declare_a_key(declared):
+    folder = BUNDLES / NAME / "configs"
+    check_keys({"train": {"my_key": 3}, "extra_keys": [declared]}, folder)
+    with pytest.raises(ValueError, match="found 'train::my_key'"):
+        check_keys({"train": {"my_key": 3}, "extra_keys": [declared.replace("my_", "your_")]}, folder)
+
+
 def test_tracking_keys_are_known(tmp_path):
     # Tracking keeps the executed config in output_dir.
     make_workflow(NAME, "train", tracking="mlflow", output_dir=str(tmp_path))

@@ -16,7 +16,7 @@ from dcd_ext.bundles.sums import check_sums, check_zip, write_sums, write_zip
 from dcd_ext.bundles.verify_text import SCHEMA
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
-from dcd_ext.io import sha256
+from dcd_ext.io import sha256, write_text
 from tests.bundles.conftest import NAME
 from tests.conftest import BUNDLES, read_json
 
@@ -109,9 +109,13 @@ def test_measured_scores_and_another_width(small, tmp_path):
     assert "/home/x" not in (got / "configs" / "metadata.json").read_text()
 
 
-def test_scores_of_other_weights_are_refused(small, tmp_path, capsys):
+@pytest.mark.parametrize("measured_with", ["0" * 64, None])
+def test_scores_of_other_or_unknown_weights_are_refused(measured_with, small, tmp_path, capsys):
     metrics = tmp_path / "metrics.json"
-    metrics.write_text(json.dumps(record(small / "models" / "model.pt", weights_sha256="0" * 64)))
+    content = record(small / "models" / "model.pt", weights_sha256=measured_with)
+    if not measured_with:
+        del content["weights_sha256"]
+    metrics.write_text(json.dumps(content))
     arguments = [str(small), "--metrics", str(metrics), "--output", str(tmp_path / "dist")]
     assert dcd(["pack", *arguments]) == 1
     assert "metrics of other weights – " in capsys.readouterr().err
@@ -190,6 +194,7 @@ def test_no_byte_of_a_zip_can_be_flipped_unnoticed(tmp_path):
     [
         (lambda r: (r / "b").unlink(), "missing file – b – "),
         (lambda r: (r / "new").write_text("x"), "file without a checksum – new – "),
+        (lambda r: write_text("x", r / "models" / "new.pt"), "file without a checksum – models/new.pt – "),
         (lambda r: (r / "b").write_text("x"), "file differs from what was packed – b – "),
         (lambda r: (r / "SHA256SUMS").write_text("x"), "damaged file – SHA256SUMS – "),
         (lambda r: (r / "SHA256SUMS").unlink(), "no checksums – SHA256SUMS – "),

@@ -164,6 +164,8 @@ RUN = "python -m monai.bundle run inference --config_file configs/inference.json
     ],
 )
 def test_commands_of_the_readme_are_read_not_run(command, problem, unpacked):
+    # it exists and would run: refused because it lies outside of the bundle
+    shutil.copyfile(unpacked / "configs" / "inference.json", unpacked.parent / "evil.json")
     for file in ("docs/README.md", "README.md"):
         edit(unpacked, file, lambda text: text.replace("sha256sum -c SHA256SUMS", command))
     write_sums(unpacked)

@@ -129,6 +129,7 @@ def test_a_second_run_redoes_only_what_changed(command, phantoms, tmp_path: Path
     _prepare(command, source, out)
     before = _markers(out)
     os.utime(next(source.rglob("*strokecase0002*_dwi.nii.gz")))
+    os.utime(next(source.rglob("*strokecase0005*_FLAIR.nii.gz")))
     next((out / "on_flair" / "sub-strokecase0003").glob("*adc*")).unlink()
     (out / "on_flair" / "sub-strokecase0004" / "done.json").write_text("half a marke")
     leftover = out / "on_flair" / "sub-strokecase0004" / ".tmp-1-x.nii.gz"
@@ -136,7 +137,7 @@ def test_a_second_run_redoes_only_what_changed(command, phantoms, tmp_path: Path
     assert _prepare(command, source, out).code == 0
     after = _markers(out)
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {f"sub-strokecase{n:04d}" for n in (2, 3, 4)} and not leftover.exists()
+    assert changed == {f"sub-strokecase{n:04d}" for n in (2, 3, 4, 5)} and not leftover.exists()
 
 
 @pytest.mark.slow

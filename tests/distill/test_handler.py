@@ -211,3 +211,19 @@ def test_weight_may_be_a_schedule_object(make_trainer):
     steps = record(trainer, ["kd_weight"])
     trainer.run()
     assert steps == [{"kd_weight": 0.25}] * 4
+
+
+def test_gradients_of_the_projections_are_the_mean_over_processes(make_trainer, monkeypatch):
+    """As if a second process had found 3 everywhere. Real processes: tests/acceptance."""
+    student, _, loss, handler, parameters = parts()
+    trainer = make_trainer(student, [], parameters)
+    trainer.state.epoch, trainer.state.max_epochs = 1, 1
+    handler.epoch_started(trainer)
+    frozen, *trained = loss.parameters()
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    answers = {"is_initialized": lambda: True, "get_world_size": lambda: 2, "all_reduce": lambda x: x.add_(3.0)}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.distributed, name, answer)
+    handler.average_gradients(trainer)
+    assert frozen.grad is None and all((parameter.grad == 2.0).all() for parameter in trained)

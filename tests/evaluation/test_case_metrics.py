@@ -63,6 +63,15 @@ def test_single_voxels(spacing):
     assert (got["dice"], got["nsd"]) == (0, 0)
 
 
+@pytest.mark.parametrize("distance", [1.0, 0.7, 3.1, 2.0])
+@pytest.mark.parametrize(("share", "nsd"), [(0.999, 0.0), (1.0, 1.0), (1.001, 1.0)])
+def test_a_distance_of_exactly_the_tolerance_is_within_it(distance, share, nsd):
+    pred, truth = np.zeros((7, 8, 9), int), np.zeros((7, 8, 9), int)
+    pred[3, 4, 4] = truth[3, 4, 5] = 1
+    got = case_metrics(pred, truth, (5.0, 5.0, distance), ["lesion"], share * distance)["lesion"]
+    assert got["nsd"] == nsd
+
+
 def test_masks_at_the_border_are_cut_out_correctly():
     pred, truth = np.zeros((6, 6, 6), bool), np.zeros((6, 6, 6), bool)
     pred[:3], truth[:4] = True, True

@@ -124,3 +124,14 @@ def test_other_processes_write_nothing(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics_json, "is_main_process", lambda: False)
     out = evaluate(cases, tmp_path)
     assert not (out / "metrics.json").exists() and not (out / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(("device", "in_turns"), [("cpu", True), ("cuda:0", False), (None, True)])
+def test_scoring_takes_turns_with_a_prediction_on_the_cpu_only(device, in_turns, tmp_path, monkeypatch):
+    """Beside it, it would slow down the prediction whose seconds are recorded. No GPU is used here."""
+    seen = []
+    monkeypatch.setattr(metrics_json.ev, "ScoringPool", lambda _workers, in_turns: seen.append(in_turns))
+    engine = Engine(lambda *_: None)
+    engine.state.device = device and torch.device(device)
+    MetricsJson(str(tmp_path), NAMES, 1.0, ToyNet(), 0).started(engine)
+    assert seen == [in_turns]

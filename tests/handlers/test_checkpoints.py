@@ -1,3 +1,4 @@
+import functools
 import re
 
 import pytest
@@ -39,6 +40,17 @@ def test_the_best_epochs_weights_are_kept_as_a_plain_state_dict(tmp_path):
     assert best_epoch(tmp_path) == 2.0
     assert torch.load(tmp_path / "models" / "model.pt", weights_only=True).keys() == network.state_dict().keys()
     assert sorted(p.name for p in tmp_path.rglob("*.pt*")) == ["checkpoint_last.pt", "model.pt"]
+
+
+def test_every_epoch_can_be_resumed_from(tmp_path):
+    """Also the last, and whatever its number."""
+    found = []
+    trainer = Engine(lambda *_: None)
+    Checkpoints(str(tmp_path), str(tmp_path), {}).attach(trainer)
+    read = functools.partial(torch.load, tmp_path / "checkpoint_last.pt", weights_only=True)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(read()["epoch"]))
+    trainer.run([0], max_epochs=3)
+    assert found == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("later", "best"), [(0.8, 1.0), (0.95, 3.0)])

@@ -251,6 +251,24 @@ def test_tuning_changes_the_prompts_alone_and_helps(tmp_path):
     assert torch.equal(loss.prompt_1, tuner.prompts[1].detach())
 
 
+def test_a_step_follows_the_gradient_of_task_plus_weighted_diversity():
+    """A first step of SGD, whatever its momentum, is -lr times the gradient: alike masks are moved apart."""
+    toy, lr, weight = make_toy(), 0.5, 3.0
+    tuner = PromptTuner(toy, ["first", "second"], [4, 6], tokens=3, levels=2)
+    (batch,) = batches(1)
+    generator = torch.Generator().manual_seed(1)
+    for prompt in tuner.prompts:
+        prompt.data = torch.randn(prompt.shape, generator=generator)
+    before = [p.detach().clone() for p in tuner.prompts]
+    task = task_loss(tuner(batch["image"]), batch["label"])
+    of_task = torch.autograd.grad(task, list(tuner.prompts), retain_graph=True)
+    of_diversity = torch.autograd.grad(tuner.diversity, list(tuner.prompts))
+    tune_prompts(tuner, [batch], task_loss, iterations=1, lr=lr, diversity_weight=weight)
+    for p, b, t, d in zip(tuner.prompts, before, of_task, of_diversity, strict=True):
+        assert d.abs().max() > 1e-3
+        torch.testing.assert_close(p.detach(), b - lr * (t + weight * d))
+
+
 def test_teacher_is_itself_again_afterwards():
     toy, image = make_toy(), batches(1)[0]["image"]
     with torch.no_grad():

@@ -14,6 +14,8 @@ import pytest
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.evaluation import dataset_record, prediction_path, score_file, summarise
 from dcd_ext.io import write_json
+from dcd_ext.report import load_runs
+from dcd_ext.report.runs import Run
 
 NAMES = ["core", "rim"]
 SHAPE = (20, 22, 6)
@@ -38,6 +40,21 @@ def write_run(folder: Path, cases: dict[str, Any], **change: Any) -> Path:
     }
     write_json({**metrics, **change}, folder / "metrics.json")
     return folder
+
+
+def runs_of(folder: Path, values: dict[str, Any]) -> list[Run]:
+    """Runs whose Dice per case and class is given; None is an empty mask."""
+    folders = []
+    for name, cases in values.items():
+        made: dict[str, Any] = {}
+        for i, dice in enumerate(cases):
+            entries = [
+                {"status": "empty" if d is None else "scored", "dice": d, "hd95_mm": d, "nsd": d, "lesion_f1": d}
+                for d in dice
+            ]
+            made[f"case{i}"] = {"classes": dict(zip(NAMES, entries, strict=True)), "seconds": 1.0}
+        folders.append(str(write_run(folder / name, made)))
+    return load_runs(folders)
 
 
 def training(epochs: int, distilled: bool) -> dict[str, Any]:

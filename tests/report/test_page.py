@@ -8,11 +8,12 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from dcd_ext.commands.main import main as dcd
-from dcd_ext.report import load_runs, page
+from dcd_ext.report import compare, load_runs, page
 from dcd_ext.report.slices import choose_plane, crop_around, most_different
 from dcd_ext.report.volumes import CaseVolumes, case_files, load_case
 from dcd_ext.tables import Table, to_markdown, to_text
 from tests.conftest import read_json
+from tests.report.conftest import runs_of
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -58,6 +59,14 @@ def test_page_is_complete_and_fetches_nothing(report):
             assert content.startswith(b"\x89PNG")
         else:
             assert ET.fromstring(content).tag.endswith("svg")
+
+
+def test_names_of_folders_are_text_and_no_tags(tmp_path):
+    runs = runs_of(tmp_path, {"<i>student & co": [[0.6, 0.5]] * 3, "<u>other": [[0.8, 0.5]] * 3})
+    text = page.build_page(runs, compare(runs), pictures=0)
+    assert "<i>" not in text and "<u>" not in text
+    for name in ("&lt;i&gt;student &amp; co", "&lt;u&gt;other"):
+        assert f"<h3>{name}</h3>" in text and f">{name}</th>" in text
 
 
 def test_page_says_what_the_numbers_say(report, three_runs):

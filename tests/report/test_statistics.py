@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dcd_ext.report import bootstrap_interval, compare, describe, holm, load_runs, paired_tests
-from tests.report.conftest import NAMES, write_run
+from dcd_ext.report import bootstrap_interval, compare, describe, holm, paired_tests
+from tests.report.conftest import runs_of
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.normal(0.8, 0.1, 30), RNG.normal(0.75, 0.1, 30)
@@ -57,21 +57,6 @@ def test_tests_equal_scipy():
 )
 def test_holm(p, adjusted):
     assert holm(p) == pytest.approx(adjusted)
-
-
-def runs_of(tmp_path, values):
-    """Runs whose Dice per case and class is given; None is an empty mask."""
-    folders = []
-    for name, cases in values.items():
-        made = {}
-        for i, dice in enumerate(cases):
-            entries = [
-                {"status": "empty" if d is None else "scored", "dice": d, "hd95_mm": d, "nsd": d, "lesion_f1": d}
-                for d in dice
-            ]
-            made[f"case{i}"] = {"classes": dict(zip(NAMES, entries, strict=True)), "seconds": 1.0}
-        folders.append(str(write_run(tmp_path / name, made)))
-    return load_runs(folders)
 
 
 def test_comparison_pairs_cases_and_corrects_over_runs(tmp_path):
