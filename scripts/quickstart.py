@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     predictions = sorted((output / "predictions").rglob("*_seg.nii.gz"))
     print(f"Prediction of an unlabelled case: {', '.join(map(str, predictions))}")
     print(f"Table, commands and times: {output / 'report.md'}; logs, weights and metrics.json beside it")
-    print(f"Next: README.md, «Real data». Total {time.perf_counter() - start:.0f} s")
+    print(f"Next: docs/train.md. Total {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":
