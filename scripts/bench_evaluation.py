@@ -50,7 +50,7 @@ def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
         scores: dict[str, Any] = {}
 
         def score() -> None:
-            scores.update(score_file("case", prediction, str(label), CLASSES, 2.0, output))
+            scores.update(score_file("case", prediction, image.affine, str(label), CLASSES, 2.0, output))
 
         seconds = time_in_turns({"score": score}, repeats)["score"]
     return {

@@ -1,5 +1,6 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
+    if name != "inference":  # training's own group, which evaluate.json reaches into
+        fragments = json.loads(json.dumps(fragments).replace("@reader::", "@train::reader::"))
     return {
         "fragments": {**fragments, **fragments[name], **task["fragments"]},
         "distillation": task["distillation"],

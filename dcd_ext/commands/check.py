@@ -22,14 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="checks to leave out (logged)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, too, as JSON")
     parser.add_argument("--task", help=f"{', '.join(TASKS)} or a bundle's metadata.json (default: the list's own)")
-    parser.add_argument("--tolerance_mm", type=float, default=0.1, help="at the farthest corner (default 0.1)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Check; 1 if there are errors in the data."""
     skip = frozenset(name for text in options.skip for name in text.split(",") if name)
     task = task_by_name(options.task) if options.task else None
-    report = check_datalist(options.datalist, task, options.tolerance_mm, skip)
+    report = check_datalist(options.datalist, task, skip)
     _print(report)
     report.write()
     if options.output:

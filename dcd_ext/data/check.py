@@ -21,14 +21,11 @@ from dcd_ext.parallel import map_threads
 logger = logging.getLogger(__name__)
 
 
-def check_datalist(
-    path: Path, task: Task | None = None, tolerance_mm: float = 0.1, skip: frozenset[str] = frozenset()
-) -> CheckReport:
+def check_datalist(path: Path, task: Task | None = None, skip: frozenset[str] = frozenset()) -> CheckReport:
     """Run all checks but those in ``skip``, on a ``datalist.json``.
 
     Args:
         task: what to check against; None takes the data list's own modalities and labels.
-        tolerance_mm: allowed distance at the farthest corner of two grids of a case.
 
     Raises:
         UserError: for an unknown name in ``skip`` or an unusable data list.
@@ -44,7 +41,7 @@ def check_datalist(
         raise UserError("empty data list", path, "at least one case", "none", "write it with dcd prepare")
     task = task or _task_of(content, path)
     sources = [_source(entry, number, path.parent) for number, entry in enumerate(entries)]
-    scan = partial(scan_case, task=task, tolerance_mm=tolerance_mm, skip=skip)
+    scan = partial(scan_case, task=task, skip=skip)
     scans = map_threads(scan, sources, "checking")
     result = CheckReport(path, sha256(path), sorted(skip), len(entries), available_bytes=available_memory())
     result.cache_bytes = sum(scan.cache_bytes for scan in scans[: len(training)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from dcd_ext.data.check_values import check_image_values, check_label_values
 from dcd_ext.data.findings import Findings
-from dcd_ext.data.geometry import Grid, farthest_corner_mm, grid_difference, grid_of
+from dcd_ext.data.geometry import TOLERANCE_MM, Grid, farthest_corner_mm, grid_difference, grid_of
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
 
@@ -35,11 +35,8 @@ class CaseScan:
     cache_bytes: int = 0  # as float32 channels plus a float32 label
 
 
-def scan_case(source: CaseSource, task: Task, tolerance_mm: float, skip: frozenset[str]) -> CaseScan:
-    """Check one case, and gather the numbers that the checks of the whole set need.
-
-    Two grids may differ by ``tolerance_mm`` at the farthest corner.
-    """
+def scan_case(source: CaseSource, task: Task, skip: frozenset[str]) -> CaseScan:
+    """Check one case, and gather the numbers that the checks of the whole set need."""
     scan = CaseScan(Findings(skip, source.case))
     findings, expected = scan.findings, len(task.modalities)
     # one file may hold all modalities as a 4D volume, as in some Decathlon tasks
@@ -55,11 +52,11 @@ def scan_case(source: CaseSource, task: Task, tolerance_mm: float, skip: frozens
             continue
         image, data = opened
         grid = grid_of(image)
-        _check_affine(file, image, grid, tolerance_mm, findings)
+        _check_affine(file, image, grid, findings)
         if reference is None:
             reference = (file, grid)
         elif grid.usable and reference[1].usable:
-            _check_grid(file, grid, reference, tolerance_mm, findings)
+            _check_grid(file, grid, reference, findings)
         scan.cache_bytes += 4 * data.size
         if is_label:
             scan.counts = label_counts(data)
@@ -101,8 +98,8 @@ def _has_form(file: Path, data: np.ndarray, channels: int, findings: Findings) -
     return True
 
 
-def _check_affine(file: Path, image: Any, grid: Grid, tolerance_mm: float, findings: Findings) -> None:
-    """The affine can be inverted, and programs that prefer the qform see the same place as those that prefer sform."""
+def _check_affine(file: Path, image: Any, grid: Grid, findings: Findings) -> None:
+    """The affine can be inverted, and programs that read another part of the header see the same place."""
     if not grid.usable:
         found = np.array2string(grid.affine[:3], precision=3, separator=",").replace("\n", "")
         wanted, step = "finite numbers and a volume above zero", "repair the header, or remove the case"
@@ -111,22 +108,27 @@ def _check_affine(file: Path, image: Any, grid: Grid, tolerance_mm: float, findi
     header = image.header
     if not hasattr(header, "get_qform"):
         return
+    zooms = np.array(header.get_zooms()[:3])
+    if zooms.shape == (3,) and (np.abs(zooms - grid.spacing) * grid.shape).max() > TOLERANCE_MM:
+        wanted, found = (f"{'×'.join(f'{n:.4g}' for n in sizes)} mm" for sizes in (grid.spacing, zooms))
+        step = "nothing, the position counts here; write the file again for programs that read pixdim"
+        findings.warn("affine", "voxel sizes and position disagree", file, wanted, f"pixdim {found}", step)
     qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
     if qform is None and sform is None:
         step = "check that left and right are right before you train"
         findings.warn("affine", "no position in the header", file, "a qform or an sform", "neither", step)
     elif qform is not None and sform is not None:
         distance = farthest_corner_mm(qform, sform, grid.shape)
-        if distance > tolerance_mm:
-            wanted, found = f"at most {tolerance_mm:g} mm", f"{distance:.3g} mm"
+        if distance > TOLERANCE_MM:
+            wanted, found = f"at most {TOLERANCE_MM:g} mm", f"{distance:.3g} mm"
             step = "write the file again with one program, or remove the qform or the sform"
             findings.warn("affine", "qform and sform disagree", file, wanted, found, step)
 
 
-def _check_grid(file: Path, grid: Grid, reference: tuple[Path, Grid], tolerance_mm: float, findings: Findings) -> None:
+def _check_grid(file: Path, grid: Grid, reference: tuple[Path, Grid], findings: Findings) -> None:
     """The file lies on the grid of the first file of its case; only the most telling difference is reported."""
     first, first_grid = reference
-    differences = grid_difference(first_grid, grid, tolerance_mm)
+    differences = grid_difference(first_grid, grid)
     for check, expected, found in [d for d in differences if d[0] not in findings.skip][:1]:
         step = "resample it onto that grid (dcd prepare isles22 does), or remove the case"
         where = f"{file} against {first.name}"

@@ -10,6 +10,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from dcd_ext.errors import UserError
+
+# how far two files of a case may lie apart at the farthest corner; the configs' preprocessing has the same number
+TOLERANCE_MM = 0.1
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -49,26 +54,36 @@ def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, 
     return float(np.linalg.norm(offset, axis=1).max())
 
 
-def grid_difference(reference: Grid, other: Grid, tolerance_mm: float) -> list[tuple[str, str, str]]:
+def grid_difference(reference: Grid, other: Grid) -> list[tuple[str, str, str]]:
     """Ways in which a grid differs from the reference, the most telling first.
 
     Returns:
         Triples (check, expected, found), where check is shape, spacing, orientation or affine; empty when no corner
-        lies farther from its place than ``tolerance_mm``.
+        lies farther from its place than ``TOLERANCE_MM``.
     """
     if reference.shape != other.shape:
         return [("shape", _times(reference.shape), _times(other.shape))]
     distance = farthest_corner_mm(reference.affine, other.affine, reference.shape)
-    if distance <= tolerance_mm:
+    if distance <= TOLERANCE_MM:
         return []
     differences = []
     # spacing off by less than this moves the far corner by less than the tolerance
-    if (np.abs(reference.spacing - other.spacing) * np.array(reference.shape)).max() > tolerance_mm:
+    if (np.abs(reference.spacing - other.spacing) * np.array(reference.shape)).max() > TOLERANCE_MM:
         differences.append(("spacing", _times(reference.spacing) + " mm", _times(other.spacing) + " mm"))
     if reference.axes != other.axes:
         differences.append(("orientation", reference.axes, other.axes))
-    differences.append(("affine", f"at most {tolerance_mm:g} mm at the farthest corner", f"{distance:.3g} mm"))
+    differences.append(("affine", f"at most {TOLERANCE_MM:g} mm at the farthest corner", f"{distance:.3g} mm"))
     return differences
+
+
+def require_same_grid(reference: Grid, other: Grid, what: str, where: object, next_step: str) -> None:
+    """Refuse a grid that differs from the reference.
+
+    Raises:
+        UserError: with ``what``, ``where`` and ``next_step``, and the most telling difference.
+    """
+    for check, expected, found in grid_difference(reference, other):
+        raise UserError(f"{what} ({check})", where, expected, found, next_step)
 
 
 def _times(values: Iterable[float]) -> str:

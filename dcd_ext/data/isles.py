@@ -12,7 +12,7 @@ from typing import Any
 
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.layouts import Case
-from dcd_ext.data.nifti import open_image, stem, voxels
+from dcd_ext.data.nifti import open_image, read_label, stem
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
@@ -20,7 +20,7 @@ from dcd_ext.parallel import map_processes
 GRID = "FLAIR"
 _FOLDER = "on_flair"
 _DONE = "done.json"
-_SETTINGS = {"version": 1, "grid": GRID, "images": "linear", "mask": "nearest", "outside": 0}
+_SETTINGS = {"version": 2, "grid": GRID, "images": "linear", "mask": "nearest", "outside": 0}
 logger = logging.getLogger(__name__)
 
 
@@ -100,14 +100,14 @@ def _resample(case: Case, folder: Path) -> _Outcome:
         for key, path in sources.items()
         if plan[key] != path
     }
-    lost_mask = left.get("label") == 0 and bool(voxels(sources["label"]).any())
+    lost_mask = left.get("label") == 0 and bool(read_label(sources["label"]).any())
     write_json({"settings": digest, "lost_mask": lost_mask}, folder / _DONE)
     return _Outcome(plan, lost_mask=lost_mask)
 
 
 def _target(source: Path, flair: Path, folder: Path) -> Path:
     """Where the resampled file goes; the source itself when it already lies on the FLAIR grid."""
-    if not grid_difference(grid_of(open_image(flair)), grid_of(open_image(source)), tolerance_mm=0.01):
+    if not grid_difference(grid_of(open_image(flair)), grid_of(open_image(source))):
         return source
     start, _, kind = stem(source).rpartition("_")
     return folder / f"{start}_space-{GRID}_{kind}.nii.gz"

@@ -1,15 +1,22 @@
-"""Read and write NIfTI volumes."""
+"""Read and write NIfTI volumes: one rule for images, one for labels, the same that the configs' preprocessing has."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from dcd_ext.errors import UserError
 from dcd_ext.io import write_atomically
+
+# how far a label may lie from a whole number, as after scaling or a conversion by another program
+WHOLE = 1e-3
+logger = logging.getLogger(__name__)
 
 
 def open_image(path: Path) -> Any:
@@ -18,8 +25,53 @@ def open_image(path: Path) -> Any:
 
 
 def voxels(path: Path) -> np.ndarray:
-    """Read the voxels of a file as stored, scaled where the header says so."""
-    return np.asanyarray(open_image(path).dataobj)
+    """Read the voxels of a file, scaled where the header says so, without axes of length 1 after the third."""
+    data = np.asanyarray(open_image(path).dataobj)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return data
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image; NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged.
+
+    Raises:
+        UserError: for an infinite intensity.
+    """
+    data = voxels(path)
+    if infinite := int(np.isinf(data).sum()):
+        what, found = "infinite intensities", f"{infinite} infinite ones"
+        raise UserError(what, path, "finite numbers", found, "repair the file")
+    if missing := int(np.isnan(data).sum()):
+        logger.warning("NaN is read as 0 – %s – %d of %d voxels", path, missing, data.size)
+    return np.nan_to_num(data)
+
+
+def are_whole(values: np.ndarray) -> np.ndarray:
+    """Which values count as whole numbers; NaN and infinity do not."""
+    return np.abs(values - np.rint(values)) < WHOLE if values.dtype.kind == "f" else np.ones(values.shape, bool)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Read a label as whole numbers: 0.9999 is 1.
+
+    Raises:
+        UserError: for a value that is not near a whole number.
+    """
+    data = voxels(path)
+    if data.dtype.kind != "f":
+        return data
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        odd = ~are_whole(data)
+    if odd.any():
+        found, step = shown(np.unique(data[odd]).tolist()), "resample masks with nearest neighbours, not linearly"
+        raise UserError("label values that are not whole numbers", path, "whole numbers", found, step)
+    return np.rint(data).astype(np.int64)
+
+
+def shown(values: Sequence[float]) -> str:
+    """The first of many values."""
+    return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 
 def suffix(path: Path) -> str:

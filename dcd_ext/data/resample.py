@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dcd_ext.data.geometry import Grid, grid_of
-from dcd_ext.data.nifti import open_image, save_nifti, voxels
+from dcd_ext.data.nifti import open_image, read_image, read_label, save_nifti
 
 with warnings.catch_warnings():
     # ITK's SWIG classes lack __module__: where that warning is an error, loading them crashes the interpreter. They are
@@ -64,9 +64,10 @@ def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -
 
     Raises:
         ValueError: when a volume is not 3D or an affine cannot be inverted.
-        UserError: when the output cannot be written.
+        UserError: for values that are no image or no label, and when the output cannot be written.
     """
-    image, data, grid = open_image(source), voxels(source), grid_of(open_image(target))
+    image, grid = open_image(source), grid_of(open_image(target))
+    data = read_label(source) if is_label else read_image(source)
     if data.ndim != 3:
         raise ValueError(f"{source} has {data.ndim} dimensions, not 3")
     if not (grid.usable and grid_of(image).usable):

@@ -11,12 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dcd_ext.data.cases import image_names, read_datalist
-from dcd_ext.data.geometry import grid_difference, grid_of
+from dcd_ext.data.geometry import grid_of, require_same_grid
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_atomically
-
-_TOLERANCE_MM = 0.1
 
 
 def stack_channels(images: list[Path], output: Path) -> None:
@@ -27,10 +25,9 @@ def stack_channels(images: list[Path], output: Path) -> None:
     """
     reference = open_image(images[0])
     for path in images[1:]:
-        for check, expected, found in grid_difference(grid_of(reference), grid_of(open_image(path)), _TOLERANCE_MM):
-            where = f"{path}, compared with {images[0].name}"
-            step = "register and resample the case first"
-            raise UserError(f"channels do not fit on each other ({check})", where, expected, found, step)
+        where, step = f"{path}, compared with {images[0].name}", "register and resample the case first"
+        what = "channels do not fit on each other"
+        require_same_grid(grid_of(reference), grid_of(open_image(path)), what, where, step)
     data = np.stack([voxels(path) for path in images], axis=-1)
     # 8-byte numbers would only double the file: MONAI computes in float32
     save_nifti(output, data.astype(np.float32) if data.dtype.itemsize > 4 else data, reference.affine)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.cases import image_names
-from dcd_ext.data.nifti import label_counts, open_image, voxels
+from dcd_ext.data.geometry import grid_of
+from dcd_ext.data.nifti import label_counts, open_image, read_label
 from dcd_ext.parallel import map_threads
 from dcd_ext.tables import Table, to_text
 
@@ -41,8 +42,8 @@ def _measure(job: tuple[list[Path], Path | None]) -> tuple[list[str], Counter[in
     """Spacing of each image and voxels per label value of one case; an unreadable file gives its message instead."""
     images, label = job
     try:
-        zooms = [open_image(image).header.get_zooms()[:3] for image in images]
-        counts = label_counts(voxels(label)) if label is not None else {}
+        zooms = [grid_of(open_image(image)).spacing for image in images]
+        counts = label_counts(read_label(label)) if label is not None else {}
         grids = ["×".join(f"{value:.3g}" for value in zoom) + " mm" for zoom in zooms]
         return grids, Counter({int(value): number for value, number in counts.items()}), ""
     # nibabel, gzip and zlib raise a dozen types for a broken file; whichever it is, dcd check names it again

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.data.geometry import grid_of
-from dcd_ext.data.nifti import open_image, save_nifti
+from dcd_ext.data.geometry import Grid, grid_of, require_same_grid
+from dcd_ext.data.nifti import open_image, read_label, save_nifti
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.case_metrics import case_metrics
 
@@ -23,16 +23,18 @@ def prediction_path(output_dir: str, case: str) -> str:
 def score_file(
     case: str,
     pred: np.ndarray,
+    affine: np.ndarray,
     label_file: str,
     class_names: Sequence[str],
     nsd_tolerance_mm: float,
     save_as: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of one case; the label is read from its file as it is, and the spacing is the file's.
+    """Metrics of one case; the label is never resampled, and the spacing is its file's.
 
     Args:
         case: its name, for messages.
-        pred: predicted label map (X, Y, Z) on the grid of the label, unsigned integers.
+        pred: predicted label map (X, Y, Z), unsigned integers.
+        affine: its position, 4×4, voxel to world in millimetres.
         label_file: the label.
         class_names: names of the classes 1..K.
         nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
@@ -42,21 +44,17 @@ def score_file(
         The result of :func:`dcd_ext.evaluation.case_metrics.case_metrics`.
 
     Raises:
-        UserError: if shapes differ, or the label has values that are no class.
+        UserError: if the two lie on different grids, or the label has values that are no class.
     """
     image = open_image(Path(label_file))
-    truth = np.asarray(image.dataobj)
-    if truth.ndim == 4 and truth.shape[3] == 1:
-        truth = truth[..., 0]
-    where = f"{case}, {label_file}"
-    if pred.shape != truth.shape:
-        step = "run dcd check: image and label lie on different grids"
-        raise UserError("prediction and label differ in shape", where, truth.shape, pred.shape, step)
-    low, high = float(truth.min()), float(truth.max())
-    if not (low > -0.5 and high < len(class_names) + 0.5):
+    truth, where = read_label(Path(label_file)), f"{case}, {label_file}"
+    step = "run dcd check: image and label lie on different grids"
+    grid = Grid(pred.shape, affine)
+    require_same_grid(grid_of(image), grid, "prediction and label lie on different grids", where, step)
+    low, high = int(truth.min()), int(truth.max())
+    if low < 0 or high > len(class_names):
         expected, step = f"values 0 to {len(class_names)}", "run dcd check, or evaluate with the bundle of this task"
-        raise UserError("label has a value that is no class", where, expected, f"{low:g} to {high:g}", step)
-    truth = np.rint(truth).astype(np.uint8)
+        raise UserError("label has a value that is no class", where, expected, f"{low} to {high}", step)
     if save_as is not None:
         save_nifti(save_as, pred.astype(np.uint8), image.affine)
-    return case_metrics(pred, truth, grid_of(image).spacing.tolist(), class_names, nsd_tolerance_mm)
+    return case_metrics(pred, truth.astype(np.uint8), grid_of(image).spacing.tolist(), class_names, nsd_tolerance_mm)

@@ -22,8 +22,8 @@ from dcd_ext.versions import environment
 class MetricsJson:
     """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from an evaluator's output.
 
-    Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) already inverted to the grid of the
-    image file; the item of ``engine.state.batch`` has ``truth``, the path of the label file, and ``case``. The label is
+    Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) with its affine (``MetaTensor``), already
+    inverted to the grid of the image file; the item of ``engine.state.batch`` has ``truth``, the path of the label file, and ``case``. The label is
     read from its file and never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
     The first process of a distributed run writes the two files, with the cases of all.
@@ -98,16 +98,17 @@ class MetricsJson:
         predictions = [item["pred"][0].to("cpu", torch.uint8).numpy() for item in state.output]
         seconds = (time.perf_counter() - self._clock) / len(predictions)
         # MONAI splits the batch into cases, too, but does not put its other entries into the output
-        for item, pred in zip(state.batch, predictions, strict=True):
+        affines = [np.asarray(item["pred"].affine, float) for item in state.output]
+        for item, pred, affine in zip(state.batch, predictions, affines, strict=True):
             case, path = item["case"], item["truth"]
             if case in self._cases:
                 raise UserError(f"duplicate case {case}", "datalist.json", next_step="run dcd check")
             self._cases[case] = {"seconds": seconds, "label": os.path.basename(path)}
             save_as = ev.prediction_path(self.output_dir, case) if self.save_predictions else None
-            self._pool.submit(functools.partial(self._score, case, pred, path, save_as))
+            self._pool.submit(functools.partial(self._score, case, pred, affine, path, save_as))
 
-    def _score(self, case: str, pred: np.ndarray, path: str, save_as: str | None) -> None:
-        scores = ev.score_file(case, pred, path, self.class_names, self.nsd_tolerance_mm, save_as)
+    def _score(self, case: str, pred: np.ndarray, affine: np.ndarray, path: str, save_as: str | None) -> None:
+        scores = ev.score_file(case, pred, affine, path, self.class_names, self.nsd_tolerance_mm, save_as)
         # the engine's thread has made the entry and does not look at it before the pool has finished
         self._cases[case]["classes"] = scores
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from dcd_ext.data.cases import image_names, load_cases
+from dcd_ext.data.nifti import open_image, read_image, read_label
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
 
@@ -49,18 +50,19 @@ def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[s
     saved = {name: path for name, path in saved.items() if path.is_file()}
     if not saved or not all(Path(f).is_file() for f in [*files, entry["label"]]):
         return None
-    truth, affine = _read(entry["label"])
-    volumes = [_read(file)[0] for file in files]
+    truth, affine = _read(entry["label"], read_label)
+    volumes = [_read(file, read_image)[0] for file in files]
     channels = [c for v in volumes for c in ([v] if v.ndim == 3 else np.moveaxis(v, 3, 0))]
     names = [*modalities, *(f"channel {i}" for i in range(len(modalities), len(channels)))]
-    predictions = {name: _read(path)[0] for name, path in saved.items()}
+    predictions = {name: _read(path, read_label)[0] for name, path in saved.items()}
     if any(v.shape != truth.shape for v in (*channels, *predictions.values())):
         return None
     spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
     return CaseVolumes(dict(zip(names, channels, strict=False)), truth, predictions, spacing)
 
 
-def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: str | Path, reader: Callable[[Path], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Voxels and affine."""
-    volume: Any = nib.as_closest_canonical(nib.load(path))
+    data, affine = reader(Path(path)), open_image(Path(path)).affine
+    volume: Any = nib.as_closest_canonical(nib.Nifti1Image(data, affine, dtype=data.dtype))
     return np.asarray(volume.dataobj), volume.affine

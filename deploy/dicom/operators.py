@@ -11,13 +11,11 @@ import numpy as np
 from monai.deploy.core import Fragment, Image, Operator, OperatorSpec
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
-from dcd_ext.data.geometry import grid_difference
+from dcd_ext.data.geometry import require_same_grid
 from dcd_ext.errors import UserError
 from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
 from deploy.dicom.series import choose_series
 
-# how far the grids of two series may lie apart at the farthest corner
-TOLERANCE_MM = 0.1
 logger = logging.getLogger(__name__)
 
 
@@ -82,10 +80,9 @@ class ChannelStack(Operator):
             rank = {id(dataset): position for position, dataset in enumerate(slices)}
             series.get_sop_instances().sort(key=lambda s, rank=rank: rank[id(s.get_native_sop_instance())])
             grids.append(series_grid(slices, name))
-            for check, expected, found in grid_difference(grids[0], grids[-1], TOLERANCE_MM):
-                where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
-                step = "register and resample the series first"
-                raise UserError(f"series do not fit on each other ({check})", where, expected, found, step)
+            where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
+            step = "register and resample the series first"
+            require_same_grid(grids[0], grids[-1], "series do not fit on each other", where, step)
             volumes.append(series_voxels(slices, name))
         affine = grids[0].affine
         metadata = {"affine": affine, "original_affine": affine.copy(), "space": "RAS", "original_channel_dim": -1}

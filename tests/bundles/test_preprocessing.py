@@ -38,21 +38,27 @@ def test_the_sources_take_preprocessing_from_the_fragment_alone() -> None:
 def test_every_workflow_has_the_fragments_chain(task: str, role: str) -> None:
     name = f"{task}_segmentation_{role}"
     train, inference, evaluate = (_config(name, f) for f in ("train", "inference", "evaluate"))
-    chain = inference["preprocessing"]["transforms"]
+    # evaluate.json reaches into train.json, so that the reader's address is another; its text is the same
+    assert json.dumps(train["train"]["reader"]).replace("@train::reader", "@reader") == json.dumps(inference["reader"])
+    chain, reader = inference["preprocessing"]["transforms"], "$@train::reader::of(@train::reader::finite)"
     assert [t["_target_"] for t in chain] == [t for t in CHAIN if t != "CropForegroundd" or CROPPED[task]]
     assert chain[-1]["nonzero"] is CROPPED[task] and chain[-1]["channel_wise"] is True
     assert {t["keys"] for t in chain} == {"image"} and "allow_missing_keys" not in json.dumps(train)
+    assert chain[0].pop("reader") == reader.replace("train::", "")
     # training takes the label along, through the geometry alone; evaluation reads it from its file
     both = {"keys": ["image", "label"]}
     with_label = [t | (both if t["_target_"] != "NormalizeIntensityd" else {}) for t in chain]
     with_label = [t | ({"mode": ["bilinear", "nearest"]} if "mode" in t else {}) for t in with_label]
-    assert train["train"]["deterministic_transforms"] == with_label
+    load, channel_first, *others = with_label
+    image, label, first, place, *rest = train["train"]["deterministic_transforms"]
+    assert image == {**load, "keys": "image", "reader": reader} and first == channel_first and rest == others
+    assert label.pop("reader") != reader and label == {**load, "keys": "label"} and "@train::reader::one_place" in place
     assert train["train"]["preprocessing"]["transforms"] == (
         "$@train::deterministic_transforms + @train::random_transforms"
     )
     assert train["validate"]["preprocessing"]["transforms"] == "@train::deterministic_transforms"
     assert train["validate"]["dataset"]["transform"] == "@validate::preprocessing"
-    assert evaluate["validate::preprocessing::transforms"] == chain
+    assert evaluate["validate::preprocessing::transforms"] == [{**chain[0], "reader": reader}, *chain[1:]]
     assert inference["dataset"]["transform"] == "@preprocessing"
     assert train["pixdim"] == inference["pixdim"]
     # other overlays leave it alone, and what evaluation inverts is what it applied

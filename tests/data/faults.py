@@ -126,6 +126,25 @@ def _third_row(file: Path, value: float) -> None:
     file.write_bytes(gzip.compress(bytes(content)))
 
 
+def _scaled(file: Path) -> None:
+    """The mask as 0 to 28000 with a ``scl_slope``, so that no value is exactly whole."""
+    image = nib.load(file)
+    stored = nib.Nifti1Image(np.asarray(image.dataobj) * np.int16(7000), image.affine)
+    nib.save(stored, file)
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[112:116] = struct.pack("<f", 1 / 7000)
+    file.write_bytes(gzip.compress(bytes(content)))
+    assert set(np.asarray(nib.load(file).dataobj).ravel() % 1) != {0}
+
+
+def _pixdim(file: Path, value: float) -> None:
+    """Overwrite the voxel sizes of a NIfTI-1 header, at byte 80; the sform keeps its own."""
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[80:92] = struct.pack("<3f", value, value, value)
+    content[252:254] = struct.pack("<h", 0)  # no qform, whose voxel sizes these are
+    file.write_bytes(gzip.compress(bytes(content)))
+
+
 def _codes(b: Broken, qform: Any, code: int) -> None:
     file = b.files()[0][0]
     image = nib.load(file)
@@ -175,6 +194,12 @@ FAULTS: dict[str, tuple[Callable[[Broken], object], str, str, str]] = {
         "unusable affine",
     ),
     "flat affine": (lambda b: _third_row(b.files()[1], 0), "error", "affine", "unusable"),
+    "sform without pixdim": (
+        lambda b: _pixdim(b.files()[0][2], 1.5),
+        "warning",
+        "affine",
+        "1×1×1 mm, found pixdim 1.5",
+    ),
     "qform elsewhere": (
         lambda b: _codes(b, lambda a: _shifted(a, 7), 1),
         "warning",
@@ -196,9 +221,14 @@ FAULTS: dict[str, tuple[Callable[[Broken], object], str, str, str]] = {
         "one file for two modalities",
     ),
     "4D": (lambda b: b.rewrite(b.files()[0][0], lambda d: np.stack([d, d], -1)), "error", "dimensions", "4D input"),
-    "4D with one volume": (lambda b: b.rewrite(b.files()[1], lambda d: d[..., None]), "error", "dimensions", "4D"),
     "2D": (lambda b: b.rewrite(b.files()[0][0], lambda d: d[..., 3]), "error", "dimensions", "2D input"),
-    "NaN": (lambda b: b.rewrite(b.files()[0][0], _put(np.nan)), "error", "finite", "finite voxels, found 2"),
+    "NaN": (lambda b: b.rewrite(b.files()[0][0], _put(np.nan)), "warning", "finite", "read as 0"),
+    "NaN around a constant": (
+        lambda b: b.rewrite(b.files()[0][1], lambda d: np.where(d > 0, np.nan, np.float32(0))),
+        "error",
+        "constant",
+        "found 0.0 everywhere",
+    ),
     "infinity": (lambda b: b.rewrite(b.files()[0][3], _put(np.inf)), "error", "finite", "finite voxels, found 2"),
     "NaN in the mask": (lambda b: b.rewrite(b.files()[1], _put(np.nan)), "error", "finite", "in a mask"),
     "constant": (lambda b: b.rewrite(b.files()[0][0], np.zeros_like), "error", "constant", "found 0 everywhere"),
@@ -265,6 +295,9 @@ SILENT: dict[str, Callable[[Broken], object]] = {
     "whole case oblique and anisotropic": lambda b: b.every_affine(lambda a: _turned(a, 0.3) @ np.diag([1, 0.5, 3, 1])),
     "mask as float64": lambda b: b.rewrite(b.files()[1], lambda d: d.astype(np.float64)),
     "mask as int16": lambda b: b.rewrite(b.files()[1], lambda d: d.astype(np.int16)),
+    "4D with one volume": lambda b: [b.rewrite(f, lambda d: d[..., None]) for f in (b.files()[0][2], b.files()[1])],
+    "mask as scaled int16": lambda b: _scaled(b.files()[1]),
+    "mask of 0.9999": lambda b: b.rewrite(b.files()[1], lambda d: np.where(d > 0, d - np.float32(1e-4), 0)),
     "mask off by rounding": lambda b: b.rewrite(b.files()[1], lambda d: d + np.float64(1e-5)),
     "image as float64": lambda b: b.rewrite(b.files()[0][0], lambda d: d.astype(np.float64)),
     "negative intensities": lambda b: b.rewrite(b.files()[0][0], lambda d: d - np.int16(100)),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.data import MetaTensor
 
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation import ScoringPool, case_metrics
@@ -15,6 +16,7 @@ from dcd_ext.io import write_json
 from tests.conftest import ToyNet, read_json
 
 AFFINE = np.array([[0.0, 0, 5, 3], [-0.5, 0, 0, 1], [0, 0.75, 0, -2], [0, 0, 0, 1]])
+SHIFT = np.array([[0, 0, 0, 0.2], [0] * 4, [0] * 4, [0] * 4])
 NAMES = ["a", "b"]
 
 
@@ -27,9 +29,13 @@ def cases(tmp_path):
         truth, pred = (rng.integers(0, 3, (6, 7, 5)).astype(np.uint8) for _ in range(2))
         path = tmp_path / f"label{i}.nii.gz"
         nib.save(nib.Nifti1Image(truth, AFFINE), path)
-        made.append({"case": f"case{i}", "truth": str(path), "pred": torch.from_numpy(pred)[None].float()})
+        made.append({"case": f"case{i}", "truth": str(path), "pred": _prediction(pred)})
     write_json({"task": "toy", "modality": {"0": "T1", "1": "T2"}}, tmp_path / "datalist.json")
     return made
+
+
+def _prediction(labels, affine=AFFINE):
+    return MetaTensor(torch.from_numpy(labels)[None].float(), affine=affine)
 
 
 def evaluate(items, folder, **options):
@@ -83,7 +89,12 @@ def test_order_and_threads_do_not_matter(cases, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pred": torch.zeros(1, 6, 7, 4)}, r"differ in shape – case0, .*expected \(6, 7, 5\), found \(6, 7, 4\)"),
+        ({"pred": _prediction(np.zeros((6, 7, 4)))}, r"different grids \(shape\) – case0, .*6×7×5, found 6×7×4"),
+        ({"pred": _prediction(np.zeros((6, 7, 5)), AFFINE[[1, 0, 2, 3]])}, r"different grids \(orientation\) – case0"),
+        (
+            {"pred": _prediction(np.zeros((6, 7, 5)), AFFINE + SHIFT)},
+            "at the farthest corner, found 0.2 mm",
+        ),
         ({"case": "case1"}, "duplicate case case1 – datalist.json – run dcd check"),
     ],
 )

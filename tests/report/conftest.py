@@ -125,7 +125,7 @@ def _run(root: Path, name: str, shift: int, entries: list[dict[str, Any]]) -> Pa
             pred = np.where(pred == 1, 2, pred)
         saved = prediction_path(str(folder), entry["case"])
         cases[entry["case"]] = {
-            "classes": score_file(entry["case"], pred, str(label), NAMES, 1.0, saved),
+            "classes": score_file(entry["case"], pred, nib.load(label).affine, str(label), NAMES, 1.0, saved),
             "seconds": 0.5,
         }
     maps = {f"stage_{i}": np.random.default_rng(i).random((16 >> i, 24 >> i), dtype=np.float32) for i in range(3)}
