@@ -49,7 +49,7 @@ def read_image(path: Path) -> np.ndarray:
 
 def are_whole(values: np.ndarray) -> np.ndarray:
     """Which values count as whole numbers; NaN and infinity do not."""
-    return np.abs(values - np.rint(values)) < WHOLE if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    return np.isclose(values, np.rint(values), rtol=0, atol=WHOLE) & np.isfinite(values)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -61,8 +61,7 @@ def read_label(path: Path) -> np.ndarray:
     data = voxels(path)
     if data.dtype.kind != "f":
         return data
-    with np.errstate(invalid="ignore"):  # infinity minus infinity
-        odd = ~are_whole(data)
+    odd = ~are_whole(data)
     if odd.any():
         found, step = shown(np.unique(data[odd]).tolist()), "resample masks with nearest neighbours, not linearly"
         raise UserError("label values that are not whole numbers", path, "whole numbers", found, step)
