@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from types import TracebackType
+
+_REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
 
 
 class UserError(ValueError):
@@ -41,10 +44,18 @@ class UserError(ValueError):
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over."""
+    """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over.
+
+    A config's own refusals count, too: ``ValueError`` in the same form, because inference runs without this package.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        first = first_cause(error)
+        # a worker of a DataLoader sends the text of its traceback
+        if refusal := _REFUSAL.search(f"{type(first).__name__}: {first}"):
+            return UserError(refusal[1], "")
     return cause
 
 

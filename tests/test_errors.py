@@ -49,6 +49,33 @@ def test_wrapped_user_error_ends_the_program_in_one_line(outer):
     assert result.stderr == "error: what – where – expected x, found y – next\n"
 
 
+CONFIG = """
+import torch
+from dcd_ext.errors import show_plainly
+show_plainly()
+
+class Cases(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise ValueError("no image – a.nii – expected x, found y – repair it")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+
+list(torch.utils.data.DataLoader(Cases(), num_workers={workers}))
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_config_refuses_in_one_line_also_from_a_worker(workers):
+    """What inference.json refuses without this package, training refuses by the same expressions."""
+    result = subprocess.run([sys.executable, "-c", CONFIG.format(workers=workers)], capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1] == "error: no image – a.nii – expected x, found y – repair it"
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+
+
 def test_other_errors_and_the_environment_variable_keep_the_traceback(monkeypatch):
     program = "from dcd_ext.errors import show_plainly\nshow_plainly()\nraise RuntimeError('boom')"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
