@@ -22,8 +22,8 @@ from dcd_ext.versions import environment
 class MetricsJson:
     """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from an evaluator's output.
 
-    Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) with its affine (``MetaTensor``), already
-    inverted to the grid of the image file; the item of ``engine.state.batch`` has ``case`` and ``truth``, the path of
+    Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) with its affine (``MetaTensor``), on
+    the grid of the image file; the item of ``engine.state.batch`` has ``case`` and ``truth``, the path of
     the label file. The label is never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
     The first process of a distributed run writes the two files, with the cases of all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from dcd_ext.data.resample import resample_to_grid
+from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import ISLES22
+from dcd_ext.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,3 +210,40 @@ def test_files_already_on_the_flair_grid_are_used_in_place(command, phantoms, tm
     _prepare(command, source, out)
     entry = json.loads((out / "datalist.json").read_text())["training"][0]
     assert (out / entry["image"][1]).resolve() == dwi.resolve()
+
+
+def test_nan_is_0_and_almost_whole_labels_are_whole_before_resampling(tmp_path: Path) -> None:
+    """Interpolation would spread NaN over its neighbours, and a label of 1.9995 would stay one."""
+    rng, affine, finer = np.random.default_rng(0), np.diag([2.0, 2, 3, 1]), np.diag([1.5, 1.7, 2, 1])
+    image = rng.normal(900, 50, (10, 12, 8)).astype(np.float32)
+    label = rng.integers(0, 3, image.shape).astype(np.float32)
+    image[4:6, 3] = 0
+    nib.save(nib.Nifti1Image(np.zeros((12, 13, 11), np.uint8), finer), tmp_path / "target.nii.gz")
+
+    def resampled(data: np.ndarray, is_label: bool) -> np.ndarray:
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / "source.nii.gz")
+        names = [tmp_path / f"{name}.nii.gz" for name in ("source", "target", "out")]
+        resample_to_grid(*names, is_label=is_label)
+        return np.asarray(nib.load(names[2]).dataobj)
+
+    expected = resampled(image, False)
+    image[4:6, 3] = np.nan
+    np.testing.assert_array_equal(resampled(image, False), expected)
+    found = resampled(label - np.float32(5e-4) * (label > 1), True)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, resampled(label, True))
+    image[0, 0, 0] = -np.inf
+    with pytest.raises(UserError, match=r"infinite intensities – .*source.nii.gz – expected finite numbers, found 1"):
+        resampled(image, False)
+    with pytest.raises(
+        UserError, match=r"not whole numbers – .*source.nii.gz – expected whole numbers, found 0.5, 1.5"
+    ):
+        resampled(label + np.float32(0.5), True)
+
+
+def test_the_summary_counts_labels_as_training_reads_them(tmp_path: Path) -> None:
+    for name, data in (("image", np.ones((4, 4, 4))), ("label", np.full((4, 4, 4), 1.9993))):
+        nib.save(nib.Nifti1Image(data.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii")
+    entry = {"image": "image.nii", "label": "label.nii", "case": "a", "subject": "a", "fold": 0}
+    content = {"training": [entry], "test": [], "folds": 1, "modality": {"0": "T1"}, "labels": {"1": "A", "2": "P"}}
+    assert re.search(r"^2 +P +64 +1$", describe_datalist(content, tmp_path), re.MULTILINE)
