@@ -7,8 +7,6 @@ Usage:
     python scripts/bench_evaluation.py [--shape 240 240 155] [--repeats 5] [--json FILE]
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import statistics

@@ -8,8 +8,6 @@ Usage:
 A bundle without models/model.pt gets random weights in a temporary copy: they cost the same time, but have no Dice.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

@@ -13,8 +13,6 @@ Variants take turns, so that a busy machine disturbs them alike; each peak comes
 form takes minutes at the full patch: it is run once after its warm-up, stage by stage, and not for all stages at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import statistics

@@ -10,8 +10,6 @@ Usage:
 Exits with 1 when memory, cores or the restart miss what is promised.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

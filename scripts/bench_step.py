@@ -10,8 +10,6 @@ Usage:
 The three take turns, so that a busy machine disturbs them alike; ratios are of medians.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import statistics

@@ -5,8 +5,6 @@ take turns, so that a busy machine disturbs them alike; time does not depend on 
 Writes widths_<task>.json, .md and .svg.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -4,8 +4,6 @@ Each combination lives in a process of its own, so that its peak memory is its o
 busy machine disturbs them alike.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import time

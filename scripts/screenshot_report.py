@@ -7,8 +7,6 @@ writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. Exit status 1 if th
 image does not load.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import json

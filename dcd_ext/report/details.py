@@ -1,7 +1,5 @@
 """Detail projections of the runs' encoder features next to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

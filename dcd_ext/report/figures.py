@@ -1,7 +1,5 @@
 """Figures as self-contained ``<img>`` elements."""
 
-from __future__ import annotations
-
 import base64
 import io
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """The comparison as tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dcd_ext.report.comparison import HIGHER_IS_BETTER

@@ -1,7 +1,5 @@
 """What a bundle says about its channels, its labels and where it comes from, and whether its weights can be used."""
 
-from __future__ import annotations
-
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError

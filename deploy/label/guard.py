@@ -5,8 +5,6 @@ every page read the answers unless ``MONAI_LABEL_CORS_ORIGINS`` is set. The serv
 so it imports nothing of this project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from fastapi import FastAPI

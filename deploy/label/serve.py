@@ -1,7 +1,5 @@
 """Start MONAI Label on loopback with bundles of this collection; ``scripts/monai_label.sh`` calls it."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os
