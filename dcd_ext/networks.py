@@ -1,5 +1,7 @@
 """What a network needs before it is trained: initial weights and deep supervision in training only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,18 @@ from dcd_ext.errors import UserError
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """The layout in which 3D convolutions are fastest: channels last on a CPU, contiguous elsewhere."""
     return torch.channels_last_3d if torch.device(device).type == "cpu" else torch.contiguous_format
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Draw initial weights on the CPU from ``seed``, and leave the global random state unchanged.
+
+    Runs that differ only in their teacher or in unused projections then start identically.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also seed the accelerators, whose state is not forked
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def prepare_for_training(
@@ -33,8 +47,7 @@ def prepare_for_training(
     device = torch.device(device)
     initialize = getattr(network, "initialize", None)
     if initialize is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             network.apply(initialize)
     if getattr(getattr(network, "decoder", None), "deep_supervision", False):
         network.register_forward_pre_hook(_follow_training_mode)

@@ -13,8 +13,8 @@ from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses._options import check_number, check_whole
-from dcd_ext.losses._projections import seeded
 from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
+from dcd_ext.networks import seeded
 from dcd_ext.tensors import plain_tensor, unwrap
 
 _log = logging.getLogger(__name__)

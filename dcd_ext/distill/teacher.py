@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcd_ext.networks import autocast_on_cpu
+from dcd_ext.networks import autocast_on_cpu, seeded
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.weights import load_weights
 
@@ -48,7 +48,7 @@ def load_teacher(
     Raises:
         UserError: if the checkpoint is missing or does not fit.
     """
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         network = network_def()
     load_weights(network, ckpt_path, "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>")
     return FrozenTeacher(autocast_on_cpu(network, cpu_autocast)).to(device)

@@ -5,30 +5,19 @@ tensors of that size. Computed slab by slab and once more in the backward pass, 
 and a slab stays in cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dcd_ext.networks import seeded
+
 Result = TypeVar("Result")
 
 # Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.
 _SLAB_ELEMENTS = 1 << 22
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Draw initial values from ``seed`` and leave the random state as it was.
-
-    A run with distillation weight 0 must equal a plain run bit for bit.
-    """
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the accelerators as well, which are not forked
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def make_projections(student: Sequence[int], teacher: Sequence[int], kind: str, bias: bool) -> nn.ModuleList:

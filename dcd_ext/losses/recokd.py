@@ -9,8 +9,9 @@ from torch import nn
 from dcd_ext.losses._context import ContextBlock
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest
 from dcd_ext.losses._options import check_choice, check_number
-from dcd_ext.losses._projections import over_slabs, project, seeded, slab_size
+from dcd_ext.losses._projections import over_slabs, project, slab_size
 from dcd_ext.losses.base import Terms
+from dcd_ext.networks import seeded
 
 _TERMS = ("foreground", "background", "attention", "context")
 
