@@ -1,5 +1,7 @@
 """Join and leave :mod:`torch.distributed` so that none of its threads is left when Python ends."""
 
+from __future__ import annotations
+
 import torch
 import torch.distributed as dist
 

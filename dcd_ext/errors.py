@@ -3,6 +3,8 @@
 ``<what is wrong> – <where> – expected <x>, found <y> – <next step>``
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from types import TracebackType
@@ -33,7 +35,7 @@ class UserError(ValueError):
         super().__init__(" – ".join(part for part in (what, str(where), comparison, next_step) if part))
         self._parts = (what, where, expected, found, next_step)
 
-    def __reduce__(self) -> tuple[type["UserError"], tuple]:
+    def __reduce__(self) -> tuple[type[UserError], tuple]:
         """Worker processes send their errors as pickles, which would call the class with the message alone."""
         return type(self), self._parts
 

@@ -1,5 +1,7 @@
 """Read evaluated runs and make sure that they can be compared."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Sequence
