@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Seconds per volume, peak memory and Dice of teacher and student, eager and exported, with the same sliding window.
 
 Usage:

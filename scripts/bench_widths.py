@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from monai.bundle import ConfigParser
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError, show_plainly
@@ -214,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = measure(options, ROOT / "bundles" / f"{options.task}_segmentation_student")
     add_dice(options.run, result["members"])
     stem = options.output / f"widths_{options.task}"
-    write_results(result, stem, shlex.join(["python", "scripts/bench_widths.py", *arguments]))
+    write_results(result, stem, shlex.join(["python", "-m", "scripts.bench_widths", *arguments]))
     print(to_text(widths_table(result)))
     print(f"{stem}.json, .md and .svg")
 

@@ -1,7 +1,7 @@
 """Pictures of a report at the width of a laptop and of a phone, by headless Chromium, for documents.
 
 Usage:
-    python scripts/screenshot_report.py report.html --output docs/results/hippocampus_report
+    python -m scripts.screenshot_report report.html --output docs/results/hippocampus_report
 
 writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. Exit status 1 if the page sticks out of the window or an
 image does not load.
@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.errors import UserError, show_plainly
 
 HEIGHTS = {1280: 2400, 390: 1600}
