@@ -1,4 +1,4 @@
-"""What a result was computed with."""
+"""Versions and hardware that a result was computed with."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

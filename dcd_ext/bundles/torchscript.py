@@ -1,4 +1,4 @@
-"""Export to TorchScript: traced by MONAI's ``ckpt_export``, then freed of what only this machine knows."""
+"""Export to TorchScript: traced by MONAI's ``ckpt_export``, without debug records, which hold paths of this machine."""
 
 import os
 import subprocess

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("report.html"), help="the page; .md and .json lie beside it"
     )
     parser.add_argument("--baseline", metavar="NAME", help="run to test against (default: student, else the first)")
-    parser.add_argument("--teacher", metavar="NAME", help="run at the end of the gap (default: teacher, if there)")
+    parser.add_argument("--teacher", metavar="NAME", help="upper end of the recovered gap (default: teacher, if any)")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="cases to draw (default 3)")
     parser.add_argument("--dataset_dir", help="folder of datalist.json, if the data set was moved")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")

@@ -1,6 +1,6 @@
 """List what would run if a bundle were run: an inventory of a folder or zip, read without executing any of it.
 
-Ends with 0 whatever it lists, because it is no verdict.
+The exit code is 0 whatever is listed: the inventory is not a verdict.
 """
 
 import argparse

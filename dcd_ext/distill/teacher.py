@@ -43,7 +43,7 @@ def load_teacher(
             drawn from a forked generator: a run with a teacher must start exactly like one without.
         ckpt_path: the teacher's ``model.pt``.
         device: where it runs.
-        cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast applies to it, too.
+        cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast also applies to it.
 
     Raises:
         UserError: if the checkpoint is missing or does not fit.

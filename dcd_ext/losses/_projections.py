@@ -1,8 +1,8 @@
-"""Project student features to the teacher's width, a slab of voxels at a time.
+"""Project student features to the teacher's width, one slab of voxels at a time.
 
 At full resolution a projected feature is several times larger than the student's own, and most losses need several
-tensors of that size. Computed slab by slab and once more in the backward pass, only the student's feature is ever kept,
-and a slab stays in cache.
+tensors of that size. Slabs are computed again in the backward pass, so that only the student's feature is stored,
+and each slab stays in cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def slab_size(x: torch.Tensor, dim: int = 2, multiple: int = 1) -> int:
-    """How long a slab of ``x`` (B, C, ...) along ``dim`` may be to have a bounded size: a multiple of ``multiple``."""
+    """Length along ``dim`` of a slab of ``x`` (B, C, ...) of bounded size, a multiple of ``multiple``."""
     unit = max(1, x.numel() // x.shape[dim]) * multiple
     return multiple * max(1, _SLAB_ELEMENTS // unit)
 
@@ -70,7 +70,7 @@ def over_slabs(
 ) -> list[Result]:
     """``function`` of every slab of voxels of ``student`` (B, C_S, N) and ``teacher`` (B, C_T, N), recomputed backward.
 
-    What needs only sums over voxels never has a whole projected feature in memory.
+    A loss that needs only sums over voxels never stores a whole projected feature.
     """
     size = slab_size(teacher)
     slabs = zip(student.split(size, 2), teacher.split(size, 2), strict=True)

@@ -1,4 +1,4 @@
-"""Region- and context-aware distillation: small classes count as much as large ones."""
+"""Region- and context-aware distillation, in which every class present has equal weight."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _TERMS = ("foreground", "background", "attention", "context")
 
 
 class _Moments(NamedTuple):
-    """What is kept of a projected student feature p (B, C, N) and its error e = p - teacher."""
+    """Moments of a projected student feature p (B, C, N) and its error e = p - teacher."""
 
     spatial: torch.Tensor  # mean over channels of |p|, (B, N)
     channel: torch.Tensor  # mean over voxels of |p|, (B, C)
@@ -47,7 +47,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
         temperature: tau > 0 of the attention.
         coefficients: of "foreground", "background", "attention" and "context", 1 where not given.
         max_attention: limit for S^T in R; None: none. Above some hundred the loss looks at single voxels.
-        ignore_label: label value to leave out of R, as are negative ones.
+        ignore_label: label value to ignore in R; negative values are always ignored.
 
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``train_projections``
     holds for the context blocks, too.

@@ -1,4 +1,4 @@
-"""Detail projections of the runs' encoder features next to each other."""
+"""Detail projections of the runs' encoder features, side by side."""
 
 from collections.abc import Sequence
 from typing import Any

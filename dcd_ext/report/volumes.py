@@ -1,4 +1,4 @@
-"""Images, labels and predictions of a case, all turned the same way."""
+"""Images, labels and predictions of a case, all in RAS orientation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

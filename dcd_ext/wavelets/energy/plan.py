@@ -1,4 +1,4 @@
-"""The transform of one feature grid as small matrices: what the fast energy needs to know about its geometry."""
+"""The transform of one feature grid as small matrices, computed once per grid for the fast engine."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
