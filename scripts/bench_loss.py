@@ -169,9 +169,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine; with --threads 1")
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time; use with --threads 1")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
-    parser.add_argument("--only", choices=("time", "memory"), help="default: both")
+    parser.add_argument("--only", choices=("time", "memory"), help="measure only this (default: both)")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -10,7 +10,6 @@ The exit code is 1 when memory, core use or the restart miss their limits.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from dcd_ext.data.cases import read_datalist
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     second = run("restart", source, output, args.jobs, args.cases)
     after = markers(output)
     redone = sum(after.get(name) != stamp for name, stamp in before.items())
-    listed = len(json.loads((output / "datalist.json").read_text("utf-8"))["training"])
+    listed = len(read_datalist(output / "datalist.json")["training"])
     missed = report([first, second], redone, args.cases, listed)
     if args.json:
         content = {"cases": args.cases, "jobs": args.jobs, "redone": redone, "listed": listed}

@@ -13,7 +13,7 @@ EXAMPLE = "dcd inspect downloaded_bundle.zip"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
-    parser.add_argument("--all", action="store_true", dest="everything", help="every line in full, however many")
+    parser.add_argument("--all", action="store_true", dest="everything", help="print all lines in full")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -76,5 +76,5 @@ def _source(options: argparse.Namespace) -> Path:
     if options.download:
         return download_msd(options.download, options.source or options.output)
     if options.source is None:
-        raise UserError("no data set named", "--source", "the unpacked data set", "nothing", "add --source DIR")
+        raise UserError("no data set given", "--source", "the unpacked data set", "nothing", "add --source DIR")
     return options.source
