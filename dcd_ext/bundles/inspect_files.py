@@ -57,7 +57,7 @@ class Inventory:
         self.unread: defaultdict[str, list[str]] = defaultdict(list)
 
     def read(self, path: str) -> None:
-        """Add one file."""
+        """Read one file and add what it contains."""
         if _STARTED.search(path.lower()):
             self.lines["started"].append(path)
         try:

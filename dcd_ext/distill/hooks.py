@@ -70,7 +70,7 @@ class FeatureHooks:
         self._handles = []
 
     def pop(self) -> list[torch.Tensor]:
-        """The collected features in the order of ``paths``; no graph of theirs is kept."""
+        """The collected features in the order of ``paths``, which are released; a :class:`UserError` as in the class."""
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
             if len(features) != 1:
