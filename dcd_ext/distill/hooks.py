@@ -70,7 +70,7 @@ class FeatureHooks:
         self._handles = []
 
     def pop(self) -> list[torch.Tensor]:
-        """The collected features in the order of ``paths``, which are released; a :class:`UserError` as in the class."""
+        """The collected features in the order of ``paths``; none is kept. Raises as the class does."""
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
             if len(features) != 1:
