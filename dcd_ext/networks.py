@@ -40,7 +40,7 @@ def prepare_for_training(
     Args:
         network: a network; ``network.initialize`` (a function of one module) is applied if it has one, and its
             ``decoder.deep_supervision`` flag, if it is set, is switched.
-        seed: initial weights are a function of this number alone, whatever was built before the network.
+        seed: the initial weights depend on this number only, not on what was built before.
         device: where it is trained, in the :func:`memory_format` of that device.
         amp: mixed precision, for a CPU; on CUDA the trainer's own autocast does it.
     """

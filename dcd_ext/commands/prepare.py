@@ -1,7 +1,7 @@
 """Find the cases of a published data set and write datalist.json with seeded folds.
 
-Images are never copied. isles22 also resamples DWI, ADC and mask onto the FLAIR grid; started again, it goes on where
-it stopped.
+Images are never copied. isles22 also resamples DWI, ADC and mask onto the FLAIR grid; when started again, it continues
+where it stopped.
 """
 
 import argparse

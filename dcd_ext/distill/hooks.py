@@ -23,7 +23,7 @@ class FeatureHooks:
         network: the network; wrappers such as ``DistributedDataParallel`` are looked through.
         paths: dotted module paths, e.g. ``encoder.stages.0``.
         stop_after_last: end the forward pass, and with it the ``with`` block, once every hook has fired.
-        replace: called with the index of the path and the module's output; returns what the network goes on with.
+        replace: called with the index of the path and the module's output; returns the value that replaces it.
 
     Raises:
         UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once.

@@ -39,7 +39,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
     Source: "ReCo-KD: Region- and Context-Aware Knowledge Distillation", arXiv 2601.08301, 2026, after its authors' own
     port of a later framework; a 3D descendant of FGD (Yang et al., CVPR 2022). Certain: the terms of that port.
     Inferred: that they are the paper's equations, and which term carries which of its names. Its weights were not
-    readable. There nothing of this was trained, which makes the context term a plain MSE; here everything is.
+    readable. The port trains none of these layers, so its context term is a plain MSE; here they are trained.
 
     Args:
         num_classes: K, background included.
