@@ -6,7 +6,8 @@ and each slab stays in cache.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ Result = TypeVar("Result")
 
 # Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.
 _SLAB_ELEMENTS = 1 << 22
+# recompute(function, *arguments): evaluated again in the backward pass instead of storing intermediate results
+recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
 def make_projections(student: Sequence[int], teacher: Sequence[int], kind: str, bias: bool) -> nn.ModuleList:
@@ -49,14 +52,6 @@ def weight_and_bias(
         weight = projection.weight.flatten(1).to(dtype)
     bias = getattr(projection, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.to(dtype)
-
-
-def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
-    """``function(*arguments)``, evaluated again in the backward pass instead of keeping its intermediate results."""
-    if not torch.is_grad_enabled():
-        return function(*arguments)
-    result: Result = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return result
 
 
 def slab_size(x: torch.Tensor, dim: int = 2, multiple: int = 1) -> int:
