@@ -27,7 +27,7 @@ class BundleFolder:
         self._inference = self.read("configs/inference.json")
 
     def read(self, file: str) -> Any:
-        """Content of a JSON file of the bundle; a :class:`UserError` if it cannot be read."""
+        """A JSON file of the bundle."""
         try:
             return json.loads((self.root / file).read_text("utf-8"))
         except (OSError, ValueError) as e:

@@ -38,10 +38,10 @@ _SECTIONS = {"selection": "validation", "test": "test"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", type=Path, metavar="SUITE.json", help="suite file, see above")
-    parser.add_argument("--output", type=Path, required=True, help="folder for all runs")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="run only these methods")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="run only these seeds")
+    parser.add_argument("suite", type=Path, metavar="SUITE.json", help="what to run, see above")
+    parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these")
     add_jobs(parser, default=1)
 
 

@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checks = "\n".join(f"  {name:12} {text}" for name, text in CHECKS.items())
     parser.epilog = f"checks:\n{checks}\n\n{parser.epilog}"
     add_datalist(parser)
-    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="checks to skip (logged)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the report to this file, as JSON")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="checks to leave out (logged)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, too, as JSON")
     parser.add_argument("--task", help=f"{', '.join(TASKS)} or a bundle's metadata.json (default: the list's own)")
-    parser.add_argument("--tolerance_mm", type=float, default=0.1, help="tolerance between grids (default 0.1)")
+    parser.add_argument("--tolerance_mm", type=float, default=0.1, help="at the farthest corner (default 0.1)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Export the network of a trained bundle to TorchScript or ONNX and compare each export with it."""
+"""Export the network of a trained bundle: TorchScript, ONNX. Verify with dcd verify."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""All numbers of the report, as one dictionary."""
+"""Everything the report says in numbers, as one dictionary."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +40,7 @@ def compare(
     Args:
         runs: from :func:`dcd_ext.report.runs.load_runs`.
         baseline: the run whose differences are tested; default ``student``, else the first.
-        teacher: upper reference of the recovered gap; default ``teacher``, if there is one.
+        teacher: the run that ends the gap of which shares are given; default ``teacher``, if there is one.
         seed: of the bootstrap.
 
     Returns:
@@ -123,7 +125,7 @@ def _difference(one: Sequence[float | None], other: Sequence[float | None], seed
 
 
 def _gap(result: dict[str, Any], name: str, base: str, top: str, higher: bool) -> float | None:
-    """Share of the way from baseline to teacher; None unless the teacher is clearly better than the baseline."""
+    """Share of the way from baseline to teacher; None if the teacher is not clearly better: noise has no shares."""
     interval = result[top]["difference"]["ci95"]
     if interval is None or not (interval[0] > 0 if higher else interval[1] < 0):
         return None

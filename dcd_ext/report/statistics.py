@@ -1,5 +1,7 @@
 """Paired statistics, all from SciPy; only Holm's correction is written out."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,6 @@
-"""Images, labels and predictions of a case, all in RAS orientation."""
+"""Images, labels and predictions of a case, all turned the same way."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ def read_origin(bundle: BundleFolder) -> tuple[str, str]:
         if not isinstance(text, str) or not text.strip():
             found = "none" if text is None else repr(text)
             where = bundle.root / _METADATA
-            raise UserError(f"metadata without {key}", where, f'a text "{key}"', found, "add it to the file")
+            raise UserError(f"bundle without {key}", where, f'a text "{key}"', found, "add it to the file")
         origin.append(text)
     return origin[0], origin[1]
 

@@ -120,14 +120,14 @@ def test_labels_with_gaps_are_refused(bundle_with):
     [
         (
             {"authors": None},
-            'metadata without authors – .*metadata.json – expected a text "authors", found none – add it',
+            'bundle without authors – .*metadata.json – expected a text "authors", found none – add it',
         ),
         (
             {"version": None},
-            'metadata without version – .*metadata.json – expected a text "version", found none – add it',
+            'bundle without version – .*metadata.json – expected a text "version", found none – add it',
         ),
-        ({"version": 1.5}, "metadata without version – .* found 1.5"),
-        ({"authors": " "}, "metadata without authors – .* found ' '"),
+        ({"version": 1.5}, "bundle without version – .* found 1.5"),
+        ({"authors": " "}, "bundle without authors – .* found ' '"),
     ],
 )
 def test_a_bundle_without_authors_or_version_is_named(bundle_with, change, message):
@@ -143,7 +143,7 @@ def test_metadata_that_say_nothing_are_refused(bundle_with, text):
     for read in (read_channels, read_labels):
         with pytest.raises(UserError, match="no channels – .*metadata.json – expected .*channel_def, found .*Error"):
             read(bundle)
-    with pytest.raises(UserError, match="metadata without authors"):
+    with pytest.raises(UserError, match="bundle without authors"):
         read_origin(bundle)
 
 

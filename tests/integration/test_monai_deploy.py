@@ -200,7 +200,7 @@ def test_a_bundle_without_its_authors_or_its_config_is_refused(python, study, tm
     metadata.write_text(json.dumps({k: v for k, v in read_json(metadata).items() if k != "authors"}))
     options = (bundle, study / "t1c", tmp_path / "out")
     error = segment(*options, code=1).stderr.strip().splitlines()[-1]
-    assert error.startswith(f"error: metadata without authors – {metadata} – ") and error.endswith("add it to the file")
+    assert error.startswith(f"error: bundle without authors – {metadata} – ") and error.endswith("add it to the file")
     (bundle / "configs" / "inference.json").unlink()
     error = segment(*options, code=1).stderr.strip().splitlines()[-1]
     assert error.startswith(f"error: not a bundle – {bundle / 'configs' / 'inference.json'} – expected a JSON file, ")
