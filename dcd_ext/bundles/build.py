@@ -1,11 +1,14 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import dcd_ext
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
 
+_PACKAGE = Path(dcd_ext.__file__).parent
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
@@ -71,6 +74,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     if "kd_loss" in train:
         configs.update({f"methods/{p.stem}": load(p) for p in sorted((BUNDLE_SRC / "methods").glob("*.json"))})
     files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
+    files.update(_scripts())
     files["configs/logging.conf"] = (BUNDLE_SRC / "base" / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = build_readme(name, task, role, configs)
     files["docs/data_license.txt"] = (
@@ -80,6 +84,16 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return {f"{name}/{path}": text for path, text in files.items()}
+
+
+def _scripts() -> dict[str, str]:
+    """The package ``dcd_cohort`` that inference imports: copies of what is no part of MONAI, so that none is needed.
+
+    It has a name of its own, because ``scripts`` is also that of a folder in many a working directory.
+    """
+    sources = [*sorted((_PACKAGE / "cohort").glob("*.py")), _PACKAGE / "errors.py", _PACKAGE / "weights.py"]
+    renamed = r"dcd_ext(?:\.cohort)?(?=[.`])", "dcd_cohort"
+    return {f"scripts/dcd_cohort/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
 
 
 def _results(task_file: Path, name: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import numpy as np
 from monai.deploy.core import Fragment, Image, Operator, OperatorSpec
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
+from dcd_ext.cohort.dicom import check_series
 from dcd_ext.data.geometry import grid_difference
 from dcd_ext.errors import UserError
-from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
+from deploy.dicom.geometry import series_grid, series_voxels
 from deploy.dicom.series import choose_series
 
 # how far the grids of two series may lie apart at the farthest corner
@@ -78,10 +79,10 @@ class ChannelStack(Operator):
         volumes, grids = [], []
         for chosen in selection.selected_series:
             series, name = chosen.series, f"{chosen.selection_name} ({chosen.series.SeriesDescription})"
-            slices = sort_slices([s.get_native_sop_instance() for s in series.get_sop_instances()], name)
+            slices = check_series([s.get_native_sop_instance() for s in series.get_sop_instances()], name)
             rank = {id(dataset): position for position, dataset in enumerate(slices)}
             series.get_sop_instances().sort(key=lambda s, rank=rank: rank[id(s.get_native_sop_instance())])
-            grids.append(series_grid(slices, name))
+            grids.append(series_grid(slices))
             for check, expected, found in grid_difference(grids[0], grids[-1], TOLERANCE_MM):
                 where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
                 step = "register and resample the series first"
