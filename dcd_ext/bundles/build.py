@@ -87,13 +87,13 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
 
 
 def _scripts() -> dict[str, str]:
-    """The package ``dcd_cohort`` that inference imports: copies of what is no part of MONAI, so that none is needed.
+    """The package ``dcd_inference`` that inference imports: copies of what is no part of MONAI, so that none is needed.
 
     It has a name of its own, because ``scripts`` is also that of a folder in many a working directory.
     """
-    sources = [*sorted((_PACKAGE / "cohort").glob("*.py")), _PACKAGE / "errors.py", _PACKAGE / "weights.py"]
-    renamed = r"dcd_ext(?:\.cohort)?(?=[.`])", "dcd_cohort"
-    return {f"scripts/dcd_cohort/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
+    sources = [*sorted((_PACKAGE / "inference").glob("*.py")), _PACKAGE / "errors.py", _PACKAGE / "weights.py"]
+    renamed = r"dcd_ext(?:\.inference)?(?=[.`])", "dcd_inference"
+    return {f"scripts/dcd_inference/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
 
 
 def _results(task_file: Path, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
-from dcd_ext.cohort.inputs import check_paths
+from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.errors import UserError, show_plainly
 

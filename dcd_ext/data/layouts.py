@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.cohort.names import case_names
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
+from dcd_ext.inference.names import case_names
 
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dcd_ext.cohort.names import refuse_collisions
 from dcd_ext.data.cases import image_names, read_datalist
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
+from dcd_ext.inference.names import refuse_collisions
 from dcd_ext.io import make_folder, write_atomically
 
 _TOLERANCE_MM = 0.1

@@ -15,9 +15,9 @@ from torch import nn
 
 from dcd_ext import __version__
 from dcd_ext import evaluation as ev
-from dcd_ext.cohort.engine import reason
 from dcd_ext.distributed import destroy_process_group, is_main_process
 from dcd_ext.errors import UserError
+from dcd_ext.inference.cohort import reason
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
 

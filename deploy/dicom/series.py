@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.cohort.dicom import not_one_series
 from dcd_ext.errors import UserError
+from dcd_ext.inference.dicom import not_one_series
 
 DEFAULTS = Path(__file__).with_name("brats24_series.json")
 _NEXT_STEP = "name the series with --series CHANNEL=REGEX"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dcd_ext.cohort.dicom import check_series
 from dcd_ext.errors import UserError
+from dcd_ext.inference.dicom import check_series
 from deploy.dicom.geometry import series_grid, series_voxels
 
 ROWS, COLUMNS, SLICES = 5, 7, 4
@@ -71,7 +71,9 @@ def test_a_missing_slice_is_noticed(slices):
 
 
 def test_a_slice_copied_twice_is_named_and_not_taken_for_a_gap(slices):
-    message = r"two slices at one place – series T1, slices 3 and 4 of 5 – expected 3.000 mm between slices, found 0.000"
+    message = (
+        r"two slices at one place – series T1, slices 3 and 4 of 5 – expected 3.000 mm between slices, found 0.000"
+    )
     with pytest.raises(UserError, match=message):
         check_series([*slices, slices[0]], "T1")
 

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImaged
 
-from dcd_ext.cohort.dicom import check_series
+from dcd_ext.inference.dicom import check_series
 from deploy.dicom.geometry import series_grid, series_voxels
 
 
