@@ -103,7 +103,8 @@ def size_of(dataset: Any) -> tuple[float, ...]:
 
 def _check_spacing(positions: np.ndarray, name: object) -> None:
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    usual = float(np.median(gaps[gaps > TOLERANCE_MM])) if (gaps > TOLERANCE_MM).any() else 0.0
+    apart = np.sort(gaps[gaps > TOLERANCE_MM])
+    usual = float(apart[(len(apart) - 1) // 2]) if len(apart) else 0.0
     if gaps.min() <= min(TOLERANCE_MM, usual / 2):
         where = f"{name}, slices {gaps.argmin() + 1} and {gaps.argmin() + 2} of {len(positions)}"
         step = "look for a file that was copied twice, or for a second volume in the series"
