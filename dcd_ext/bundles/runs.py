@@ -61,10 +61,11 @@ def _trained(folder: Path) -> Path:
 
 def _is_scored(folder: Path) -> bool:
     """Whether an evaluation is there, and no case of it has failed."""
+    path = folder / "metrics.json"
     try:
-        return not json.loads((folder / "metrics.json").read_text("utf-8")).get("failed")
-    except (OSError, ValueError):
-        return False
+        return path.exists() and not json.loads(path.read_text("utf-8")).get("failed")
+    except ValueError:  # whoever reads it will say so
+        return True
 
 
 def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
