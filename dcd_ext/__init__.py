@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import sys
 from types import ModuleType
 
 __version__ = "0.1.0"
@@ -12,3 +13,18 @@ def __getattr__(name: str) -> ModuleType:
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def _stand_in_for_bundles_copy() -> None:
+    """Let ``dcd_inference``, which bundles carry for inference without this package, be this package's own source.
+
+    Configs name its readers; training so uses the same ones, whether or not it runs inside the bundle's folder.
+    """
+    alias = ModuleType("dcd_inference", "See dcd_ext.inference.")
+    alias.__path__ = [f"{folder}{part}" for folder in __path__ for part in ("/inference", "")]
+    sys.modules.setdefault(alias.__name__, alias)
+    # one class of errors, whichever name it is reached by
+    sys.modules.setdefault("dcd_inference.errors", importlib.import_module("dcd_ext.errors"))
+
+
+_stand_in_for_bundles_copy()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -66,12 +67,20 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def escape_output() -> None:
+    """From now on, escape what the terminal's encoding lacks: printing a name or a dash never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def show_plainly() -> None:
     """From now on, end the program with the message of a :class:`UserError`, not with a traceback.
 
     MONAI wraps an error in a config several times over, and the cause drowns. Set the environment variable
     ``DCD_TRACEBACK`` to see the traceback all the same.
     """
+    escape_output()
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def differences(files: dict[str, str], output: Path) -> list[str]:
     """Paths below ``output`` that are missing, differ, or should not be there (weights and results aside)."""
     wrong = [p for p, t in files.items() if not (output / p).is_file() or (output / p).read_text("utf-8") != t]
-    kept = [p for d in ("configs", "docs") for p in output.glob(f"*/{d}/**/*") if p.is_file()]
+    kept = [p for d in ("configs", "docs", "scripts") for p in output.glob(f"*/{d}/**/*") if p.is_file()]
+    kept = [p for p in kept if p.parent.name != "__pycache__"]
     return wrong + [str(p.relative_to(output)) for p in kept if p.relative_to(output).as_posix() not in files]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import pytest
 from dcd_ext.commands import prepare
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.commands.main import summaries
+from tests.conftest import BUNDLES
 
 COMMANDS = list(summaries())
 
@@ -89,3 +92,35 @@ def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
     monkeypatch.setattr(prepare, "run", fail)
     with pytest.raises(KeyError, match="bug"):
         dcd(["prepare", "brats24", "--output", "z"])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_lacks_letters_gets_them_escaped(encoding, monkeypatch, tmp_path) -> None:
+    """A dash, and a name that is no UTF-8, in what is printed and in an error."""
+    folder = tmp_path / os.fsdecode(b"\xce\xb1 \xff")
+    bundle = BUNDLES / "hippocampus_segmentation_student"
+    raw = [io.BytesIO(), io.BytesIO()]
+    for name, buffer in zip(("stdout", "stderr"), raw, strict=True):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(buffer, encoding))
+    assert dcd(["studies", str(folder), "--output", str(tmp_path / "out")]) == 1
+    assert dcd(["build", "hippocampus", "--output", str(folder)]) == 0
+    assert dcd(["inspect", str(bundle)]) == 0
+    sys.stderr.flush()
+    printed, errors = (buffer.getvalue().decode(encoding) for buffer in raw)
+    assert errors.startswith("error: no data list ") and errors.count("\n") == 1
+    assert "\\udcff" in printed and "This is an inventory" in printed
+
+
+class _Gone(io.StringIO):
+    """What nobody reads any more."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_what_is_found_is_written_before_it_is_printed(monkeypatch, prepared, tmp_path) -> None:
+    folder = shutil.copytree(prepared("hippocampus"), tmp_path / "data")
+    (folder / "check.json").unlink(missing_ok=True)
+    monkeypatch.setattr(sys, "stdout", _Gone())
+    assert dcd(["check", str(folder), "--output", str(tmp_path / "report.json")]) == 1
+    assert (folder / "check.json").is_file() and (tmp_path / "report.json").is_file()

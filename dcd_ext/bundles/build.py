@@ -1,12 +1,14 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+import dcd_ext
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
 
+_PACKAGE = Path(dcd_ext.__file__).parent
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
@@ -39,8 +41,6 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
-    if name != "inference":  # training's own group, which evaluate.json reaches into
-        fragments = json.loads(json.dumps(fragments).replace("@reader::", "@train::reader::"))
     return {
         "fragments": {**fragments, **fragments[name], **task["fragments"]},
         "distillation": task["distillation"],
@@ -74,6 +74,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     if "kd_loss" in train:
         configs.update({f"methods/{p.stem}": load(p) for p in sorted((BUNDLE_SRC / "methods").glob("*.json"))})
     files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
+    files.update(_scripts())
     files["configs/logging.conf"] = (BUNDLE_SRC / "base" / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = build_readme(name, task, role, configs)
     files["docs/data_license.txt"] = (
@@ -83,6 +84,16 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return {f"{name}/{path}": text for path, text in files.items()}
+
+
+def _scripts() -> dict[str, str]:
+    """The package ``dcd_inference`` that inference imports: copies of what is no part of MONAI, so that none is needed.
+
+    It has a name of its own, because ``scripts`` is also that of a folder in many a working directory.
+    """
+    sources = [*sorted((_PACKAGE / "inference").glob("*.py")), _PACKAGE / "errors.py", _PACKAGE / "weights.py"]
+    renamed = r"dcd_ext(?:\.inference)?(?=[.`])", "dcd_inference"
+    return {f"scripts/dcd_inference/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
 
 
 def _results(task_file: Path, name: str) -> dict[str, Any]:

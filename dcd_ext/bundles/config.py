@@ -9,11 +9,13 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
+from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.errors import UserError, show_plainly
 
 # options that a run may have and no shipped config sets
 _OPTIONS = {"allow_unchecked", "extra_keys"}
+_PATHS = ("output_dir", "ckpt_dir", "ckpt_path", "teacher_ckpt")
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
@@ -28,11 +30,14 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     because MONAI Label sets the cases themselves.
 
     Raises:
-        UserError: for an unknown key or a data set that failed its check.
+        UserError: for an unknown key, a path that MONAI has changed, or a data set that failed its check.
     """
     show_plainly()
     workflow = _running_workflow()
     config: Any = workflow.parser.config
+    # an expression is evaluated later
+    written = {key: config[key] for key in _PATHS if key in config and not str(config[key]).startswith(("$", "@"))}
+    check_paths(**{**written, "bundle_root": bundle_root, "dataset_dir": dataset_dir})
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))

@@ -51,12 +51,21 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it is trained and evaluated."""
-        scored = all((self.folder / part / "metrics.json").exists() for part in self.scores.values())
+        scored = all(_is_scored(self.folder / part) for part in self.scores.values())
         return scored and _trained(self.folder).exists()
 
 
 def _trained(folder: Path) -> Path:
     return folder / "models" / "trained"
+
+
+def _is_scored(folder: Path) -> bool:
+    """Whether an evaluation is there, and no case of it has failed."""
+    path = folder / "metrics.json"
+    try:
+        return path.exists() and not json.loads(path.read_text("utf-8")).get("failed")
+    except ValueError:  # whoever reads it will say so
+        return True
 
 
 def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
@@ -151,7 +160,7 @@ def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
             _trained(run.folder).touch()
         scoring = [*run.files, str(Path(run.bundle) / "configs" / "evaluate.json")]
         for section, part in run.scores.items():
-            if not (run.folder / part / "metrics.json").exists():
+            if not _is_scored(run.folder / part):
                 command("evaluating", scoring, run.folder / part, section=section, **run.scoring_options)
     finally:
         lock.release()

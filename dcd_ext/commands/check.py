@@ -29,10 +29,10 @@ def run(options: argparse.Namespace) -> int:
     skip = frozenset(name for text in options.skip for name in text.split(",") if name)
     task = task_by_name(options.task) if options.task else None
     report = check_datalist(options.datalist, task, skip)
-    _print(report)
     report.write()
     if options.output:
         write_json(report.as_dict(), options.output)
+    _print(report)
     return 1 if report.count(ERROR) else 0
 
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import dcd_ext.commands
-from dcd_ext.errors import UserError, user_error
+from dcd_ext.errors import UserError, escape_output, user_error
 
 _HELPERS = {"common", "main"}
 
@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The command's exit code; 1 after an error that was printed as one line, 130 after an interruption.
     """
+    escape_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -57,12 +58,24 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: no file is half-written; start the same command again", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as "| head", has seen enough
+        return 1
     except Exception as error:
         cause = user_error(error)
         if cause is None or os.environ.get("DCD_TRACEBACK"):
             raise
         print(f"error: {cause}", file=sys.stderr)
         return 1
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Print what is left, or drop it where nobody reads: otherwise Python tries once more at its end, and fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _overview() -> str:

@@ -49,9 +49,8 @@ def run(options: argparse.Namespace) -> int:
         cases = resample_cases(cases, output, options.jobs)
         notes["grid"] = GRID
     content = build_datalist(cases, task, output, options.folds, options.seed, **notes)
-    print(f"{describe_datalist(content, output)}\n")
     path = write_datalist(content, output)
-    print(f"{path} written. Next: dcd check {path}")
+    print(f"{describe_datalist(content, output)}\n\n{path} written. Next: dcd check {path}")
     return 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from dcd_ext.data.findings import Findings
-from dcd_ext.data.nifti import are_whole, shown
 from dcd_ext.data.tasks import Task
+from dcd_ext.inference.values import are_whole, shown
 
 # BraTS numbered the enhancing tumour 4 and left out 3, until it became 3; since 2024, 4 is the resection cavity.
 OLD_BRATS = "older BraTS numbering (BraTS ≤ 2023): ET = 4"

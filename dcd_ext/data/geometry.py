@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from dcd_ext.errors import UserError
-
-# how far two files of a case may lie apart at the farthest corner; the configs' preprocessing has the same number
-TOLERANCE_MM = 0.1
+from dcd_ext.inference.values import TOLERANCE_MM, farthest_corner_mm
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,6 @@ class Grid:
 def grid_of(image: Any) -> Grid:
     """Grid of a nibabel image."""
     return Grid(tuple(image.shape[:3]), np.asarray(image.affine, float))
-
-
-def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
-
-    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
-    """
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
-    offset = nib.affines.apply_affine(first - second, corners)
-    return float(np.linalg.norm(offset, axis=1).max())
 
 
 def grid_difference(reference: Grid, other: Grid) -> list[tuple[str, str, str]]:

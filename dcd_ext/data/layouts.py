@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.nifti import stem
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
+from dcd_ext.inference.names import case_names
 
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")
@@ -129,13 +129,13 @@ def read_msd_index(source: Path) -> dict[str, Any]:
 
 
 def find_msd(source: Path) -> list[Case]:
-    """Find the cases that a Decathlon ``dataset.json`` lists.
+    """Find the cases that a Decathlon ``dataset.json`` lists; what differs in the paths of their images names them.
 
     Raises:
-        UserError: when the list is unreadable or names a file that is not there.
+        UserError: when the list is unreadable or names a file twice, or one that is not there.
     """
     index = read_msd_index(source)
-    cases = []
+    found: list[tuple[Path, Path | None]] = []
     for entry in [*index["training"], *index["test"]]:
         pair = entry if isinstance(entry, dict) else {"image": entry}
         image = Path(os.path.normpath(source / str(pair.get("image"))))
@@ -144,7 +144,8 @@ def find_msd(source: Path) -> list[Case]:
             if not file.is_file():
                 step = "unpack the data set again"
                 raise UserError("a file of dataset.json is missing", file, "the image", "nothing", step)
-        cases.append(Case(stem(image), stem(image), (image,), label))
-    if not cases:
+        found.append((image, label))
+    if not found:
         raise UserError("no case found", source / "dataset.json", "training entries", "none", "check --source")
-    return cases
+    names = case_names([image for image, _ in found])
+    return [Case(name, name, (image,), label) for name, (image, label) in zip(names, found, strict=True)]

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.errors import UserError
+from dcd_ext.inference.values import finite, whole_labels
 from dcd_ext.io import write_atomically
-
-# how far a label may lie from a whole number, as after scaling or a conversion by another program
-WHOLE = 1e-3
-logger = logging.getLogger(__name__)
 
 
 def open_image(path: Path) -> Any:
@@ -38,18 +32,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: for an infinite intensity.
     """
-    data = voxels(path)
-    if infinite := int(np.isinf(data).sum()):
-        what, found = "infinite intensities", f"{infinite} infinite ones"
-        raise UserError(what, path, "finite numbers", found, "repair the file")
-    if missing := int(np.isnan(data).sum()):
-        logger.warning("NaN is read as 0 – %s – %d of %d voxels", path, missing, data.size)
-    return np.nan_to_num(data)
-
-
-def are_whole(values: np.ndarray) -> np.ndarray:
-    """Which values count as whole numbers; NaN and infinity do not."""
-    return np.isclose(values, np.rint(values), rtol=0, atol=WHOLE) & np.isfinite(values)
+    return finite(voxels(path), path)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -58,19 +41,7 @@ def read_label(path: Path) -> np.ndarray:
     Raises:
         UserError: for a value that is not near a whole number.
     """
-    data = voxels(path)
-    if data.dtype.kind != "f":
-        return data
-    odd = ~are_whole(data)
-    if odd.any():
-        found, step = shown(np.unique(data[odd]).tolist()), "resample masks with nearest neighbours, not linearly"
-        raise UserError("label values that are not whole numbers", path, "whole numbers", found, step)
-    return np.rint(data).astype(np.int64)
-
-
-def shown(values: Sequence[float]) -> str:
-    """The first of many values."""
-    return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
+    return whole_labels(voxels(path), path)
 
 
 def suffix(path: Path) -> str:

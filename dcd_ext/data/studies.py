@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from dcd_ext.data.cases import image_names, read_datalist
 from dcd_ext.data.geometry import grid_of, require_same_grid
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
+from dcd_ext.inference.names import refuse_collisions
 from dcd_ext.io import make_folder, write_atomically
 
 
@@ -42,24 +45,26 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
 
     Args:
         datalist: ``datalist.json`` of ``dcd prepare``.
-        output: the studies folder, made if needed; images of the same name are replaced.
+        output: the studies folder, made if needed.
 
     Returns:
         Number of images and of labels.
 
     Raises:
-        UserError: if the list cannot be read, channels do not fit on each other, or the folder cannot be written.
+        UserError: if the list cannot be read, two cases have one name, the folder has another image of a case's name,
+            channels do not fit on each other, or the folder cannot be written.
     """
     content = read_datalist(datalist)
     cases = [*content["training"], *content["test"]]
+    images = [[datalist.parent / name for name in image_names(case)] for case in cases]
+    refuse_collisions([str(case["case"]) for case in cases], [files[0] for files in images])
+    _refuse_other_studies(cases, images, output)
     final = make_folder(output / "labels" / "final")
-    for case in tqdm(cases, desc="studies", unit="case", disable=None):
-        images = [datalist.parent / name for name in image_names(case)]
-        if len(images) > 1:
-            stack_channels(images, output / f"{case['case']}.nii.gz")
+    for case, files in zip(tqdm(cases, desc="studies", unit="case", disable=None), images, strict=True):
+        if len(files) > 1:
+            stack_channels(files, output / f"{case['case']}.nii.gz")
         else:
-            image = _existing(images[0])
-            write_atomically(output / f"{case['case']}{suffix(images[0])}", partial(os.symlink, image))
+            write_atomically(_link(case, files[0], output), partial(os.symlink, _existing(files[0])))
         if "label" in case:
             label = datalist.parent / case["label"]
             copy = final / f"{case['case']}{suffix(label)}"
@@ -67,6 +72,19 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
             if not copy.exists():
                 write_atomically(copy, partial(shutil.copyfile, _existing(label)))
     return len(cases), sum("label" in case for case in cases)
+
+
+def _link(case: Mapping[str, Any], image: Path, output: Path) -> Path:
+    return output / f"{case['case']}{suffix(image)}"
+
+
+def _refuse_other_studies(cases: Sequence[Mapping[str, Any]], images: Sequence[list[Path]], output: Path) -> None:
+    """A label that is kept would belong to another image than the new link."""
+    for case, files in zip(cases, images, strict=True):
+        link = _link(case, files[0], output)
+        if len(files) == 1 and link.is_symlink() and link.resolve() != files[0].resolve():
+            step = "choose another --output"
+            raise UserError("study of this name from elsewhere", link, files[0].resolve(), link.resolve(), step)
 
 
 def _existing(file: Path) -> Path:

@@ -40,16 +40,24 @@ class DetailMaps:
         self.network = network
         self.taps = list(taps)
         self.patch_size = list(patch_size)
+        self._written = False
 
     def attach(self, engine: Engine) -> None:
         """Register with a ``monai.engines.SupervisedEvaluator``, after the handler that takes its time."""
         if not engine.has_event_handler(self):
-            engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self)
+            engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, _engine: Engine) -> None:
+        self._written = False
 
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
-        """Run the encoder once and write the file."""
+        """Run the encoder once, on the first case that has not failed, and write the file."""
         state: Any = engine.state
+        if self._written or not state.batch:
+            return
+        self._written = True
         item = state.batch[0]
         patch = plain_tensor(ResizeWithPadOrCrop(self.patch_size)(item["image"])).float()
         arrays: dict[str, Any] = {"case": np.array(str(item.get("case", ""))), "image": _slice(patch)}

@@ -4,8 +4,10 @@ import functools
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -13,20 +15,22 @@ from torch import nn
 
 from dcd_ext import __version__
 from dcd_ext import evaluation as ev
-from dcd_ext.distributed import is_main_process
+from dcd_ext.distributed import destroy_process_group, is_main_process
 from dcd_ext.errors import UserError
+from dcd_ext.inference.cohort import reason
 from dcd_ext.io import write_json
 from dcd_ext.versions import environment
 
 
 class MetricsJson:
-    """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from an evaluator's output.
+    """Writes ``<output_dir>/metrics.json`` and ``metrics.csv`` from the output of a ``CohortEvaluator``.
 
     Each item of ``engine.state.output`` has ``pred``, a label map (1, X, Y, Z) with its affine (``MetaTensor``), on
     the grid of the image file; the item of ``engine.state.batch`` has ``case`` and ``truth``, the path of
     the label file. The label is never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
-    The first process of a distributed run writes the two files, with the cases of all.
+    The first process of a distributed run writes the two files, with the cases of all. Cases that fail, while they are
+    segmented or scored, are listed under ``failed`` with the reason; the run then ends with an error.
 
     Args:
         output_dir: folder of ``metrics.json``.
@@ -41,7 +45,7 @@ class MetricsJson:
         workers: threads that score; default: one per core.
 
     Raises:
-        UserError: if a prediction does not fit its label, or a case comes twice.
+        UserError: at the end, after writing, if a case has failed.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class MetricsJson:
         self.workers = workers
         self._pool: ev.ScoringPool | None = None
         self._cases: dict[str, dict[str, Any]] = {}
+        self._failed: dict[str, str] = {}
         self._clock = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -81,7 +86,7 @@ class MetricsJson:
 
     def started(self, engine: Engine) -> None:
         """Forget earlier runs."""
-        self._cases = {}
+        self._cases, self._failed = {}, {}
         device = getattr(engine.state, "device", None)
         on_gpu = device is not None and torch.device(device).type == "cuda"
         self._pool = ev.ScoringPool(self.workers, in_turns=not on_gpu)
@@ -94,6 +99,8 @@ class MetricsJson:
         """Score the cases of this batch."""
         assert self._pool is not None
         state: Any = engine.state
+        if not state.output:  # this case has failed
+            return
         # copying to the CPU waits for a GPU, so it comes before the clock is read
         predictions = [item["pred"][0].to("cpu", torch.uint8).numpy() for item in state.output]
         seconds = (time.perf_counter() - self._clock) / len(predictions)
@@ -105,20 +112,39 @@ class MetricsJson:
                 raise UserError(f"duplicate case {case}", "datalist.json", next_step="run dcd check")
             self._cases[case] = {"seconds": seconds, "label": os.path.basename(path)}
             save_as = ev.prediction_path(self.output_dir, case) if self.save_predictions else None
-            self._pool.submit(functools.partial(self._score, case, pred, affine, path, save_as))
+            self._pool.submit(functools.partial(self._score, engine, case, pred, affine, path, save_as))
 
-    def _score(self, case: str, pred: np.ndarray, affine: np.ndarray, path: str, save_as: str | None) -> None:
-        scores = ev.score_file(case, pred, affine, path, self.class_names, self.nsd_tolerance_mm, save_as)
+    def _score(
+        self, engine: Any, case: str, pred: np.ndarray, affine: np.ndarray, path: str, save_as: str | None
+    ) -> None:
         # the engine's thread has made the entry and does not look at it before the pool has finished
-        self._cases[case]["classes"] = scores
+        try:
+            scores = ev.score_file(case, pred, affine, path, self.class_names, self.nsd_tolerance_mm, save_as)
+        except Exception as error:  # a damaged label raises one of many types
+            self._failed[case] = reason(error, [path])
+            engine.logger.error(f"case {case} failed – {self._failed[case]}")
+        else:
+            self._cases[case]["classes"] = scores
 
-    def completed(self, engine: Engine) -> None:
-        """Write the files."""
+    def completed(self, engine: Any) -> None:
+        """Write the files, then end with an error if a case has failed."""
         assert self._pool is not None
         self._pool.finish()
-        cases = ev.gather_cases(self._cases)
-        if not is_main_process():
-            return
+        cases = ev.gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
+        failed = ev.gather_cases({**getattr(engine, "failures", {}), **self._failed})
+        if is_main_process():
+            Path(self.output_dir, "metrics.json").unlink(missing_ok=True)
+            if cases:
+                self._write(engine, cases, failed)
+        if failed:
+            # torchrun ends all processes as soon as one has failed: not before the files are written
+            idist.barrier()
+            # the config's finalize section will not be reached
+            destroy_process_group(self.network)
+            what, (first, why) = f"{len(failed)} of {len(failed) + len(cases)} cases failed", next(iter(failed.items()))
+            raise UserError(what, self.output_dir, next_step=f"the first one, {first}: {why}")
+
+    def _write(self, engine: Any, cases: dict[str, Any], failed: dict[str, Any]) -> None:
         content = {
             "format": "dcd-metrics-1",
             "dcd_ext_version": __version__,
@@ -134,6 +160,7 @@ class MetricsJson:
             "environment": environment(getattr(engine.state, "device", None)),
             "summary": ev.summarise([c["classes"] for c in cases.values()], self.class_names),
             "cases": cases,
+            **({"failed": failed} if failed else {}),
         }
         path = os.path.join(self.output_dir, "metrics.json")
         ev.write_csv(cases, self.nsd_tolerance_mm, os.path.join(self.output_dir, "metrics.csv"))

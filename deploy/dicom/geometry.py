@@ -13,55 +13,22 @@ import numpy as np
 from dcd_ext.data.geometry import Grid
 from dcd_ext.errors import UserError
 
-_GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def sort_slices(slices: Sequence[Any], name: str) -> list[Any]:
-    """pydicom datasets of one series, called ``name`` in an error, ordered along their common normal.
-
-    Raises:
-        UserError: if there are fewer than two slices, one has no geometry, or they are not parallel.
-    """
-    if len(slices) < 2:
-        raise _error("no volume", name, "two or more slices", len(slices))
-    missing = [key for dataset in slices for key in _GEOMETRY if key not in dataset]
-    if missing:
-        raise _error("slice without geometry", name, missing[0], "none")
-    first = _numbers(slices[0].ImageOrientationPatient)
-    for dataset in slices:
-        if not np.allclose(_numbers(dataset.ImageOrientationPatient), first, atol=1e-4):
-            raise _error("slices are not parallel", name, first.tolist(), list(dataset.ImageOrientationPatient))
-    normal = np.cross(first[:3], first[3:])
-    return sorted(slices, key=lambda dataset: float(normal @ _numbers(dataset.ImagePositionPatient)))
-
-
-def series_grid(slices: Sequence[Any], name: str, tolerance_mm: float = 0.1) -> Grid:
-    """Grid of sorted slices, voxels along x (columns), y (rows), z (slices), world RAS+ as in NIfTI.
+def series_grid(slices: Sequence[Any]) -> Grid:
+    """Grid of slices as ``check_series`` returns them: voxels along x (columns), y (rows), z (slices), world RAS+.
 
     Source: DICOM PS3.3, equation C.7.6.2.1-1.
-
-    Raises:
-        UserError: if slices differ in size or spacing, or one lies farther than ``tolerance_mm`` from an even spacing.
     """
-    first = slices[0]
-    for dataset in slices:
-        if not np.allclose(_size(first), _size(dataset), rtol=1e-5):
-            raise _error("slices differ in size or pixel spacing", name, _size(first), _size(dataset))
-    positions = np.array([_numbers(dataset.ImagePositionPatient) for dataset in slices])
-    step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    even = positions[0] + np.arange(len(slices))[:, None] * step
-    if np.linalg.norm(positions - even, axis=1).max() > tolerance_mm:
-        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        where = f"{name}, between slices {gaps.argmax() + 1} and {gaps.argmax() + 2} of {len(slices)}"
-        expected, found = f"{np.median(gaps):.3f} mm", f"{gaps.max():.3f} mm"
-        raise _error("slices are not evenly spaced", where, expected, found, "look for a missing file of the series")
+    first, last = slices[0], slices[-1]
     orientation = _numbers(first.ImageOrientationPatient)
     between_rows, between_columns = _numbers(first.PixelSpacing)
+    step = (_numbers(last.ImagePositionPatient) - _numbers(first.ImagePositionPatient)) / (len(slices) - 1)
     lps = np.eye(4)
     # the first triplet points along a row, from column to column
     lps[:3, 0], lps[:3, 1] = orientation[:3] * between_columns, orientation[3:] * between_rows
-    lps[:3, 2], lps[:3, 3] = step, positions[0]
+    lps[:3, 2], lps[:3, 3] = step, _numbers(first.ImagePositionPatient)
     return Grid((int(first.Columns), int(first.Rows), len(slices)), _LPS_TO_RAS @ lps)
 
 
@@ -85,16 +52,9 @@ def _stored_pixels(dataset: Any, name: str) -> np.ndarray:
     except (AttributeError, OSError, RuntimeError, ValueError, struct.error) as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())  # one line, also of several decoders
         step = "copy the series again or decompress it, e.g. with gdcmconv --raw"
-        raise _error("pixels cannot be read", name, "pixels that pydicom can decode", found, step) from error
-
-
-def _size(dataset: Any) -> tuple[float, ...]:
-    return dataset.Columns, dataset.Rows, *map(float, dataset.PixelSpacing)
+        expected = "pixels that pydicom can decode"
+        raise UserError("pixels cannot be read", f"series {name}", expected, found, step) from error
 
 
 def _numbers(values: Any) -> np.ndarray:
     return np.array(values, float)
-
-
-def _error(what: str, name: str, expected: object, found: object, step: str = "choose another series") -> UserError:
-    return UserError(what, f"series {name}", expected, found, step)

@@ -11,7 +11,8 @@ from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, Stud
 
 from dcd_ext.data.geometry import require_same_grid
 from dcd_ext.errors import UserError
-from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
+from dcd_ext.inference.dicom import check_series
+from deploy.dicom.geometry import series_grid, series_voxels
 from deploy.dicom.series import choose_series
 
 logger = logging.getLogger(__name__)
@@ -74,10 +75,10 @@ class ChannelStack(Operator):
         volumes, grids = [], []
         for chosen in selection.selected_series:
             series, name = chosen.series, f"{chosen.selection_name} ({chosen.series.SeriesDescription})"
-            slices = sort_slices([s.get_native_sop_instance() for s in series.get_sop_instances()], name)
+            slices = check_series([s.get_native_sop_instance() for s in series.get_sop_instances()], name)
             rank = {id(dataset): position for position, dataset in enumerate(slices)}
             series.get_sop_instances().sort(key=lambda s, rank=rank: rank[id(s.get_native_sop_instance())])
-            grids.append(series_grid(slices, name))
+            grids.append(series_grid(slices))
             where = f"series {name}, compared with {selection.selected_series[0].selection_name}"
             step = "register and resample the series first"
             require_same_grid(grids[0], grids[-1], "series do not fit on each other", where, step)

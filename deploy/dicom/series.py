@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
+from dcd_ext.inference.dicom import not_one_series
 
 DEFAULTS = Path(__file__).with_name("brats24_series.json")
 _NEXT_STEP = "name the series with --series CHANNEL=REGEX"
@@ -54,8 +55,8 @@ def choose_series(patterns: Mapping[str, str], series: Sequence[Any]) -> dict[st
         matches = [s for s in series if re.search(pattern, _description(s), re.IGNORECASE)]
         if len(matches) != 1:
             what = f"several series for {channel}" if matches else f"series for {channel} is missing"
-            found = ", ".join(repr(_description(s)) for s in matches or series) or "no MR series"
-            raise UserError(what, f"channel {channel}, pattern {pattern}", "one series", found, _NEXT_STEP)
+            there = [_description(s) for s in matches or series]
+            raise not_one_series(what, f"channel {channel}, pattern {pattern}", there, _NEXT_STEP)
         for other in (name for name, taken in chosen.items() if taken is matches[0]):
             where, found = f"{other} and {channel}", repr(_description(matches[0]))
             raise UserError("one series for two channels", where, "two series", found, _NEXT_STEP)

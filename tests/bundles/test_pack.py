@@ -30,6 +30,7 @@ def content(packed):
 def test_layout_of_the_model_zoo(packed, content):
     assert packed.name == f"{NAME}_v0.1.0.zip"
     expected = {f"configs/{p.name}" for p in (BUNDLES / NAME / "configs").iterdir()}
+    expected |= {str(p.relative_to(BUNDLES / NAME)) for p in (BUNDLES / NAME / "scripts").rglob("*.py")}
     expected |= {"LICENSE", "README.md", "SHA256SUMS", "docs/README.md", "docs/data_license.txt"}
     assert set(content) == expected | {"models/model.pt", "models/model.ts"}
 

@@ -90,6 +90,15 @@ def test_an_interrupted_training_is_resumed(calls, tmp_path: Path) -> None:
     ]
 
 
+def test_an_evaluation_with_failed_cases_is_repeated(calls, tmp_path: Path) -> None:
+    run = _run(tmp_path / "a")
+    run_all([run])
+    (run.folder / "test" / "metrics.json").write_text(json.dumps({"failed": {"case": "cut.nii.gz – EOFError"}}))
+    assert not run.is_finished
+    run_all([run])
+    assert [name for name, *_ in calls()[3:]] == ["evaluating"] and run.is_finished
+
+
 def test_other_options_are_another_run(calls, tmp_path: Path) -> None:
     run_all([_run(tmp_path / "a")])
     with pytest.raises(UserError, match=r"run with another seed – .*a – expected 2, found 1 – choose another --output"):

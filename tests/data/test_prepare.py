@@ -7,11 +7,13 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
 from dcd_ext import io as io_module
 from dcd_ext.data.datalist import portable_path
+from dcd_ext.data.nifti import save_nifti
 
 
 def _load(output: Path) -> dict:
@@ -205,3 +207,25 @@ def test_an_unpacked_download_is_used_without_a_network(command, phantoms, tmp_p
 def test_no_source_is_one_line(command, tmp_path: Path) -> None:
     outcome = command("prepare", "msd", "--output", tmp_path / "out")
     assert outcome.code == 1 and "--source" in outcome.err
+
+
+def test_cases_whose_files_have_one_name_are_told_apart_by_their_folders(command, tmp_path: Path) -> None:
+    entries = []
+    for patient in ("anna", "ben", "cleo"):
+        pair = {}
+        for key, name in (("image", "flair.nii"), ("label", "mask.nii")):
+            file = tmp_path / "raw" / "scans" / patient / "ses-1" / name
+            save_nifti(file, np.zeros((2, 3, 4), np.uint8), np.eye(4))
+            pair[key] = f"./scans/{patient}/ses-1/{name}"
+        entries.append(pair)
+    index = {"modality": {"0": "FLAIR"}, "labels": {"0": "background", "1": "lesion"}, "training": entries, "test": []}
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(index))
+    options = ["prepare", "msd", "--source", tmp_path / "raw", "--output", tmp_path / "out"]
+    assert command(*options, "--folds", "3").code == 0
+    training = _load(tmp_path / "out")["training"]
+    assert [item["case"] for item in training] == [item["subject"] for item in training] == ["anna", "ben", "cleo"]
+    assert sorted(item["fold"] for item in training) == [0, 1, 2]
+    index["training"].append(entries[0])
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(index))
+    outcome = command(*options)
+    assert outcome.code == 1 and "image listed twice" in outcome.err

@@ -62,3 +62,32 @@ def test_scaled_integers_keep_their_values(command, tmp_path):
     written = np.asarray(nib.load(tmp_path / "s" / "x.nii.gz").dataobj)
     expected = nib.load(tmp_path / "a.nii.gz").get_fdata()
     np.testing.assert_allclose(written[..., 1], expected, rtol=1e-6)
+
+
+def _write_set(folder, *cases):
+    """Cases of one image each; the file of a case holds its number."""
+    entries = []
+    for number, case in enumerate(cases):
+        for key in ("image", "label"):
+            data = np.full((4, 5, 6), number, np.uint8)
+            save_nifti(folder / f"{number}" / f"{key}.nii.gz", data, np.eye(4))
+        entries.append({"case": case, "image": f"{number}/image.nii.gz", "label": f"{number}/label.nii.gz"})
+    (folder / "datalist.json").write_text(json.dumps({"training": entries}))
+    return folder
+
+
+def test_two_cases_of_one_name_are_refused_before_anything_is_written(command, tmp_path):
+    data = _write_set(tmp_path / "data", "a", "Knee", "knee")
+    outcome = command("studies", data, "--output", tmp_path / "studies")
+    assert outcome.code == 1 and "two cases of one name: Knee and knee" in outcome.err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_an_image_of_another_set_keeps_its_label(command, tmp_path):
+    """A label that is there is kept: beside another set's image of the same name it would be a wrong one."""
+    first, second = (_write_set(tmp_path / name, "case_1") for name in ("first", "second"))
+    for _ in range(2):
+        assert command("studies", first, "--output", tmp_path / "studies").code == 0
+    outcome = command("studies", second, "--output", tmp_path / "studies")
+    assert outcome.code == 1 and "study of this name from elsewhere" in outcome.err
+    assert (tmp_path / "studies" / "case_1.nii.gz").resolve() == first / "0" / "image.nii.gz"

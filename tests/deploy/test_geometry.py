@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dcd_ext.errors import UserError
-from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
+from dcd_ext.inference.dicom import check_series
+from deploy.dicom.geometry import series_grid, series_voxels
 
 ROWS, COLUMNS, SLICES = 5, 7, 4
 SPACING = (0.9, 0.4)  # between rows, between columns
@@ -51,9 +52,9 @@ def patient_position(dataset, row, column):
 
 
 def test_every_voxel_lies_where_dicom_says(slices):
-    ordered = sort_slices(slices, "x")
+    ordered = check_series(slices, "x")
     assert [dataset.InstanceNumber for dataset in ordered] == [0, 1, 2, 3]
-    grid = series_grid(ordered, "x")
+    grid = series_grid(ordered)
     assert grid.shape == (COLUMNS, ROWS, SLICES)
     np.testing.assert_allclose(grid.spacing, [SPACING[1], SPACING[0], THICKNESS])
     for k, dataset in enumerate(ordered):
@@ -66,27 +67,35 @@ def test_every_voxel_lies_where_dicom_says(slices):
 def test_a_missing_slice_is_noticed(slices):
     kept = [dataset for dataset in slices if dataset.InstanceNumber != 1]
     with pytest.raises(UserError, match=r"not evenly spaced – series T1, between slices 1 and 2 of 3 .*found 6.000 mm"):
-        series_grid(sort_slices(kept, "T1"), "T1")
+        check_series(kept, "T1")
+
+
+def test_a_slice_copied_twice_is_named_and_not_taken_for_a_gap(slices):
+    message = (
+        r"two slices at one place – series T1, slices 3 and 4 of 5 – expected 3.000 mm between slices, found 0.000"
+    )
+    with pytest.raises(UserError, match=message):
+        check_series([*slices, slices[0]], "T1")
 
 
 def test_slices_of_two_directions_are_refused(slices):
     slices[1]["ImageOrientationPatient"] = [1.0, 0, 0, 0, 1, 0]
     with pytest.raises(UserError, match="slices are not parallel – series scout – expected"):
-        sort_slices(slices, "scout")
+        check_series(slices, "scout")
 
 
 def test_one_slice_or_no_position_is_no_volume(slices):
     with pytest.raises(UserError, match="no volume – series x – expected two or more slices, found 1"):
-        sort_slices(slices[:1], "x")
+        check_series(slices[:1], "x")
     del slices[0]["ImagePositionPatient"]
     with pytest.raises(UserError, match="slice without geometry – series x – expected ImagePosit"):
-        sort_slices(slices, "x")
+        check_series(slices, "x")
 
 
 def test_slices_of_two_sizes_are_refused(slices):
     slices[2]["PixelSpacing"] = [0.9, 0.5]
     with pytest.raises(UserError, match="slices differ in size or pixel spacing – series x"):
-        series_grid(sort_slices(slices, "x"), "x")
+        check_series(slices, "x")
 
 
 class Undecodable:

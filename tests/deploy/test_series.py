@@ -81,7 +81,7 @@ def test_a_single_channel_need_not_be_named_and_takes_the_only_series():
     assert choose_series(channel_patterns(["T1"], []), series) == {"T1": only}
     with pytest.raises(UserError, match="several series for T1 – .*found 'a', 'b'"):
         choose_series(channel_patterns(["T1"], []), study("a", "b"))
-    with pytest.raises(UserError, match="series for T1 is missing – .*found no MR series"):
+    with pytest.raises(UserError, match="series for T1 is missing – .*found none"):
         choose_series(channel_patterns(["T1"], []), [])
 
 

@@ -104,7 +104,20 @@ def test_a_prediction_that_does_not_fit_is_an_error(cases, tmp_path, change, mes
     cases[0].update(change)
     with pytest.raises(UserError, match=message):
         evaluate(cases, tmp_path)
-    assert not (tmp_path / "out" / "metrics.json").exists()
+    metrics = tmp_path / "out" / "metrics.json"
+    # a case that comes twice ends the run; one that cannot be scored is listed
+    assert metrics.exists() == ("pred" in change)
+    if metrics.exists():
+        assert list(read_json(metrics)["failed"]) == ["case0"]
+
+
+def test_where_no_case_is_left_there_is_no_result_not_even_an_old_one(cases, tmp_path):
+    out = evaluate(cases, tmp_path)
+    for item in cases:
+        item["truth"] = str(tmp_path / "gone.nii.gz")
+    with pytest.raises(UserError, match="5 of 5 cases failed"):
+        evaluate(cases, tmp_path)
+    assert not (out / "metrics.json").exists()
 
 
 def test_a_label_of_another_task_is_an_error(cases, tmp_path):

@@ -16,7 +16,8 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImaged
 
-from deploy.dicom.geometry import series_grid, series_voxels, sort_slices
+from dcd_ext.inference.dicom import check_series
+from deploy.dicom.geometry import series_grid, series_voxels
 
 
 def expected_labels(bundle: Path, image: MetaTensor) -> np.ndarray:
@@ -41,8 +42,8 @@ def expected_labels(bundle: Path, image: MetaTensor) -> np.ndarray:
 def main(bundle: Path, file: Path, folders: list[Path]) -> dict:
     """Compare; the folders hold one series each, in channel order."""
     images = [LoadImage(ensure_channel_first=True)(folder) for folder in folders]
-    studies = [sort_slices([pydicom.dcmread(f) for f in folder.iterdir()], folder.name) for folder in folders]
-    grid = series_grid(studies[0], "first")
+    studies = [check_series([pydicom.dcmread(f) for f in folder.iterdir()], folder.name) for folder in folders]
+    grid = series_grid(studies[0])
     pixels = max(
         float(np.abs(series_voxels(s, "judged") - i[0].numpy()).max()) for s, i in zip(studies, images, strict=True)
     )

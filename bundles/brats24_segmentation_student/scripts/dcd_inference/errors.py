@@ -1,0 +1,94 @@
+"""One shape for every error a user can cause.
+
+``<what is wrong> – <where> – expected <x>, found <y> – <next step>``
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from types import TracebackType
+
+_REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
+
+
+class UserError(ValueError):
+    """An error whose text says what is wrong, where, what was expected and what to do next.
+
+    Args:
+        what: what is wrong, in a few words.
+        where: the file, config key, case or module concerned.
+        expected: what should have been there; leave it out where ``what`` says it all, as for a duplicate.
+        found: what is there instead; may be left out, too.
+        next_step: what the user does now, as a command where there is one.
+
+    Example:
+        >>> str(UserError("teacher weights are missing", "models/model.pt", "a file", "nothing", "train the teacher"))
+        'teacher weights are missing – models/model.pt – expected a file, found nothing – train the teacher'
+        >>> str(UserError("duplicate case 7", "datalist.json", next_step="remove one"))
+        'duplicate case 7 – datalist.json – remove one'
+    """
+
+    def __init__(
+        self, what: str, where: object, expected: object = "", found: object = "", next_step: str = ""
+    ) -> None:
+        named = (("expected", str(expected)), ("found", str(found)))
+        comparison = ", ".join(f"{name} {value}" for name, value in named if value)
+        super().__init__(" – ".join(part for part in (what, str(where), comparison, next_step) if part))
+        self._parts = (what, where, expected, found, next_step)
+
+    def __reduce__(self) -> tuple[type[UserError], tuple]:
+        """Worker processes send their errors as pickles, which would call the class with the message alone."""
+        return type(self), self._parts
+
+
+def user_error(error: BaseException) -> UserError | None:
+    """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over.
+
+    A config's own refusals count, too: ``ValueError`` in the same form, because inference runs without this package.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        first = first_cause(error)
+        # a worker of a DataLoader sends the text of its traceback
+        if refusal := _REFUSAL.search(f"{type(first).__name__}: {first}"):
+            return UserError(refusal[1], "")
+    return cause
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What an error was raised from in the first place; MONAI wraps those of a config several times over."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def escape_output() -> None:
+    """From now on, escape what the terminal's encoding lacks: printing a name or a dash never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def show_plainly() -> None:
+    """From now on, end the program with the message of a :class:`UserError`, not with a traceback.
+
+    MONAI wraps an error in a config several times over, and the cause drowns. Set the environment variable
+    ``DCD_TRACEBACK`` to see the traceback all the same.
+    """
+    escape_output()
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        cause = user_error(error)
+        if cause is None or os.environ.get("DCD_TRACEBACK"):
+            previous(kind, error, traceback)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    if getattr(previous, "__module__", None) != __name__:
+        sys.excepthook = hook

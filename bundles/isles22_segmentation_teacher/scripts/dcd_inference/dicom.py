@@ -1,0 +1,157 @@
+"""Whether DICOM files are one evenly spaced volume, told from their headers; the same for a folder and for a study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcd_inference.errors import UserError
+
+GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+# what is read of a header, with its tag
+_TAGS = {
+    **dict(zip(GEOMETRY, ("0020|0037", "0020|0032", "0028|0030", "0028|0010", "0028|0011"), strict=True)),
+    **{"SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e", "NumberOfFrames": "0028|0008"},
+}
+_TEXTS = ("SeriesInstanceUID", "SeriesDescription")
+TOLERANCE_MM = 0.1  # how far a slice may lie from an even spacing
+
+
+class Header(dict):
+    """Keywords of one DICOM file, read as attributes, too, as those of a pydicom dataset."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+def is_dicom(file: str | os.PathLike) -> bool:
+    """Whether a regular file has the mark of DICOM."""
+    try:
+        if not os.path.isfile(file):
+            return False
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_series(path: Path) -> list[Header]:
+    """Headers of a file, or of the DICOM files of a folder; the pixels are not read.
+
+    Raises:
+        UserError: if there is none, or files of several series.
+    """
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
+    headers = [header for file in files if file.is_file() and (header := _read_header(file)) is not None]
+    if not headers:
+        raise UserError("no image", path, "DICOM files in the folder", "none", "correct the path")
+    series = {header.get("SeriesInstanceUID"): header.get("SeriesDescription", "") for header in headers}
+    if len(series) > 1:
+        raise not_one_series("several series", path, series.values(), "move each series to a folder of its own")
+    return headers
+
+
+def not_one_series(what: str, where: object, descriptions: Iterable[object], step: str) -> UserError:
+    """The error for none or several series where one is needed."""
+    found = ", ".join(repr(str(description or "").strip()) for description in descriptions) or "none"
+    return UserError(what, where, "one series", found, step)
+
+
+def check_series(slices: Sequence[Any], name: object) -> list[Any]:
+    """Slices of one series (headers or pydicom datasets), ordered along their common normal.
+
+    Args:
+        slices: each with the keywords of ``GEOMETRY``.
+        name: of the series, for messages.
+
+    Raises:
+        UserError: if they are no volume: a single one, slices without geometry, of several directions, sizes or pixel
+            spacings, two at one place, or one farther than 0.1 mm from an even spacing, as beside a missing one.
+    """
+    if len(slices) == 1 and int(slices[0].get("NumberOfFrames") or 1) > 1:
+        return list(slices)  # a volume in one file; its geometry is in its frames
+    if len(slices) < 2:
+        raise _error("no volume", name, "two or more slices", len(slices))
+    missing = [key for dataset in slices for key in GEOMETRY if key not in dataset]
+    if missing:
+        raise _error("slice without geometry", name, missing[0], "none")
+    first = slices[0]
+    direction = _numbers(first.ImageOrientationPatient)
+    for dataset in slices:
+        if not np.allclose(_numbers(dataset.ImageOrientationPatient), direction, atol=1e-4):
+            found = list(dataset.ImageOrientationPatient)
+            raise _error("slices are not parallel", name, direction.tolist(), found)
+        if not np.allclose(size_of(first), size_of(dataset), rtol=1e-5):
+            raise _error("slices differ in size or pixel spacing", name, size_of(first), size_of(dataset))
+    normal = np.cross(direction[:3], direction[3:])
+    ordered = sorted(slices, key=lambda dataset: float(normal @ _numbers(dataset.ImagePositionPatient)))
+    _check_spacing(np.array([_numbers(dataset.ImagePositionPatient) for dataset in ordered]), name)
+    return ordered
+
+
+def size_of(dataset: Any) -> tuple[float, ...]:
+    """Columns, rows, and millimetres between rows and between columns."""
+    return int(dataset.Columns), int(dataset.Rows), *map(float, dataset.PixelSpacing)
+
+
+def _check_spacing(positions: np.ndarray, name: object) -> None:
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    apart = np.sort(gaps[gaps > TOLERANCE_MM])
+    usual = float(apart[(len(apart) - 1) // 2]) if len(apart) else 0.0
+    if gaps.min() <= min(TOLERANCE_MM, usual / 2):
+        where = f"{name}, slices {gaps.argmin() + 1} and {gaps.argmin() + 2} of {len(positions)}"
+        step = "look for a file that was copied twice, or for a second volume in the series"
+        raise _error("two slices at one place", where, f"{usual:.3f} mm between slices", f"{gaps.min():.3f} mm", step)
+    even = positions[0] + np.arange(len(positions))[:, None] * (positions[-1] - positions[0]) / len(gaps)
+    if np.linalg.norm(positions - even, axis=1).max() > TOLERANCE_MM:
+        worst = int(np.abs(gaps - usual).argmax())
+        where = f"{name}, between slices {worst + 1} and {worst + 2} of {len(positions)}"
+        step = "look for a missing file of the series"
+        raise _error("slices are not evenly spaced", where, f"{usual:.3f} mm", f"{gaps[worst]:.3f} mm", step)
+
+
+def _read_header(file: Path) -> Header | None:
+    """The header of a file, by the libraries that MONAI's readers use; None for a file that is no DICOM."""
+    try:
+        import itk
+    except ImportError:
+        return _read_with_pydicom(file)
+    io = itk.GDCMImageIO.New()
+    if not io.CanReadFile(str(file)):
+        return None
+    io.SetFileName(str(file))
+    io.ReadImageInformation()
+    found = io.GetMetaDataDictionary()
+    values = {key: str(found[tag]).strip("\0 ") for key, tag in _TAGS.items() if found.HasKey(tag)}
+    return Header({key: text if key in _TEXTS else _parsed(text) for key, text in values.items() if text})
+
+
+def _parsed(text: str) -> float | list[float]:
+    numbers = [float(number) for number in text.split("\\")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _read_with_pydicom(file: Path) -> Header | None:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+    except InvalidDicomError:
+        return None
+    return Header({key: dataset[key].value for key in _TAGS if key in dataset and dataset[key].value is not None})
+
+
+def _numbers(values: Any) -> np.ndarray:
+    return np.array(values, float)
+
+
+def _error(what: str, name: object, expected: object, found: object, step: str = "choose another series") -> UserError:
+    return UserError(what, f"series {name}", expected, found, step)

@@ -1,0 +1,87 @@
+"""One rule for the values of images and labels and one for where they lie, in checks, training and inference."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Sequence
+
+import nibabel as nib
+import numpy as np
+
+from dcd_inference.errors import UserError
+
+# how far two files of a case may lie apart at the farthest corner
+TOLERANCE_MM = 0.1
+# how far a label may lie from a whole number, as after scaling or a conversion by another program
+WHOLE = 1e-3
+logger = logging.getLogger(__name__)
+_say_once = functools.cache(logger.warning)
+
+
+def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
+    """An image's values: NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged once for each file.
+
+    Raises:
+        UserError: for an infinite value.
+    """
+    if data.dtype.kind != "f" or np.isfinite(data).all():
+        return data
+    if infinite := int(np.isinf(data).sum()):
+        found, step = f"{infinite} infinite ones", "repair the file"
+        raise UserError("infinite intensities", file, "finite numbers", found, step)
+    _say_once(f"NaN is read as 0 – {file} – {int(np.isnan(data).sum())} of {data.size} voxels")
+    return np.nan_to_num(data)
+
+
+def are_whole(values: np.ndarray) -> np.ndarray:
+    """Which values count as whole numbers; NaN and infinity do not."""
+    return np.isclose(values, np.rint(values), rtol=0, atol=WHOLE) & np.isfinite(values)
+
+
+def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | None = None) -> np.ndarray:
+    """A label's values as whole numbers: 0.9999 is 1.
+
+    Raises:
+        UserError: for a value that is not near a whole number or, with ``num_classes``, not one of its classes.
+    """
+    odd = ~are_whole(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
+    labels = np.rint(np.where(odd, 0, data)).astype(np.int64)
+    if num_classes is not None:
+        odd |= (labels < 0) | (labels >= num_classes)
+    if odd.any():
+        expected = "whole numbers" + ("" if num_classes is None else f" from 0 to {num_classes - 1}")
+        raise UserError("unusable label values", file, expected, shown(np.unique(data[odd])), "run dcd check")
+    return labels
+
+
+def shown(values: Sequence[float] | np.ndarray) -> str:
+    """The first of many values."""
+    return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
+
+
+def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
+    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
+
+    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
+    """
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
+    return float(np.linalg.norm(nib.affines.apply_affine(first - second, corners), axis=1).max())
+
+
+def require_one_place(
+    files: Sequence[str | os.PathLike], shapes: Sequence[Sequence[int]], affines: Sequence[np.ndarray]
+) -> None:
+    """Refuse two files of a case that lie on different grids.
+
+    Raises:
+        UserError: naming the second file.
+    """
+    first, second = (tuple(int(n) for n in shape[:3]) for shape in shapes)
+    apart = farthest_corner_mm(affines[0], affines[1], first) if first == second else 0.0
+    if first != second or apart > TOLERANCE_MM:
+        expected, found = f"{first} voxels, at most {TOLERANCE_MM:g} mm apart", f"{second}, {apart:.3g} mm apart"
+        where, step = f"{files[1]} against {files[0]}", "resample it onto that grid"
+        raise UserError("files of a case lie on different grids", where, expected, found, step)
