@@ -22,9 +22,10 @@ def _stand_in_for_bundles_copy() -> None:
     """
     alias = ModuleType("dcd_inference", "See dcd_ext.inference.")
     alias.__path__ = [f"{folder}{part}" for folder in __path__ for part in ("/inference", "")]
-    sys.modules.setdefault(alias.__name__, alias)
     # one class of errors, whichever name it is reached by
-    sys.modules.setdefault("dcd_inference.errors", importlib.import_module("dcd_ext.errors"))
+    alias.errors = importlib.import_module("dcd_ext.errors")  # type: ignore[attr-defined]
+    if sys.modules.setdefault(alias.__name__, alias) is alias:
+        sys.modules[f"{alias.__name__}.errors"] = alias.errors
 
 
 _stand_in_for_bundles_copy()

@@ -31,6 +31,7 @@ class VolumeReader(NibabelReader):
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.filenames = ("",)  # MONAI's caches by name, which is not wanted
 
     def verify_suffix(self, filename: Any) -> bool:
         """Every file is this reader's."""
