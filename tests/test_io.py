@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import make_folder, save_checkpoint, sha256, write_atomically, write_json, write_text
+from dcd_ext.io import make_folder, sha256, write_atomically, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
