@@ -25,7 +25,7 @@ def packages() -> dict[str, str]:
 
 
 def environment(device: Any = None) -> dict[str, Any]:
-    """:func:`packages`, the name of the torch device (default: the CPU), ``cpus`` usable by this process, and ``threads``."""
+    """:func:`packages`, the name of the torch device (default: the CPU), ``cpus`` for this process and ``threads``."""
     return {
         **packages(),
         "device": _device_name(device),

@@ -79,6 +79,8 @@ def test_sha256_of_the_whole_file(size, tmp_path):
 def test_checkpoints_need_no_pickled_code(tmp_path):
     import torch
 
+    from dcd_ext.weights import save_checkpoint
+
     save_checkpoint({"step": 1}, tmp_path / "a.pt")
     assert torch.load(tmp_path / "a.pt", weights_only=True) == {"step": 1}
 

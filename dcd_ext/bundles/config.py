@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.data import require_checked
+from dcd_ext.distributed import on_main_process
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.handlers.run import Run
 from dcd_ext.io import sha256
@@ -23,7 +24,7 @@ _OPTIONS = {"allow_unchecked", "extra_keys"}
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
-# where a run reads and writes, and on what hardware: it may be resumed elsewhere. Fold and data are compared by themselves
+# where a run reads and writes, and on what hardware: it may be resumed elsewhere; fold and data are compared apart
 _PLACES = {"bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "fold", "device", "num_workers", "cache_rate"}
 _STEPS = {"imports", "initialize", "run", "training", "finalize", "resume"}
 
@@ -48,12 +49,26 @@ def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = Non
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
+    _track_patiently(workflow.parser)
     datalist = Path(dataset_dir) / "datalist.json"
     if datalist.is_file():
         require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
     content = _deciding_entries(config)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Run(fold, sha256(datalist) if datalist.is_file() else None, content, digest, packages())
+
+
+def _track_patiently(parser: ConfigParser) -> None:
+    """Put :class:`dcd_ext.handlers.tracking.Tracking` in the place of the handlers that ``--tracking mlflow`` added."""
+    places = [f"{group}::handlers" for group in ("train", "validate")]
+    ids = [f"{place}::{i}" for place in places for i in range(len(parser.get(place) or []))]
+    items = [item for id in ids if (item := parser.ref_resolver.get_item(id)) and "MLFlow" in str(item.get_config())]
+    for item in items:
+        item.update_config({**item.get_config(), "_target_": "dcd_ext.handlers.tracking.Tracking"})
+    if items and str(uri := parser.get_parsed_content("tracking_uri")).startswith("http"):
+        from dcd_ext.handlers.tracking import require_server  # MLflow takes seconds to import
+
+        on_main_process(lambda: require_server(uri))
 
 
 def _deciding_entries(config: Mapping[str, Any]) -> dict[str, Any]:

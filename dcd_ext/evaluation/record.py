@@ -21,7 +21,7 @@ from dcd_ext.weights import origin_of
 
 
 def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
-    """``task``, ``modalities`` (in channel order), ``dataset_dir`` and ``datalist_sha256``; nothing without data list."""
+    """``task``, ``modalities`` (in channel order), ``dataset_dir``, ``datalist_sha256``; nothing without data list."""
     path = Path(dataset_dir or "", DATALIST_FILE)
     if not dataset_dir or not path.is_file():
         return {}
@@ -35,9 +35,9 @@ def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
 
 
 def network_record(network: nn.Module, weights: str | None, patch: Sequence[int] | None) -> dict[str, Any]:
-    """``parameters`` and, where known, ``patch`` (M, X, Y, Z), its ``flops_per_patch``, ``weights_sha256`` and ``training``.
+    """``parameters`` and, where known, ``patch`` (M, X, Y, Z), its ``flops_per_patch``, and two of the weights.
 
-    ``training`` is the identity of the run that trained the weights: fold, data list, config, versions, epoch.
+    They are ``weights_sha256`` and ``training``: fold, data list, config, versions and epoch of the run they come from.
     """
     record: dict[str, Any] = {"parameters": count_parameters(unwrap(network))}
     if patch:

@@ -23,7 +23,7 @@ class Checkpoints:
 
     ``<ckpt_dir>/model.pt`` is the plain state dict of the validated network (the EMA copy if there is one), written
     when the validator's key metric improves. ``<output_dir>/checkpoint_last.pt`` holds the state dicts of ``state``,
-    the gradient scaler, the best metric, the epoch and the record of the run. Only the first process of a distributed run
+    the gradient scaler, the best metric, the epoch and the run's identity. Only the first process of a distributed run
     writes. :meth:`save` does so within an epoch, too, which is then continued with the step that comes next.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a killed run can leave half a file, and forgets its best value.

@@ -17,7 +17,7 @@ class WeightsLoader:
         run: whose held-out fold is scored; None where the cases had no part in training.
 
     Raises:
-        UserError: when the engine starts, if the file is missing, does not fit, or was trained on the cases to be scored.
+        UserError: when the engine starts, if the file is missing, does not fit, or was trained on the cases scored.
     """
 
     def __init__(self, network: nn.Module, path: str, run: Run | None = None) -> None:

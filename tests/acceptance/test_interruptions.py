@@ -21,6 +21,8 @@ from tests.processes import start_fork
 
 pytestmark = pytest.mark.slow
 NAME = "hippocampus_segmentation_student_dcd"
+# few windows, and one case to validate on
+QUICK = ["--validate::inferer::overlap", 0.0, "--fold", 1]
 COUNT = int(os.environ.get("DCD_INTERRUPTIONS", "2"))
 
 
@@ -31,7 +33,7 @@ class Training:
         overlay = [BUNDLES / NAME / "configs" / "methods" / f"{method}.json"] if method else []
         self.arguments = ["run", "training", *config_files("train", *overlay), "--dataset_dir", bundle.data]
         self.arguments += ["--output_dir", folder, "--ckpt_dir", folder / "models", "--num_workers", workers]
-        self.arguments += ["--max_epochs", 3, "--iterations_per_epoch", 4, "--val_interval", 2]
+        self.arguments += ["--max_epochs", 3, "--iterations_per_epoch", 4, "--val_interval", 2, *QUICK]
         self.root, self.folder = bundle.root, folder
 
     def start(self):
