@@ -49,9 +49,13 @@ def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
     require_finite(checkpoint, path, "nothing was written; lower --learning_rate and start again")
 
     def write(name: str) -> None:
-        # torch's own writer hides the operating system's reason, such as "No space left on device"
+        # torch's own writer hides the operating system's reason, such as "No space left on device", and with a file of
+        # Python's it is the context of torch's complaint that the archive is not complete
         with open(name, "wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                raise error.__context__ if isinstance(error.__context__, OSError) else error
 
     write_atomically(path, write)
 

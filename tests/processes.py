@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["monai.bundle", "dynamic_network_architectures.architectures.unet"])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["monai.bundle", "dynamic_network_architectures.architectures.unet"])
 
 
 def start_module(
@@ -73,7 +73,7 @@ def start_fork(
     """Start what :func:`fork_module` runs, and return the process; it prints to files in the folder ``output``."""
     words = [str(argument) for argument in arguments]
     variables = {**os.environ, **(environment or {})}
-    process = _SERVER.Process(target=_run, args=(module, words, str(cwd), variables, str(output)))
+    process = SERVER.Process(target=_run, args=(module, words, str(cwd), variables, str(output)))
     process.start()
     return process
 

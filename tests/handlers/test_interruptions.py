@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from dcd_ext.handlers.stop_on_sigterm import EXIT_CODE
 from dcd_ext.weights import load_weights, origin_of, save_checkpoint, save_weights
 from tests.bundles.exact import assert_same_files
 from tests.conftest import ToyNet, read_json
+from tests.processes import SERVER
 
 
 class Dropping(ToyNet):
@@ -40,9 +40,9 @@ def train(tmp_path, make_trainer):
         torch.manual_seed(0)
         network = Dropping()
         trainer = make_trainer(network, max_epochs=3, **options)
-        loader = torch.utils.data.DataLoader([])
-        validator = SupervisedEvaluator(device="cpu", val_data_loader=[], network=network, epoch_length=0)
-        validator.data_loader = loader
+        case = {"image": torch.ones(1, 8, 8, 8), "label": torch.ones(1, 8, 8, 8)}
+        loader = torch.utils.data.DataLoader([case])
+        validator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network)
         output = str(tmp_path / folder)
         state = {"network": network, "optimizer": trainer.optimizer}
         ResumableRun(output, f"{output}/models", state, validator, seed=3, resume=resume, run=run).attach(trainer)
@@ -63,7 +63,7 @@ def test_sigterm_finishes_the_step_and_is_resumed_to_the_last_bit(train, tmp_pat
     train("whole").run()
 
     def ask(trainer):
-        trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED(once=step), lambda: signal.raise_signal(15))
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=step), lambda: signal.raise_signal(15))
 
     with pytest.raises(SystemExit) as end:
         train("parts", change=ask).run()
@@ -78,7 +78,7 @@ def test_sigterm_finishes_the_step_and_is_resumed_to_the_last_bit(train, tmp_pat
 
 def test_sigterm_in_the_last_step_of_all_lets_the_run_end(train, tmp_path):
     def ask(trainer):
-        trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED(once=6), lambda: signal.raise_signal(15))
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=6), lambda: signal.raise_signal(15))
 
     train(change=ask).run()
     assert torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)["epoch"] == 3
@@ -89,14 +89,13 @@ def spoil(what):
 
     def change(trainer):
         def spoiled():
-            parameter = next(trainer.network.parameters())
-            factor = float("inf") if what == "loss" else torch.where(parameter > -9, 1e-30, 0).sum() * 1e30
-            if what == "gradient":
-                # sqrt has a finite value and an infinite slope at 0
-                factor = 1 + (parameter * 0).abs().sum().sqrt()
-            trainer.state.output["loss"] = trainer.state.output["loss"] * factor
+            if trainer.state.iteration == 5:
+                weights = next(trainer.network.parameters())
+                # the root's value is 0, its slope infinite
+                factor = float("inf") if what == "loss" else 1 + (weights * 0).abs().sum().sqrt()
+                trainer.state.output["loss"] = trainer.state.output["loss"] * factor
 
-        trainer.add_event_handler(IterationEvents.LOSS_COMPLETED(once=5), spoiled)
+        trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, spoiled)
 
     return change
 
@@ -168,7 +167,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_batch(tm
         Run().claim(**{name: str(folder) for name, folder in folders.items()})
 
 
-HOLD = "import sys; from dcd_ext.handlers.run import Run; run = Run(); run.claim(*sys.argv[1:]); print(1, flush=True); input()"
+def hold(folders, connection):
+    """In a process of its own."""
+    run = Run()
+    run.claim(*folders)
+    connection.send("held")
+    connection.recv()
 
 
 @pytest.mark.parametrize("shared", ["output", "models"])
@@ -176,12 +180,14 @@ def test_a_second_training_is_refused_in_either_folder(tmp_path, shared):
     """Also of the weights alone; and no longer when the first was killed."""
     folders = {name: str(tmp_path / name) for name in ("output", "models")}
     other = {name: str(tmp_path / f"other {name}") for name in folders} | {shared: folders[shared]}
-    first = [sys.executable, "-c", HOLD, *folders.values()]
-    with subprocess.Popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"1\n"
-        with pytest.raises(UserError, match=f"another training is using this folder – {folders[shared]} – wait"):
-            Run().claim(*other.values())
-        process.kill()
+    mine, theirs = SERVER.Pipe()
+    first = SERVER.Process(target=hold, args=(list(folders.values()), theirs))
+    first.start()
+    assert mine.recv() == "held"
+    with pytest.raises(UserError, match=f"another training is using this folder – {folders[shared]} – wait"):
+        Run().claim(*other.values())
+    first.kill()
+    first.join()
     run = Run()
     run.claim(*other.values())
     run.release()
