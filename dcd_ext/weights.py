@@ -55,7 +55,7 @@ def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     write_atomically(path, write)
 
