@@ -99,4 +99,4 @@ class Tracking(MLFlowHandler):
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][-120:]  # the reason comes last
