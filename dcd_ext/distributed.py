@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -14,6 +17,43 @@ from torch import nn
 def is_main_process() -> bool:
     """Whether this is the process that writes files: the only one, or rank 0 of several."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def on_main_process(action: Callable[[], Any]) -> None:
+    """Let the main process do something; an error of it is raised in all, so that none waits for one that has ended."""
+    error: list[Any] = [None]
+    if is_main_process():
+        try:
+            action()
+        except Exception as caught:
+            error[0] = caught
+    if dist.is_initialized():
+        dist.broadcast_object_list(error, src=0)
+    if error[0] is not None:
+        raise error[0]
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """The items of all processes, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [item]
+    items = [None] * dist.get_world_size()
+    dist.all_gather_object(items, item)
+    return items
+
+
+def any_process(flag: bool, device: Any = "cpu") -> bool:
+    """Whether the flag is set in one process at least; every process has to call it, and gets the same answer.
+
+    Args:
+        flag: that of this process.
+        device: the one the processes communicate on: NCCL knows no CPU.
+    """
+    if not dist.is_initialized():
+        return flag
+    result = torch.tensor(float(flag), device=device)
+    dist.all_reduce(result, dist.ReduceOp.MAX)
+    return bool(result)
 
 
 def init_process_group() -> None:

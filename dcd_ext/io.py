@@ -32,6 +32,24 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> No
         temporary.unlink(missing_ok=True)
 
 
+def remove_orphans(folder: str | os.PathLike) -> None:
+    """Remove the temporary files of :func:`write_atomically` whose writers are gone: killed while they wrote."""
+    for file in Path(folder).glob(".tmp-*-*"):
+        number = file.name.split("-")[1]
+        if number.isdigit() and not _is_written_by(int(number), file):
+            file.unlink(missing_ok=True)
+
+
+def _is_written_by(pid: int, file: Path) -> bool:
+    """Whether the process exists, and existed when the file was begun: numbers of processes are used again."""
+    import psutil  # data are prepared, and bundles opened, without it
+
+    try:
+        return psutil.Process(pid).create_time() <= file.stat().st_mtime
+    except (psutil.Error, OSError):
+        return False
+
+
 def make_folder(folder: Path) -> Path:
     """Create ``folder`` with its parents, unless it exists, and return it.
 
@@ -45,14 +63,6 @@ def make_folder(folder: Path) -> Path:
         expected = "a place this user may write to"
         raise UserError("cannot create the output folder", folder, expected, found, "choose another folder") from error
     return folder
-
-
-def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
-    """``torch.save``, atomically. The checkpoint should hold tensors, numbers and strings only (``weights_only``)."""
-    # torch takes a second to import, and data are prepared without it
-    import torch
-
-    write_atomically(path, lambda name: torch.save(checkpoint, name))
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:

@@ -7,16 +7,25 @@ from typing import Any
 
 import torch
 
+from dcd_ext import __version__
 from dcd_ext.parallel import cores
 
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "dynamic_network_architectures", "PyWavelets", "nibabel", "numpy")
 
 
-def environment(device: Any = None) -> dict[str, Any]:
-    """Versions, the name of the torch device (default: the CPU), ``cpus`` usable by this process, and ``threads``."""
+def packages() -> dict[str, str]:
+    """Versions of Python, this package and those that compute."""
     return {
         "python": platform.python_version(),
+        "dcd_ext": __version__,
         **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def environment(device: Any = None) -> dict[str, Any]:
+    """:func:`packages`, the name of the torch device (default: the CPU), ``cpus`` for this process and ``threads``."""
+    return {
+        **packages(),
         "device": _device_name(device),
         "cpus": cores(),
         "threads": torch.get_num_threads(),

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["monai.bundle", "dynamic_network_architectures.architectures.unet"])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["monai.bundle", "dynamic_network_architectures.architectures.unet"])
 
 
 def start_module(
@@ -52,17 +53,29 @@ def fork_module(
 
     Not for what is read before or while MONAI is imported, such as ``PYTHONPATH`` and ``HF_HOME``.
     """
-    words = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as folder:
-        variables = {**os.environ, **(environment or {})}
-        process = _SERVER.Process(target=_run, args=(module, words, str(cwd), variables, folder))
-        process.start()
+        process = start_fork(module, arguments, cwd, folder, environment)
         process.join(timeout)
         if process.is_alive():
             process.kill()
-            raise subprocess.TimeoutExpired([module, *words], timeout)
+            raise subprocess.TimeoutExpired([module, *arguments], timeout)
         printed = [Path(folder, name).read_text("utf-8") for name in ("stdout", "stderr")]
-    return subprocess.CompletedProcess([module, *words], process.exitcode, *printed)
+    return subprocess.CompletedProcess([module, *arguments], process.exitcode, *printed)
+
+
+def start_fork(
+    module: str,
+    arguments: Sequence[object],
+    cwd: str | Path,
+    output: str | Path,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """Start what :func:`fork_module` runs, and return the process; it prints to files in the folder ``output``."""
+    words = [str(argument) for argument in arguments]
+    variables = {**os.environ, **(environment or {})}
+    process = SERVER.Process(target=_run, args=(module, words, str(cwd), variables, str(output)))
+    process.start()
+    return process
 
 
 def _run(module: str, arguments: list[str], cwd: str, environment: dict[str, str], folder: str) -> None:

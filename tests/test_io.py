@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import make_folder, save_checkpoint, sha256, write_atomically, write_json, write_text
+from dcd_ext.io import make_folder, sha256, write_atomically, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -78,6 +78,8 @@ def test_sha256_of_the_whole_file(size, tmp_path):
 
 def test_checkpoints_need_no_pickled_code(tmp_path):
     import torch
+
+    from dcd_ext.weights import save_checkpoint
 
     save_checkpoint({"step": 1}, tmp_path / "a.pt")
     assert torch.load(tmp_path / "a.pt", weights_only=True) == {"step": 1}

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import save_checkpoint
-from dcd_ext.weights import load_weights
+from dcd_ext.weights import load_weights, save_checkpoint
 from tests.conftest import ToyNet
 
 

@@ -1,7 +1,10 @@
 """What a bundle's training and evaluation do before anything else: plain errors, known config keys, checked data."""
 
 import difflib
+import hashlib
 import inspect
+import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,11 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
+from dcd_ext.distributed import on_main_process
 from dcd_ext.errors import UserError, show_plainly
+from dcd_ext.handlers.run import Run
+from dcd_ext.io import sha256
+from dcd_ext.versions import packages
 
 # options that a run may have and no shipped config sets
 _OPTIONS = {"allow_unchecked", "extra_keys"}
@@ -19,15 +26,21 @@ _PATHS = ("output_dir", "ckpt_dir", "ckpt_path", "teacher_ckpt")
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
+# where a run reads and writes, and on what hardware: it may be resumed elsewhere; fold and data are compared apart
+_PLACES = {"bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "fold", "device", "num_workers", "cache_rate"}
+_STEPS = {"imports", "initialize", "run", "training", "finalize", "resume"}
 
 
-def prepare_run(bundle_root: str, dataset_dir: str) -> None:
+def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = None) -> Run:
     """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
     From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence:
     :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose ``dcd check``
     found errors is refused unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked at,
     because MONAI Label sets the cases themselves.
+
+    Returns:
+        What tells this run from others: fold, data list, merged config, versions.
 
     Raises:
         UserError: for an unknown key, a path that MONAI has changed, or a data set that failed its check.
@@ -41,8 +54,35 @@ def prepare_run(bundle_root: str, dataset_dir: str) -> None:
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
-    if (Path(dataset_dir) / "datalist.json").is_file():
+    _track_patiently(workflow.parser)
+    datalist = Path(dataset_dir) / "datalist.json"
+    if datalist.is_file():
         require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
+    content = _deciding_entries(config)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Run(fold, sha256(datalist) if datalist.is_file() else None, content, digest, packages())
+
+
+def _track_patiently(parser: ConfigParser) -> None:
+    """Put :class:`dcd_ext.handlers.tracking.Tracking` in the place of the handlers that ``--tracking mlflow`` added."""
+    places = [f"{group}::handlers" for group in ("train", "validate")]
+    ids = [f"{place}::{i}" for place in places for i in range(len(parser.get(place) or []))]
+    items = [item for id in ids if (item := parser.ref_resolver.get_item(id)) and "MLFlow" in str(item.get_config())]
+    for item in items:
+        item.update_config({**item.get_config(), "_target_": "dcd_ext.handlers.tracking.Tracking"})
+    if items and str(uri := parser.get_parsed_content("tracking_uri")).startswith("http"):
+        from dcd_ext.handlers.tracking import require_server  # MLflow takes seconds to import
+
+        on_main_process(lambda: require_server(uri))
+
+
+def _deciding_entries(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a merged config decides about the weights, as JSON values."""
+    left_out = _PLACES | _STEPS | _OPTIONS | _MONAI_KEYS
+    content = json.loads(json.dumps({k: v for k, v in config.items() if k not in left_out}, default=str))
+    for group in (content.get("train", {}), content.get("validate", {})):  # where MONAI appends those of --tracking
+        group["handlers"] = [h for h in group.get("handlers") or [] if "MLFlow" not in str(h.get("_target_"))]
+    return {**content, "processes": int(os.environ.get("WORLD_SIZE", 1))}
 
 
 def _running_workflow() -> ConfigWorkflow:

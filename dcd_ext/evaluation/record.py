@@ -17,10 +17,11 @@ from dcd_ext.data.tasks import channel_names
 from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
 from dcd_ext.tensors import unwrap
+from dcd_ext.weights import origin_of
 
 
 def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
-    """``task``, ``modalities`` (in channel order) and ``dataset_dir``; nothing for a folder without data list."""
+    """``task``, ``modalities`` (in channel order), ``dataset_dir``, ``datalist_sha256``; nothing without data list."""
     path = Path(dataset_dir or "", DATALIST_FILE)
     if not dataset_dir or not path.is_file():
         return {}
@@ -29,16 +30,22 @@ def dataset_record(dataset_dir: str | None) -> dict[str, Any]:
         "task": content.get("task", content.get("name")),
         "modalities": list(channel_names(content.get("modality") or {})),
         "dataset_dir": os.path.abspath(dataset_dir),
+        "datalist_sha256": sha256(path),
     }
 
 
 def network_record(network: nn.Module, weights: str | None, patch: Sequence[int] | None) -> dict[str, Any]:
-    """``parameters`` and, where known, ``patch`` (M, X, Y, Z), its ``flops_per_patch`` and ``weights_sha256``."""
+    """``parameters`` and, where known, ``patch`` (M, X, Y, Z), its ``flops_per_patch``, and two of the weights.
+
+    They are ``weights_sha256`` and ``training``: fold, data list, config, versions and epoch of the run they come from.
+    """
     record: dict[str, Any] = {"parameters": count_parameters(unwrap(network))}
     if patch:
         record.update(patch=list(patch), flops_per_patch=count_flops(network, patch))
     if weights and os.path.isfile(weights):
         record["weights_sha256"] = sha256(weights)
+        if isinstance(origin := origin_of(weights), dict):
+            record["training"] = {key: value for key, value in origin.items() if key != "config"}
     return record
 
 

@@ -1,18 +1,21 @@
 """Best weights for users and the last state for resuming, both written atomically."""
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.engines import SupervisedTrainer
 
-from dcd_ext.distributed import is_main_process
+from dcd_ext.distributed import gather_objects, on_main_process
 from dcd_ext.errors import UserError
-from dcd_ext.io import save_checkpoint
+from dcd_ext.handlers.run import BEST, LAST, Run
 from dcd_ext.tensors import unwrap
-from dcd_ext.weights import read_checkpoint
+from dcd_ext.weights import read_checkpoint, save_checkpoint, save_weights
 
 
 class Checkpoints:
@@ -20,7 +23,8 @@ class Checkpoints:
 
     ``<ckpt_dir>/model.pt`` is the plain state dict of the validated network (the EMA copy if there is one), written
     when the validator's key metric improves. ``<output_dir>/checkpoint_last.pt`` holds the state dicts of ``state``,
-    the gradient scaler, the best metric and the epoch. Only the first process of a distributed run writes.
+    the gradient scaler, the best metric, the epoch and the run's identity. Only the first process of a distributed run
+    writes. :meth:`save` does so within an epoch, too, which is then continued with the step that comes next.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a killed run can leave half a file, and forgets its best value.
     ignite's ``EMAHandler`` has no ``state_dict`` and copies the network before a checkpoint is loaded; its average
@@ -35,16 +39,27 @@ class Checkpoints:
         state: what to save by name: modules, optimizers, schedulers, ``EMAHandler``s; None entries are left out.
         validator: the evaluator, whose best metric decides and whose network is written to ``model.pt``.
         resume: continue from ``checkpoint_last.pt`` when the run starts.
+        run: its identity is written into both files, and compared when it is resumed.
+        record: has a ``state_dict`` of what an epoch has gathered so far.
 
     Raises:
-        UserError: when a run starts that has nothing to resume from, or whose checkpoint does not fit it.
+        UserError: when a run starts that has nothing to resume from, or whose checkpoint does not fit it; when a file
+            cannot be written, or weights are not finite. In all processes.
     """
 
     def __init__(
-        self, output_dir: str, ckpt_dir: str, state: Mapping[str, Any], validator: Any = None, resume: bool = False
+        self,
+        output_dir: str,
+        ckpt_dir: str,
+        state: Mapping[str, Any],
+        validator: Any = None,
+        resume: bool = False,
+        run: Run | None = None,
+        record: Any = None,
     ) -> None:
-        self.path = os.path.join(output_dir, "checkpoint_last.pt")
-        self.best_path = os.path.join(ckpt_dir, "model.pt")
+        self.path = os.path.join(output_dir, LAST)
+        self.best_path = os.path.join(ckpt_dir, BEST)
+        self.run, self.record = run, record
         self.state = {name: item for name, item in state.items() if item is not None}
         self.validator = validator
         self.resume = resume
@@ -67,14 +82,34 @@ class Checkpoints:
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Write the checkpoint and, if this epoch's validation was the best so far, ``model.pt``."""
-        if not is_main_process():
-            return
-        best = None if self.validator is None else self.validator.state
-        if best is not None and best.best_metric_epoch == engine.state.epoch:
-            save_checkpoint(unwrap(self.validator.network).state_dict(), self.best_path)
+        self.save(engine, 0)
+
+    def save(self, engine: SupervisedTrainer, steps: int) -> None:
+        """Write what there is to write; to be called in all processes.
+
+        Args:
+            engine: the trainer.
+            steps: how many the current epoch had, if it is interrupted; 0 when it was completed.
+        """
+        random = gather_objects(_random_states()) if steps else []
+        on_main_process(lambda: self._save(engine, steps, random))
+
+    def _save(self, engine: SupervisedTrainer, steps: int, random: list[dict[str, torch.Tensor]]) -> None:
+        epoch = engine.state.epoch - (1 if steps else 0)
         content = {name: _state_dict(item) for name, item in self._objects(engine).items()}
-        content |= {"epoch": engine.state.epoch, "max_epochs": engine.state.max_epochs}
-        if best is not None:
+        content |= {"epoch": epoch, "max_epochs": engine.state.max_epochs}
+        if self.run is not None:
+            content["run"] = {**self.run.identity, "config": self.run.config}
+        if steps:
+            record = {} if self.record is None else self.record.state_dict()
+            content["interrupted"] = {"steps": steps, "random": random, "record": record}
+        if self.validator is not None:
+            best = self.validator.state
+            # a run whose validation has no score keeps the weights it ends with
+            unscored = best.best_metric_epoch < 1 and epoch == engine.state.max_epochs
+            if not steps and (best.best_metric_epoch == epoch or unscored):
+                origin = {**(self.run.identity if self.run else {}), "epoch": epoch}
+                save_weights(unwrap(self.validator.network).state_dict(), self.best_path, origin)
             content["best"] = {"metric": float(best.best_metric), "epoch": best.best_metric_epoch}
         save_checkpoint(content, self.path)
 
@@ -87,6 +122,8 @@ class Checkpoints:
         expected, found = engine.state.max_epochs, checkpoint.get("max_epochs")
         if found != expected:
             raise self._does_not_fit(f"max_epochs {expected}", found)
+        if self.run is not None:
+            self.run.require_same(checkpoint.get("run"), self.path)
         for name, item in self._objects(engine).items():
             if name not in checkpoint:
                 raise self._does_not_fit(f"the entry '{name}'", ", ".join(sorted(checkpoint)))
@@ -103,7 +140,17 @@ class Checkpoints:
             self.validator.state.best_metric_epoch = checkpoint["best"]["epoch"]
         engine.state.epoch = epoch
         engine.state.iteration = epoch * engine.state.epoch_length
+        if interrupted := checkpoint.get("interrupted"):
+            self._continue_epoch(engine, **interrupted)
         engine.logger.info(f"Resumed from {self.path} after epoch {epoch}")
+
+    def _continue_epoch(self, engine: Any, steps: int, random: list[dict[str, torch.Tensor]], record: Any) -> None:
+        """Let the next epoch begin after some steps, with the batches and random numbers that follow on them."""
+        engine.state.iteration += steps
+        if self.record is not None and record:
+            self.record.load_state_dict(record)
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        engine.state.dataloader = _Continued(engine.state.dataloader, steps, random[rank])
 
     def _objects(self, engine: SupervisedTrainer) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
@@ -129,3 +176,32 @@ def _load_state_dict(item: Any, state: dict[str, Any]) -> None:
             scheduler.event_index = state["updates"]
     else:
         unwrap(item).load_state_dict(state)
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """Those of a step, such as dropout's; data loading has its own."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+class _Continued:
+    """A data loader whose first pass leaves out the batches that were trained on; all else is the loader's."""
+
+    def __init__(self, loader: Any, steps: int, random: dict[str, torch.Tensor]) -> None:
+        self.loader, self.steps, self.random = loader, steps, random
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches, steps, self.steps = iter(self.loader), self.steps, 0
+        if steps:
+            for _ in itertools.islice(batches, steps):
+                pass
+            torch.set_rng_state(self.random["cpu"])
+            if "cuda" in self.random and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self.random["cuda"])
+        return batches

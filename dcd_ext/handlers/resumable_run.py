@@ -1,30 +1,36 @@
-"""Everything that makes a training resumable and keeps its results, as one entry of a config's handler list."""
+"""Everything that makes a training look after itself, as one entry of a config's handler list."""
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed
+from dcd_ext.handlers.run import Run
+from dcd_ext.handlers.stop_on_non_finite import StopOnNonFinite
+from dcd_ext.handlers.stop_on_sigterm import StopOnSigterm
 from dcd_ext.handlers.training_record import TrainingRecord
 
 
 class ResumableRun:
     """A run that is killed and resumed ends with the weights, to the last bit, of one that was not.
 
-    Three handlers act together: :class:`EpochSeed` makes an epoch's randomness independent of the epochs before it,
-    :class:`Checkpoints` writes ``model.pt`` and ``checkpoint_last.pt``, and :class:`TrainingRecord` writes
-    ``training.json``. Put it after the ``ValidationHandler``.
+    Handlers act together: :class:`EpochSeed` makes an epoch's randomness independent of the epochs before it,
+    :class:`Checkpoints` writes ``model.pt`` and ``checkpoint_last.pt``, :class:`TrainingRecord` writes
+    ``training.json``, :class:`StopOnNonFinite` ends a run that diverged and :class:`StopOnSigterm` one that a scheduler
+    asks to end. A :class:`Run` keeps others out of the folders. Put it after the ``ValidationHandler``.
 
     Args:
         output_dir: folder of ``checkpoint_last.pt`` and ``training.json``.
         ckpt_dir: folder of ``model.pt``, the best weights.
         state: what a resumed run has to restore; see :class:`Checkpoints`.
-        validator: the evaluator, whose key metric decides which weights are the best.
+        validator: the evaluator, whose key metric decides which weights are the best. It runs after the last epoch,
+            whatever the interval of the ``ValidationHandler``.
         seed: the run's seed.
         resume: continue from ``checkpoint_last.pt``.
+        run: what the config's ``prepare_run`` returned.
     """
 
     def __init__(
@@ -32,17 +38,42 @@ class ResumableRun:
         output_dir: str,
         ckpt_dir: str,
         state: Mapping[str, Any],
-        validator: Engine,
+        validator: Any,
         seed: int = 0,
         resume: bool = False,
+        run: Run | None = None,
     ) -> None:
+        self.run = run or Run()
+        self.validator = validator
+        self._folders = (output_dir, ckpt_dir, resume)
+        record = TrainingRecord(os.path.join(output_dir, "training.json"), validator)
+        checkpoints = Checkpoints(output_dir, ckpt_dir, state, validator, resume, self.run, record)
+        loaders = [validator.data_loader]
         self.handlers = (
             EpochSeed(seed),
-            Checkpoints(output_dir, ckpt_dir, state, validator, resume),
-            TrainingRecord(os.path.join(output_dir, "training.json"), validator),
+            StopOnNonFinite(checkpoints.path),
+            checkpoints,
+            record,
+            StopOnSigterm(checkpoints.save, loaders),
         )
 
     def attach(self, engine: Engine) -> None:
-        """Register the three with a ``monai.engines.SupervisedTrainer``."""
+        """Register all with a ``monai.engines.SupervisedTrainer``."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         for handler in self.handlers:
             handler.attach(engine)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, _engine: Engine) -> None:
+        """Hold the folders, unless the config did so before it read the data."""
+        self.run.claim(*self._folders)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate the last epoch, unless that was done."""
+        if engine.state.epoch == engine.state.max_epochs and self.validator.state.epoch != engine.state.epoch:
+            self.validator.run(engine.state.epoch)
+
+    def completed(self, _engine: Engine) -> None:
+        """Let others have the folders."""
+        self.run.release()

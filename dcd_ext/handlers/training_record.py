@@ -39,6 +39,7 @@ class TrainingRecord:
         self._steps = 0
         self._clock = 0.0
         self._learning_rate = 0.0
+        self._begun: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with a ``monai.engines.SupervisedTrainer``."""
@@ -51,12 +52,22 @@ class TrainingRecord:
 
     def epoch_started(self, engine: SupervisedTrainer) -> None:
         """Start the clock; in the first epoch of a resumed run, take over what was recorded before it."""
-        self._sums, self._steps = {}, 0
-        self._clock = time.perf_counter()
+        begun, self._begun = self._begun, {}
+        self._sums, self._steps = dict(begun.get("sums", {})), begun.get("steps", 0)
+        self._clock = time.perf_counter() - begun.get("seconds", 0.0)
         self._learning_rate = engine.optimizer.param_groups[0]["lr"]  # a schedule may step before the epoch's record
         if engine.state.epoch > 1 and not self._epochs and os.path.isfile(self.path):
             with open(self.path, encoding="utf-8") as file:
                 self._epochs = [e for e in json.load(file)["epochs"] if e["epoch"] < engine.state.epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an epoch that is interrupted now has gathered."""
+        sums = {str(name): total for name, total in self._sums.items()}  # MONAI's names are of a class of its own
+        return {"sums": sums, "steps": self._steps, "seconds": time.perf_counter() - self._clock}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with an interrupted epoch when the next one starts."""
+        self._begun = state
 
     def step_completed(self, engine: Engine) -> None:
         """Add this step's scalars; publish the means with the epoch's last step."""

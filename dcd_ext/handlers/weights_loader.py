@@ -3,8 +3,9 @@
 from ignite.engine import Engine, Events
 from torch import nn
 
+from dcd_ext.handlers.run import Run
 from dcd_ext.tensors import unwrap
-from dcd_ext.weights import load_weights
+from dcd_ext.weights import load_weights, origin_of
 
 
 class WeightsLoader:
@@ -13,14 +14,16 @@ class WeightsLoader:
     Args:
         network: receives the weights.
         path: the checkpoint, a plain state dict.
+        run: whose held-out fold is scored; None where the cases had no part in training.
 
     Raises:
-        UserError: when the engine starts, if the file is missing or does not fit.
+        UserError: when the engine starts, if the file is missing, does not fit, or was trained on the cases scored.
     """
 
-    def __init__(self, network: nn.Module, path: str) -> None:
+    def __init__(self, network: nn.Module, path: str, run: Run | None = None) -> None:
         self.network = network
         self.path = path
+        self.run = run
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine; the weights are loaded when it starts."""
@@ -30,4 +33,6 @@ class WeightsLoader:
     def __call__(self, engine: Engine) -> None:
         """Load the weights into the unwrapped network."""
         load_weights(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
+        if self.run is not None:
+            self.run.require_held_out(origin_of(self.path), self.path)
         engine.logger.info(f"Loaded {self.path}")

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.io import save_checkpoint
 from dcd_ext.losses._haar import haar_levels, join, split
-from dcd_ext.weights import read_checkpoint
+from dcd_ext.weights import read_checkpoint, save_checkpoint
 
 _FORMAT = "freekd_prompts"
 

@@ -4,7 +4,7 @@ import torch
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher, load_teacher
 from dcd_ext.errors import UserError
-from dcd_ext.io import save_checkpoint
+from dcd_ext.weights import save_checkpoint
 from tests.conftest import ToyNet
 
 

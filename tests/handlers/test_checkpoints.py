@@ -7,8 +7,9 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import nn
 
+from dcd_ext import distributed
 from dcd_ext.errors import UserError
-from dcd_ext.handlers import Checkpoints, checkpoints
+from dcd_ext.handlers import Checkpoints
 from tests.conftest import ToyNet
 
 
@@ -77,7 +78,7 @@ def _until(epoch):
 
 
 def test_only_one_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "is_main_process", lambda: False)
+    monkeypatch.setattr(distributed, "is_main_process", lambda: False)
     validated(ToyNet(), tmp_path, [0.5])
     assert not list(tmp_path.iterdir())
 

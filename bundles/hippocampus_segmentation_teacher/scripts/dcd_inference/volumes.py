@@ -31,7 +31,7 @@ class VolumeReader(NibabelReader):
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.filenames = ("",)  # MONAI's caches by name, which is not wanted
+        self.filenames = ("",)  # as many as there are volumes for get_data
 
     def verify_suffix(self, filename: Any) -> bool:
         """Every file is this reader's."""

@@ -1,15 +1,20 @@
-"""Read checkpoints and load weights, strictly and without running what a pickle holds."""
+"""Save and read checkpoints and load weights: finite, strictly, and without running what a pickle holds."""
 
 import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from dcd_inference.errors import UserError
+from dcd_inference.io import write_atomically
 
 # what DDP, torch.compile and Lightning put in front of every key
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
+# attribute of a saved state dict; MONAI and torch, which load it, see the tensors only
+_ORIGIN = "origin"
 
 
 def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
@@ -20,7 +25,7 @@ def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
         next_step: what the user does when it cannot be read.
 
     Raises:
-        UserError: if the file is missing, unreadable or holds no dictionary.
+        UserError: if the file is missing, unreadable, holds no dictionary, or a tensor in it is not finite.
     """
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
@@ -31,7 +36,70 @@ def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
         raise UserError("weights cannot be read", path, expected, type(e).__name__, next_step) from e
     if not isinstance(state, dict):
         raise UserError("weights cannot be read", path, "a dictionary", type(state).__name__, next_step)
+    require_finite(state, path, next_step)
     return state
+
+
+def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
+    """``torch.save``, atomically. The checkpoint should hold tensors, numbers and strings only (``weights_only``).
+
+    Raises:
+        UserError: if the file cannot be written, or a tensor is not finite; a file that exists is then left as it was.
+    """
+    require_finite(checkpoint, path, "nothing was written; lower --learning_rate and start again")
+
+    def write(name: str) -> None:
+        # torch's own writer hides the operating system's reason, such as "No space left on device", and with a file of
+        # Python's it is the context of torch's complaint that the archive is not complete
+        with open(name, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+    write_atomically(path, write)
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, origin: Mapping[str, Any]) -> None:
+    """A plain state dict that says where it comes from, in an attribute, as torch keeps versions of modules in one.
+
+    Raises:
+        UserError: see :func:`save_checkpoint`.
+    """
+    state = OrderedDict(weights)
+    state.__dict__[_ORIGIN] = dict(origin)
+    save_checkpoint(state, path)
+
+
+def origin_of(path: str | os.PathLike) -> Any:
+    """What :func:`save_weights` was told, or a checkpoint has under ``run``; None if that is not known."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # of an older format, or damaged: for those who load it to say
+        return None
+    return state.get("run") if isinstance(state, dict) and "run" in state else getattr(state, _ORIGIN, None)
+
+
+def require_finite(checkpoint: Any, path: str | os.PathLike, next_step: str) -> None:
+    """Refuse a checkpoint that holds NaN or infinity.
+
+    Raises:
+        UserError: naming the first such tensor.
+    """
+    for name, tensor in _tensors(checkpoint):
+        if not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            found = f"{count} of {tensor.numel()} values NaN or infinite"
+            raise UserError("weights are not finite", f"{path}, key {name}", "finite numbers", found, next_step)
+
+
+def _tensors(item: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors in nested dictionaries and lists, with their keys."""
+    if isinstance(item, torch.Tensor):
+        yield name, item
+    elif isinstance(item, dict | list | tuple):
+        for key, value in item.items() if isinstance(item, dict) else enumerate(item):
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) -> None:

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
 from types import TracebackType
+from typing import Any
 
 _REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
 
@@ -77,8 +79,8 @@ def escape_output() -> None:
 def show_plainly() -> None:
     """From now on, end the program with the message of a :class:`UserError`, not with a traceback.
 
-    MONAI wraps an error in a config several times over, and the cause drowns. Set the environment variable
-    ``DCD_TRACEBACK`` to see the traceback all the same.
+    MONAI wraps an error in a config several times over, and the cause drowns; ignite and MONAI log the same error, with
+    its traceback, on its way out of an engine. Set the environment variable ``DCD_TRACEBACK`` to see all of it.
     """
     escape_output()
     previous = sys.excepthook
@@ -92,3 +94,21 @@ def show_plainly() -> None:
 
     if getattr(previous, "__module__", None) != __name__:
         sys.excepthook = hook
+    make_record = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        if record.levelno >= logging.ERROR and _is_told_at_the_end(sys.exc_info()[1]):
+            record.levelno = -1  # below the level of every handler
+        return record
+
+    # loggers that MONAI's handlers make later have handlers of their own, so that no filter reaches all of them
+    if getattr(make_record, "__module__", None) != __name__:
+        logging.setLogRecordFactory(factory)
+
+
+def _is_told_at_the_end(error: BaseException | None) -> bool:
+    """Whether libraries log an error that is on its way to the end of the program, where one line tells it."""
+    if error is None or os.environ.get("DCD_TRACEBACK"):
+        return False
+    return isinstance(error, SystemExit) or user_error(error) is not None
