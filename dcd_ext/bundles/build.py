@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
-from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
+from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, merge, prune, to_json
+from dcd_ext.bundles.task_file import read_task_file
 
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
@@ -52,7 +53,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     Raises:
         UserError: if the task is incomplete or contradicts itself.
     """
-    task, role = load_task(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
+    task, role = read_task_file(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
     name = f"{task_file.stem}_segmentation_{role_name}"
     train = build_config("train", task, role)
     configs = {

@@ -1,0 +1,145 @@
+"""Read JSON files, typed by the schemas in ``schemas/``: every fault is one line with the place in the file.
+
+docs/file_formats.md describes the files.
+"""
+
+import functools
+import json
+import os
+import reprlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError, validators
+from referencing import Registry, Resource
+
+from dcd_ext.errors import UserError
+
+SCHEMAS = Path(__file__).with_name("schemas")
+_KINDS = {
+    "object": "an object",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+_LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "const": "{}",
+    "enum": "one of {}",
+    "minItems": "at least {} entries",
+    "maxItems": "at most {} entries",
+    "minProperties": "at least {} entries",
+    "minLength": "at least {} characters",
+    "uniqueItems": "no entry twice",
+    "additionalProperties": "no further entry",
+}
+# JSON Schema takes 3.0 for an integer, which no index or range does; json reads NaN and 1e999 as numbers
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+        ),
+    }
+)
+_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
+
+
+def read_json(path: str | os.PathLike, schema: str, what: str, next_step: str) -> Any:
+    """The content of a JSON file (UTF-8, with or without a byte-order mark) that fits a schema.
+
+    Args:
+        path: the file.
+        schema: name of a file in ``schemas/``.
+        what: what the file is, for messages.
+        next_step: what the user does about a fault.
+
+    Raises:
+        UserError: if it is missing, no complete JSON, has a name twice in one object, or does not fit the schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no {what}", path, "a file", "none", next_step)
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
+        # JSON can escape half a surrogate pair, which can be neither printed nor be part of a path
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"unreadable {what}", path, "complete JSON", str(error), next_step) from error
+    check_content(content, schema, path, what, next_step)
+    return content
+
+
+def check_content(content: Any, schema: str, path: str | os.PathLike, what: str, next_step: str) -> None:
+    """Refuse content that does not fit a schema, with the place of the first fault.
+
+    Raises:
+        UserError: see :func:`read_json`.
+    """
+    error = next(_validator(schema).iter_errors(content), None)
+    if error is not None:
+        place = error.json_path.removeprefix("$").removeprefix(".")
+        where = f"{path}, {place}" if place else path
+        raise UserError(f"unusable {what}", where, *_expected_found(error), next_step)
+
+
+def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
+    """``metrics.json`` of an evaluation, in which every case has every class.
+
+    Raises:
+        UserError: see :func:`read_json`; if a class of a case is missing.
+    """
+    again = "evaluate the run again"
+    metrics: dict[str, Any] = read_json(path, "metrics", "result of an evaluation", again)
+    for case, entry in metrics["cases"].items():
+        if missing := [name for name in metrics["class_names"] if name not in entry["classes"]]:
+            where = f"{path}, cases.{case}.classes"
+            raise UserError("unusable result of an evaluation", where, f"'{missing[0]}'", "none", again)
+    return metrics
+
+
+def read_training(path: str | os.PathLike) -> dict[str, Any]:
+    """``training.json`` of a training.
+
+    Raises:
+        UserError: see :func:`read_json`.
+    """
+    record: dict[str, Any] = read_json(path, "training", "record of a training", "train the run again, or remove it")
+    return record
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"{key!r} twice")
+    return dict(pairs)
+
+
+@functools.cache
+def _validator(name: str) -> Any:
+    registry: Registry = Registry(retrieve=lambda uri: Resource.from_contents(_load(uri)))  # type: ignore[call-arg]
+    return _Validator(_load(f"{name}.json"), registry=registry)
+
+
+def _load(file: str) -> Any:
+    return json.loads((SCHEMAS / file).read_text("utf-8"))
+
+
+def _expected_found(error: ValidationError) -> tuple[str, str]:
+    """The two sides of the comparison in plain words; a schema's ``description`` says what its keywords cannot."""
+    kind, value = str(error.validator), error.validator_value
+    found = reprlib.repr(error.instance)
+    if kind == "required":
+        return f"'{next(name for name in value if name not in error.instance)}'", "none"
+    if kind == "type":
+        return " or ".join(_KINDS[name] for name in ([value] if isinstance(value, str) else value)), found
+    if kind in _LIMITS:
+        return _LIMITS[kind].format(", ".join(map(str, value)) if isinstance(value, list) else value), found
+    return error.schema.get("description", f"{kind} {value}"), found
