@@ -11,9 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator, ValidationError, validators
-from referencing import Registry, Resource
-
 from dcd_ext.errors import UserError
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -40,24 +37,14 @@ _LIMITS = {
     "uniqueItems": "no entry twice",
     "additionalProperties": "no further entry",
 }
-# JSON Schema takes 3.0 for an integer, which no index or range does; json reads NaN and 1e999 as numbers
-_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {
-        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-        ),
-    }
-)
-_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
 
 
-def read_json(path: str | os.PathLike, schema: str, what: str, next_step: str) -> Any:
+def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step: str) -> Any:
     """The content of a JSON file (UTF-8, with or without a byte-order mark) that fits a schema.
 
     Args:
         path: the file.
-        schema: name of a file in ``schemas/``.
+        schema: name of a file in ``schemas/``; None takes any JSON.
         what: what the file is, for messages.
         next_step: what the user does about a fault.
 
@@ -73,7 +60,8 @@ def read_json(path: str | os.PathLike, schema: str, what: str, next_step: str) -
         json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"unreadable {what}", path, "complete JSON", str(error), next_step) from error
-    check_content(content, schema, path, what, next_step)
+    if schema is not None:
+        check_content(content, schema, path, what, next_step)
     return content
 
 
@@ -85,7 +73,8 @@ def check_content(content: Any, schema: str, path: str | os.PathLike, what: str,
     """
     error = next(_validator(schema).iter_errors(content), None)
     if error is not None:
-        place = error.json_path.removeprefix("$").removeprefix(".")
+        keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path)
+        place = "".join(keys).removeprefix(".")
         where = f"{path}, {place}" if place else path
         raise UserError(f"unusable {what}", where, *_expected_found(error), next_step)
 
@@ -124,15 +113,41 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @functools.cache
 def _validator(name: str) -> Any:
-    registry: Registry = Registry(retrieve=lambda uri: Resource.from_contents(_load(uri)))  # type: ignore[call-arg]
-    return _Validator(_load(f"{name}.json"), registry=registry)
+    # not needed where a bundle is deployed
+    from jsonschema import Draft7Validator, validators
+
+    # JSON Schema takes 3.0 for an integer, which no index or range does; json reads NaN and 1e999 as numbers
+    types = {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+        ),
+    }
+    kind = validators.extend(Draft7Validator, type_checker=Draft7Validator.TYPE_CHECKER.redefine_many(types))
+    return kind(_inlined(_load(f"{name}.json"), f"{name}.json"))
+
+
+def _inlined(schema: Any, file: str) -> Any:
+    """A schema of ``file`` without references; MONAI Label needs a jsonschema too old to follow them to other files."""
+    if isinstance(schema, list):
+        return [_inlined(part, file) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: _inlined(value, file) for key, value in schema.items() if key not in ("$ref", "$schema")}
+    if not isinstance(schema.get("$ref"), str):
+        return rest
+    other, _, path = schema["$ref"].partition("#/")
+    target = _load(other or file)
+    for key in filter(None, path.split("/")):
+        target = target[key]
+    return {"allOf": [rest, _inlined(target, other or file)]}
 
 
 def _load(file: str) -> Any:
     return json.loads((SCHEMAS / file).read_text("utf-8"))
 
 
-def _expected_found(error: ValidationError) -> tuple[str, str]:
+def _expected_found(error: Any) -> tuple[str, str]:
     """The two sides of the comparison in plain words; a schema's ``description`` says what its keywords cannot."""
     kind, value = str(error.validator), error.validator_value
     found = reprlib.repr(error.instance)
