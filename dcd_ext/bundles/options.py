@@ -32,12 +32,12 @@ def settle_options(parser: ConfigParser, files: Sequence[Path]) -> None:
     check_content(fixed, "options", _WHERE, "option", _STEP)
     if {"strides", "features", "n_blocks", "patch_size"} <= fixed.keys():
         check_network(fixed, _WHERE)
+    texts = {path: value for path, value in _leaves(config) if isinstance(value, str) and not _has_expression(value)}
     for file in files:
         for path, shipped in _leaves(ConfigParser.load_config_file(file)):
-            given = parser.get("::".join(path))
-            if isinstance(shipped, int | float) and isinstance(given, str) and not _has_expression(given):
+            if isinstance(shipped, int | float) and path in texts:
                 expected = "true or false" if isinstance(shipped, bool) else "a number"
-                raise UserError("unusable option", f"{_WHERE}, {'::'.join(path)}", expected, repr(given), _STEP)
+                raise UserError("unusable option", f"{_WHERE}, {'::'.join(path)}", expected, repr(texts[path]), _STEP)
     parser.ref_resolver.reset()
 
 

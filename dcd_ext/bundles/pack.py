@@ -143,9 +143,7 @@ def _write_weights(bundle: BundleFolder, checkpoint: Path) -> None:
 
 
 def _write_card(bundle: BundleFolder) -> None:
-    parser = bundle.parser()
-    network = parser.get_parsed_content("network_def")
-    widths = parser.get_parsed_content("network_def::features_per_stage")
+    network, widths = bundle.build("network_def"), bundle.build("network_def::features_per_stage")
     readme = bundle.root / "docs" / "README.md"
     text = packed_readme(
         readme.read_text("utf-8"), bundle.name, bundle.metadata, count_parameters(network), list(widths)
