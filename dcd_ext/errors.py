@@ -33,11 +33,11 @@ class UserError(ValueError):
         named = (("expected", str(expected)), ("found", str(found)))
         comparison = ", ".join(f"{name} {value}" for name, value in named if value)
         super().__init__(escape(" – ".join(part for part in (what, str(where), comparison, next_step) if part)))
-        self._parts = (what, where, expected, found, next_step)
+        self.parts = (what, where, expected, found, next_step)
 
     def __reduce__(self) -> tuple[type[UserError], tuple]:
         """Worker processes send their errors as pickles, which would call the class with the message alone."""
-        return type(self), self._parts
+        return type(self), self.parts
 
 
 def escape(text: str) -> str:

@@ -49,19 +49,29 @@ def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step:
         next_step: what the user does about a fault.
 
     Raises:
-        UserError: if it is missing, no complete JSON, has a name twice in one object, or does not fit the schema.
+        UserError: if it is missing, no complete JSON, has a name twice in one object or NaN, or does not fit the schema.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no {what}", path, "a file", "none", next_step)
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
-        # JSON can escape half a surrogate pair, which can be neither printed nor be part of a path
-        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"unreadable {what}", path, "complete JSON", str(error), next_step) from error
     if schema is not None:
         check_content(content, schema, path, what, next_step)
+    return content
+
+
+def parse_json(data: bytes) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError, RecursionError: see :func:`read_json`.
+    """
+    content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
+    # json takes NaN, 1e999 and half of a surrogate pair, which can be neither written nor printed
+    json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")
     return content
 
 

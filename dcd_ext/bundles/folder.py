@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from dcd_ext.errors import UserError, first_cause
-from dcd_ext.readers import check_content
+from dcd_ext.readers import check_content, parse_json
 from dcd_ext.weights import load_weights
 
 
@@ -31,7 +31,7 @@ class BundleFolder:
         """``configs/metadata.json`` or ``configs/inference.json``."""
         path, step = self.root / file, "check the path of the bundle"
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = parse_json(path.read_bytes())
         except (OSError, ValueError, RecursionError) as e:
             raise UserError("not a bundle", path, "a JSON file", e, step) from e
         check_content(content, path.stem, path, "bundle", step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,18 @@ def image_names(entry: Mapping[str, Any]) -> list[Any]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
+def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str]) -> None:
+    """Refuse a list of cases in which one lacks what is needed.
+
+    Raises:
+        UserError: naming the case by its number.
+    """
+    for number, case in enumerate(cases):
+        if missing := [name for name in needed if name not in case]:
+            found, step = f"no {', '.join(missing)}", "complete it; dcd check shows all such entries"
+            raise UserError("incomplete entry", f"{where}[{number}]", ", ".join(needed), found, step)
+
+
 def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict[str, Any]]:
     """Entries of ``<dataset_dir>/datalist.json`` with resolved paths.
 
@@ -51,10 +63,7 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict
     if not cases:
         raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again")
     needed = ("image",) if key == "test" else ("image", "label", "case", "fold")
-    for number, case in enumerate(cases):
-        if missing := [name for name in needed if name not in case]:
-            where, expected = f"{path}, {key}[{number}]", ", ".join(needed)
-            raise UserError("incomplete entry", where, expected, f"no {', '.join(missing)}", f"run: dcd check {path}")
+    require_entries(cases, f"{path}, {key}", needed)
     cases = [_resolved(case, dataset_dir) for case in cases]
     if section == "test":
         return cases

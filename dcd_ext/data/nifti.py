@@ -9,17 +9,30 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from dcd_ext.errors import UserError
 from dcd_ext.io import write_atomically
 
 
 def open_image(path: Path) -> Any:
     """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""
-    return nib.load(path)
+    try:
+        return nib.load(path)
+    except Exception as error:  # nibabel, gzip and zlib raise a dozen types for a broken file
+        raise _unreadable(path, error) from error
 
 
 def voxels(path: Path) -> np.ndarray:
     """Read the voxels of a file as stored, scaled where the header says so."""
-    return np.asanyarray(open_image(path).dataobj)
+    image = open_image(path)
+    try:
+        return np.asanyarray(image.dataobj)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike, error: Exception) -> UserError:
+    reason = str(error).strip() or type(error).__name__
+    return UserError("unreadable file", path, "a complete NIfTI file", reason.splitlines()[0], "fetch the file again")
 
 
 def suffix(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dcd_ext.data.cases import image_names, read_datalist
+from dcd_ext.data.cases import image_names, read_datalist, require_entries
 from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
@@ -54,6 +54,8 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
         UserError: if the list cannot be read, channels do not fit on each other, or the folder cannot be written.
     """
     content = read_datalist(datalist)
+    for section in ("training", "test"):
+        require_entries(content[section], f"{datalist}, {section}", ("image", "case"))
     cases = [*content["training"], *content["test"]]
     final = make_folder(output / "labels" / "final")
     for case in tqdm(cases, desc="studies", unit="case", disable=None):

@@ -139,7 +139,9 @@ def test_a_bundle_without_authors_or_version_is_named(bundle_with, change, messa
 
 @pytest.mark.parametrize("text", ["[]", '{"network_data_format": []}', '{"network_data_format": {"inputs": 1}}'])
 def test_metadata_of_another_kind_are_refused(bundle_with, text):
-    with pytest.raises(UserError, match=r"unusable bundle – .*metadata.json(, network_data_format.*)? – expected an obj"):
+    with pytest.raises(
+        UserError, match=r"unusable bundle – .*metadata.json(, network_data_format.*)? – expected an obj"
+    ):
         bundle_with(text)
 
 

@@ -7,7 +7,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 _ODD = [None, True, -1, 0, 10**20, 0.5, 1e300, float("nan"), float("inf"), "", [], {}, [[]], [None], {"a": 1}]
-_TEXTS = ["..", "../../../up", "/dev/zero", "a\x00b", "\ud800", "$1/0", "@no", "%no::entry", "1", "nan", "a\nb", "x" * 5000]
+_TEXTS = [
+    "..",
+    "../../../up",
+    "/dev/zero",
+    "a\x00b",
+    "\ud800",
+    "$1/0",
+    "@no",
+    "%no::entry",
+    "1",
+    "nan",
+    "a\nb",
+    "x" * 5000,
+]
 VALUES = st.one_of(st.sampled_from(_ODD), st.sampled_from(_TEXTS), st.text(max_size=6), st.integers(), st.floats())
 _SPOILED = [b"", b"{", b"null", b"[" * 10**5, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"<html>"]
 

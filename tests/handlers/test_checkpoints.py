@@ -121,11 +121,17 @@ def test_resume_of_another_configuration(tmp_path, make_trainer):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda c: c.update(epoch=-3), "unusable checkpoint – .*checkpoint_last.pt, epoch – expected at least 1, found -3"),
+        (
+            lambda c: c.update(epoch=-3),
+            "unusable checkpoint – .*checkpoint_last.pt, epoch – expected at least 1, found -3",
+        ),
         (lambda c: c.update(epoch=0.5), "epoch – expected a whole number, found 0.5"),
         (lambda c: c.pop("epoch"), "unusable checkpoint .* – expected 'epoch', found none"),
         (lambda c: c.update(network=[1]), "network – expected an object, found .1."),
-        (lambda c: c["optimizer"].pop("param_groups"), "an entry 'optimizer' that fits, found optimizer: other entries"),
+        (
+            lambda c: c["optimizer"].pop("param_groups"),
+            "an entry 'optimizer' that fits, found optimizer: other entries",
+        ),
         (lambda c: c["optimizer"]["param_groups"][0].update(lr="x"), r"optimizer.param_groups\[0\].lr: no number"),
         (lambda c: c["schedule"].update(last_epoch=float("nan")), "found schedule.last_epoch: no number"),
         (lambda c: c["schedule"].clear(), "found schedule: other entries"),

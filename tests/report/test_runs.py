@@ -118,7 +118,7 @@ def test_names(pair, tmp_path):
         ),
         (lambda m: m["cases"]["case1"]["classes"].pop("core"), "cases.case1.classes – expected 'core', found none"),
         (lambda m: m.update(class_names="rim"), "class_names – expected a list, found 'rim'"),
-        (lambda m: m.update(parameters=float("nan")), "parameters – expected a whole number, found nan"),
+        (lambda m: m.update(parameters=float("nan")), "expected complete JSON, found Out of range float values"),
         (lambda m: m["summary"]["mean"].pop("dice"), "summary.mean – expected 'dice', found none"),
         (lambda m: m.update(environment="cpu"), "environment – expected an object, found 'cpu'"),
     ],
