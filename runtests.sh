@@ -38,7 +38,7 @@ case "${1:-}" in
 --fuzz)
     shift
     case "${1:-}" in [0-9]*) number="$1" && shift ;; *) number=5000 ;; esac
-    DCD_FUZZ="$number" step "$PYTHON" -m pytest --durations 10 tests/fuzz "$@" # one process, which counts
+    DCD_FUZZ="$number" pytest --dist worksteal tests/fuzz "$@"
     ;;
 --integration)
     shift

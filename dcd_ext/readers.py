@@ -49,7 +49,8 @@ def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step:
         next_step: what the user does about a fault.
 
     Raises:
-        UserError: if it is missing, no complete JSON, has a name twice in one object or NaN, or does not fit the schema.
+        UserError: if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit the
+            schema.
     """
     path = Path(path)
     if not path.is_file():

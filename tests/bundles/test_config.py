@@ -168,3 +168,12 @@ def test_an_option_of_another_kind_is_one_line(option, message):
 def test_an_expression_may_stand_for_any_option():
     parser = start(max_epochs="$2 + 3", fold="@seed", amp="$torch.cuda.is_available()").parser
     assert parser.get_parsed_content("max_epochs") == 5
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLES.glob("*/configs/inference.json")), ids=lambda path: path.parts[-3])
+def test_inference_reads_its_booleans_as_text_too(path):
+    """It cannot ask dcd_ext: wherever one is used, MONAI's str2bool is between, or the check of the run."""
+    text = path.read_text("utf-8")
+    for name in ("amp", "separate_folder"):
+        used = re.findall(rf".{{30}}@{name}\b", text)
+        assert used and all("str2bool(" in use or f"'{name}': " in use for use in used), used

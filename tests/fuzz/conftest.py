@@ -111,9 +111,18 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     return made
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What one of several processes has counted."""
+    COUNTS.update({tuple(key): number for key, number in getattr(node, "workeroutput", {}).get("fuzz", [])})
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """``./runtests.sh --fuzz`` writes the counts into docs/checks.md, if none of the inputs made a test fail."""
-    if exitstatus or not os.environ.get("DCD_FUZZ"):
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["fuzz"] = [[list(key), number] for key, number in COUNTS.items()]
+    if output is not None or exitstatus or not os.environ.get("DCD_FUZZ"):
         return
     rows = [[kind, COUNTS[kind, True], COUNTS[kind, False]] for kind in sorted({kind for kind, _ in COUNTS})]
     rows.append(["all", *(sum(row[column] for row in rows) for column in (1, 2))])
