@@ -128,6 +128,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     rows.append(["all", *(sum(row[column] for row in rows) for column in (1, 2))])
     head = ["input", "tried", "accepted", "refused in one line", "tracebacks", "over 10 s", "files outside"]
     table = Table("", head, [[kind, f"{a + b:,}", f"{a:,}", f"{b:,}", "0", "0", "0"] for kind, a, b in rows])
-    start, end = "<!-- written by ./runtests.sh --fuzz -->\n", "\n<!-- end -->"
+    start, end = "<!-- written by ./runtests.sh --fuzz -->\n", "<!-- end -->"
     before, _, rest = _PAGE.read_text("utf-8").partition(start)
-    _PAGE.write_text(before + start + to_markdown(table) + end + rest.partition(end)[2], "utf-8")
+    _PAGE.write_text(before + start + to_markdown(table) + "\n" + end + rest.partition(end)[2], "utf-8")
