@@ -83,7 +83,7 @@ class BundleFolder:
         ``times`` is the side of the deepest feature map: an instance norm needs more than one voxel.
         """
         inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
-        spec = next(iter(inputs.values()), {})
+        spec: dict[str, Any] = next(iter(inputs.values()), {})
         if not spec.keys() >= {"num_channels", "spatial_shape"}:
             where, expected = self.root / "configs" / "metadata.json", "num_channels and spatial_shape of an input"
             raise UserError("the bundle does not say what it takes", where, expected, "none", "complete the file")

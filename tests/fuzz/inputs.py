@@ -22,7 +22,9 @@ _TEXTS = [
     "x" * 5000,
 ]
 # copies, because a later change may be one within an earlier value
-VALUES = st.one_of(st.sampled_from(_ODD).map(deepcopy), st.sampled_from(_TEXTS), st.text(max_size=6), st.integers(), st.floats())
+VALUES = st.one_of(
+    st.sampled_from(_ODD).map(deepcopy), st.sampled_from(_TEXTS), st.text(max_size=6), st.integers(), st.floats()
+)
 _SPOILED = [b"", b"{", b"null", b"[" * 10**5, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"<html>"]
 
 
