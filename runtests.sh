@@ -4,6 +4,7 @@
 #   ./runtests.sh --style         everything but the package and the tests: seconds
 #   ./runtests.sh --quick         without the tests marked slow
 #   ./runtests.sh --setup         only install
+#   ./runtests.sh --fuzz [N]      only damaged and hostile inputs, N of them (default 5000); writes the counts into docs/checks.md
 #   ./runtests.sh --integration   install MONAI Label and MONAI Deploy, too, and run the tests that need them, alone
 # Further arguments go to pytest, e.g. ./runtests.sh --quick -k wavelets
 set -euo pipefail
@@ -34,6 +35,11 @@ check_package() {
 case "${1:-}" in
 --setup) ;;
 --style) check_style ;;
+--fuzz)
+    shift
+    case "${1:-}" in [0-9]*) number="$1" && shift ;; *) number=5000 ;; esac
+    DCD_FUZZ="$number" pytest --dist worksteal tests/fuzz "$@"
+    ;;
 --integration)
     shift
     scripts/monai_label.sh --setup

@@ -38,12 +38,17 @@ class UserError(ValueError):
     ) -> None:
         named = (("expected", str(expected)), ("found", str(found)))
         comparison = ", ".join(f"{name} {value}" for name, value in named if value)
-        super().__init__(" – ".join(part for part in (what, str(where), comparison, next_step) if part))
-        self._parts = (what, where, expected, found, next_step)
+        super().__init__(escape(" – ".join(part for part in (what, str(where), comparison, next_step) if part)))
+        self.parts = (what, where, expected, found, next_step)
 
     def __reduce__(self) -> tuple[type[UserError], tuple]:
         """Worker processes send their errors as pickles, which would call the class with the message alone."""
-        return type(self), self._parts
+        return type(self), self.parts
+
+
+def escape(text: str) -> str:
+    """Text that a terminal only prints: control and direction characters are written as ``\\x1b``, ``\\u202e``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def user_error(error: BaseException) -> UserError | None:

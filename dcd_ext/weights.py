@@ -1,6 +1,7 @@
 """Save and read checkpoints and load weights: finite, strictly, and without running what a pickle holds."""
 
 import os
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from dcd_ext.io import write_atomically
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
 # attribute of a saved state dict; MONAI and torch, which load it, see the tensors only
 _ORIGIN = "origin"
+# how the file begins that Git leaves where Git LFS is not installed
+_LFS = b"version https://git-lfs"
 
 
 def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
@@ -31,9 +34,9 @@ def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
+    except Exception as e:  # torch's own text advises to read the file without weights_only
         expected = "tensors only (weights_only=True)"
-        raise UserError("weights cannot be read", path, expected, type(e).__name__, next_step) from e
+        raise UserError("weights cannot be read", path, expected, _what_is_there(path, e), next_step) from e
     if not isinstance(state, dict):
         raise UserError("weights cannot be read", path, "a dictionary", type(state).__name__, next_step)
     require_finite(state, path, next_step)
@@ -102,6 +105,16 @@ def _tensors(item: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
+def _what_is_there(path: str | os.PathLike, error: Exception) -> str:
+    """What a file that torch refuses is, as far as it can be told."""
+    with open(path, "rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            return "a pointer of Git LFS (get the file with: git lfs pull)"
+    if not zipfile.is_zipfile(path):
+        return f"half of a file, or one of another kind ({os.path.getsize(path):,} bytes)"
+    return "objects that would run code" if "weights_only" in str(error).lower() else type(error).__name__
+
+
 def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) -> None:
     """Load ``path`` into ``network``; every key and shape has to fit.
 
@@ -122,19 +135,24 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
     for prefix in _WRAPPER_PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}
-    expected = {key: str(tuple(value.shape)) for key, value in network.state_dict().items()}
-    found = {str(key): _shape(value) for key, value in state.items()}
+    expected = {key: describe(value) for key, value in network.state_dict().items()}
+    found = {str(key): describe(value) for key, value in state.items()}
     wrong = sorted({key for key, _ in set(expected.items()) ^ set(found.items())})
     if wrong:
         raise UserError(
             f"weights do not fit the network ({len(wrong)} keys differ)",
             f"{path}, key {wrong[0]}",
-            f"shape {expected.get(wrong[0], 'none')}",
-            f"shape {found.get(wrong[0], 'none')}",
+            expected.get(wrong[0], "no such key"),
+            found.get(wrong[0], "no such key"),
             next_step,
         )
     network.load_state_dict(state)
 
 
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else f"of a {type(value).__name__}"
+def describe(value: Any) -> str:
+    """A tensor's shape, and what would keep it from taking a parameter's place."""
+    if not isinstance(value, torch.Tensor):
+        return f"a value of type {type(value).__name__}"
+    kind = "" if value.is_floating_point() else f" of {value.dtype}"
+    layout = "" if value.layout == torch.strided else f", {value.layout}"
+    return f"shape {tuple(value.shape)}{kind}{layout}"

@@ -64,7 +64,7 @@ def test_a_command_has_an_example_and_underscores(name: str, capsys) -> None:
             "unknown option – dcd studies – expected --output, found ",
         ),
         (["studies", "x"], "the following arguments are required: --output – dcd studies – see dcd studies --help"),
-        (["studies", "nowhere", "--output", "z"], "no data list – nowhere – expected a file written by dcd prepare"),
+        (["studies", "nowhere", "--output", "z"], "no data list – nowhere – expected a file, found none"),
         (["phantoms", "--jobs", "0", "--output", "z"], "argument --jobs: expected a whole number above 0, found '0'"),
         (["prepare", "brats24", "--task_name", "x", "--output", "z"], "option of Decathlon tasks – --task_name"),
     ],

@@ -141,3 +141,9 @@ def test_errors(options, message):
 def test_unusable_input(x):
     with pytest.raises(ValueError, match=r"input must be a real floating tensor \(\.\.\., D, H, W\), got \("):
         DetailProjection()(x)
+
+
+def test_reflection_needs_a_neighbour():
+    for shape in ((1, 8, 8), (8, 8, 1)):
+        with pytest.raises(ValueError, match=r"mode 'reflect' needs 2 voxels or more .*; use mode 'symmetric'"):
+            DetailProjection("haar", 1, "reflect")(torch.rand(1, 1, *shape))

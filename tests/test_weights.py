@@ -42,7 +42,7 @@ def test_missing_key_is_an_error(tmp_path):
     state = ToyNet(channels=4).state_dict()
     del state["head.bias"]
     save_checkpoint(state, tmp_path / "model.pt")
-    expected = r"1 keys differ\) – .*key head.bias – expected shape \(2,\), found shape none"
+    expected = r"1 keys differ\) – .*key head.bias – expected shape \(2,\), found no such key"
     with pytest.raises(UserError, match=expected):
         load_weights(build(), tmp_path / "model.pt", "train it")
 
@@ -60,11 +60,39 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({**ToyNet(channels=4).state_dict(), "head.bias": torch.zeros(2, dtype=torch.complex64)}, "found .*complex64"),
+        ({**ToyNet(channels=4).state_dict(), "head.bias": torch.ones(2).to_sparse()}, "found shape .*sparse"),
         (torch.zeros(3), "weights cannot be read .* expected a dictionary, found Tensor – train it"),
-        ({"epoch": 3}, r"weights do not fit .* key encoder.* found shape none|key epoch – .*found shape of a int"),
+        (
+            {"epoch": 3},
+            r"weights do not fit .* key encoder.* found no such key|key epoch – .*found a value of type int",
+        ),
     ],
 )
 def test_other_content_is_refused(tmp_path, content, message):
     save_checkpoint(content, tmp_path / "model.pt")
     with pytest.raises(UserError, match=message):
         load_weights(build(), tmp_path / "model.pt", "train it")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda content: content[: len(content) // 2], r"half of a file, or one of another kind \([\d,]+ bytes\)"),
+        (
+            lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a pointer of Git LFS .get the file with: git lfs pull",
+        ),
+        (lambda _: b"<!DOCTYPE html><title>404</title>", "half of a file, or one of another kind"),
+        (lambda _: b"", r"half of a file, or one of another kind \(0 bytes\)"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_without_torch_s_advice(tmp_path, spoil, found):
+    path = tmp_path / "model.pt"
+    save_checkpoint(ToyNet().state_dict(), path)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(
+        UserError, match=rf"^weights cannot be read – .*model.pt – .* found {found}.* – train it$"
+    ) as error:
+        load_weights(build(), path, "train it")
+    assert "weights_only=False" not in str(error.value)

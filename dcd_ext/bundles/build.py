@@ -6,7 +6,8 @@ from typing import Any
 
 import dcd_ext
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
-from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, prune, to_json
+from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, merge, prune, to_json
+from dcd_ext.bundles.task_file import read_task_file
 
 _PACKAGE = Path(dcd_ext.__file__).parent
 # sections that only serve as sources of macros
@@ -55,7 +56,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     Raises:
         UserError: if the task is incomplete or contradicts itself.
     """
-    task, role = load_task(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
+    task, role = read_task_file(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
     name = f"{task_file.stem}_segmentation_{role_name}"
     train = build_config("train", task, role)
     configs = {

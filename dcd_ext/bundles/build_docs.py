@@ -4,6 +4,7 @@ import re
 from copy import deepcopy
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load
@@ -47,7 +48,8 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     """``docs/README.md``; the parameter count is taken from the network itself."""
     train = configs["train"]
     parser = ConfigParser(deepcopy(train))
-    parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
+    with torch.device("meta"):  # nothing is computed with it
+        parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
         **task["readme"],
         **role["readme"],

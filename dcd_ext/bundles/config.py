@@ -12,6 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
+from dcd_ext.bundles.options import settle_options
 from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.distributed import on_main_process
@@ -35,15 +36,16 @@ def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = Non
     """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
     From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence:
-    :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it. A data set whose ``dcd check``
-    found errors is refused unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked at,
-    because MONAI Label sets the cases themselves.
+    :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it; :func:`settle_options` makes
+    ``false`` false. A data set whose ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given;
+    without ``datalist.json`` nothing is looked at, because MONAI Label sets the cases themselves.
 
     Returns:
         What tells this run from others: fold, data list, merged config, versions.
 
     Raises:
-        UserError: for an unknown key, a path that MONAI has changed, or a data set that failed its check.
+        UserError: for an unknown key, an unusable option, a path that MONAI has changed, or a data set that failed its
+            check.
     """
     show_plainly()
     workflow = _running_workflow()
@@ -53,11 +55,13 @@ def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = Non
     check_paths(**{**written, "bundle_root": bundle_root, "dataset_dir": dataset_dir})
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
-    check_keys(config, next((f for f in folders if any(f.glob("*.json"))), folders[0]))
+    folder = next((f for f in folders if any(f.glob("*.json"))), folders[0])
+    check_keys(config, folder)
+    settle_options(workflow.parser, config_files(folder))
     _track_patiently(workflow.parser)
     datalist = Path(dataset_dir) / "datalist.json"
     if datalist.is_file():
-        require_checked(dataset_dir, str(config.get("allow_unchecked", False)).lower() == "true")
+        require_checked(dataset_dir, config.get("allow_unchecked", False))
     content = _deciding_entries(config)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Run(fold, sha256(datalist) if datalist.is_file() else None, content, digest, packages())
@@ -98,6 +102,18 @@ def _running_workflow() -> ConfigWorkflow:
     raise RuntimeError("prepare_run has to be called from a '$' expression of a running bundle config")
 
 
+def config_files(folder: Path) -> list[Path]:
+    """Configs shipped in a bundle's ``configs``.
+
+    Raises:
+        UserError: if there are none.
+    """
+    files = [file for file in sorted(folder.rglob("*.json")) if file.name != "metadata.json"]
+    if not files:
+        raise UserError("no bundle", folder, "configs/train.json", "none", "pass --bundle_root <bundle>")
+    return files
+
+
 def check_keys(config: Mapping[str, Any], folder: Path) -> None:
     """Compare a merged config with the files shipped in a bundle's ``configs``.
 
@@ -105,13 +121,10 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
     the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself.
 
     Raises:
-        UserError: for the first unknown key, with the nearest known one; if there are no files.
+        UserError: for the first unknown key, with the nearest known one.
     """
-    files = [file for file in sorted(folder.rglob("*.json")) if file.name != "metadata.json"]
-    if not files:
-        raise UserError("no bundle", folder, "configs/train.json", "none", "pass --bundle_root <bundle>")
     known: dict[str, set[str]] = {"": _MONAI_KEYS | _OPTIONS}
-    for file in files:
+    for file in config_files(folder):
         for group, keys in _groups(ConfigParser.load_config_file(file)):
             known.setdefault(group, set()).update(keys)
     meant = {key.replace("#", "::") for key in config.get("extra_keys", ())}

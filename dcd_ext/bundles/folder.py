@@ -9,7 +9,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, first_cause
+from dcd_ext.readers import check_content, parse_json
 from dcd_ext.weights import load_weights
 
 
@@ -27,11 +28,14 @@ class BundleFolder:
         self._inference = self.read("configs/inference.json")
 
     def read(self, file: str) -> Any:
-        """A JSON file of the bundle."""
+        """``configs/metadata.json`` or ``configs/inference.json``."""
+        path, step = self.root / file, "check the path of the bundle"
         try:
-            return json.loads((self.root / file).read_text("utf-8"))
-        except (OSError, ValueError) as e:
-            raise UserError("not a bundle", self.root / file, "a JSON file", e, "check the path of the bundle") from e
+            content = parse_json(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as e:
+            raise UserError("not a bundle", path, "a JSON file", e, step) from e
+        check_content(content, path.stem, path, "bundle", step)
+        return content
 
     @property
     def weights(self) -> Path:
@@ -54,9 +58,21 @@ class BundleFolder:
         parser["bundle_root"] = str(self.root)
         return parser
 
+    def build(self, entry: str) -> Any:
+        """An entry of ``inference.json``, built.
+
+        Raises:
+            UserError: if that fails.
+        """
+        try:
+            return self.parser().get_parsed_content(entry)
+        except Exception as e:  # a config can raise anything
+            where, step = f"{self.root / 'configs' / 'inference.json'}, {entry}", "take a bundle of this collection"
+            raise UserError("the bundle cannot be built", where, "a working config", first_cause(e), step) from e
+
     def network(self, weights: Path | None = None) -> nn.Module:
         """The network in evaluation mode, with a checkpoint that is loaded strictly; default ``models/model.pt``."""
-        network = self.parser().get_parsed_content("network_def")
+        network: nn.Module = self.build("network_def")
         next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
         load_weights(network, weights or self.weights, next_step)
         return network.eval()
@@ -66,7 +82,11 @@ class BundleFolder:
 
         ``times`` is the side of the deepest feature map: an instance norm needs more than one voxel.
         """
-        spec = next(iter(self.metadata["network_data_format"]["inputs"].values()))
+        inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
+        spec: dict[str, Any] = next(iter(inputs.values()), {})
+        if not spec.keys() >= {"num_channels", "spatial_shape"}:
+            where, expected = self.root / "configs" / "metadata.json", "num_channels and spatial_shape of an input"
+            raise UserError("the bundle does not say what it takes", where, expected, "none", "complete the file")
         if not self._inference.get("strides"):
             return (batch, int(spec["num_channels"]), *(int(side) for side in spec["spatial_shape"]))
         return (batch, int(spec["num_channels"]), *(times * stride for stride in self.strides))

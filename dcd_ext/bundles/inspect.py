@@ -10,6 +10,7 @@ from pathlib import Path
 from dcd_ext.bundles.contents import Contents, open_contents
 from dcd_ext.bundles.inspect_code import OTHER, SENSITIVE, kind_of_name
 from dcd_ext.bundles.inspect_files import Inventory
+from dcd_ext.errors import escape
 
 _WIDTH = 160
 _MAX_FILES = 20_000
@@ -109,11 +110,6 @@ def _joined(counts: Counter[str]) -> list[str]:
 
 def _few(files: list[str]) -> str:
     return ", ".join(files[:4]) + (f" and {len(files) - 4} more" if len(files) > 4 else "")
-
-
-def escape(text: str) -> str:
-    """Text that a terminal only prints: control and direction characters are written as ``\\x1b``, ``\\u202e``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _shorten(text: str, width: int = _WIDTH) -> str:

@@ -1,6 +1,5 @@
 """Pack a bundle for others: weights, TorchScript, configs, card, licences and checksums in one reproducible zip."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from dcd_ext.bundles.torchscript import export_torchscript
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
+from dcd_ext.readers import read_metrics
 from dcd_ext.weights import read_checkpoint
 
 # what a bundle consists of; everything else in its folder (eval, other weights) stays at home
@@ -97,12 +97,8 @@ def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
     """The scores for ``eval_metrics``, refused if they were measured with other weights."""
     if metrics is None:
         return {}
-    try:
-        record = json.loads(metrics.read_text("utf-8"))
-        summary = record["summary"]
-        means = {m: {c: v[m]["mean"] for c, v in summary.items()} for m in ("dice", "hd95_mm", "nsd")}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError("no evaluation record", metrics, "metrics.json", e, "evaluate the bundle first") from e
+    record = read_metrics(metrics)
+    means = {m: {c: v[m]["mean"] for c, v in record["summary"].items()} for m in ("dice", "hd95_mm", "nsd")}
     found = sha256(checkpoint)
     if record.get("weights_sha256") != found:
         where = f"{found} ({checkpoint})"
@@ -147,9 +143,7 @@ def _write_weights(bundle: BundleFolder, checkpoint: Path) -> None:
 
 
 def _write_card(bundle: BundleFolder) -> None:
-    parser = bundle.parser()
-    network = parser.get_parsed_content("network_def")
-    widths = parser.get_parsed_content("network_def::features_per_stage")
+    network, widths = bundle.build("network_def"), bundle.build("network_def::features_per_stage")
     readme = bundle.root / "docs" / "README.md"
     text = packed_readme(
         readme.read_text("utf-8"), bundle.name, bundle.metadata, count_parameters(network), list(widths)

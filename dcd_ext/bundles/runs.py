@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
+from dcd_ext.readers import read_json
 
 logger = logging.getLogger(__name__)
 # seconds between two looks at runs that another command has taken
@@ -141,7 +142,7 @@ def _refuse_other_options(run: Run) -> None:
     """What was trained with other options is another run."""
     path, wanted = run.folder / "run.json", _options(run)
     if path.exists():
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path, "run", "options of a run", "delete the folder, or choose another --output")
         for key in {**found, **wanted}:
             if found.get(key) != wanted.get(key):
                 step = "choose another --output, or delete the folder"

@@ -16,7 +16,6 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 import dcd_ext
-from dcd_ext.bundles.task_file import check_task_file
 from dcd_ext.errors import UserError
 
 _PACKAGE = Path(dcd_ext.__file__).parent
@@ -53,16 +52,6 @@ def find_task(name: str) -> Path:
 def load(path: Path) -> dict[str, Any]:
     """One JSON fragment."""
     return ConfigParser.load_config_file(path)
-
-
-def load_task(path: Path) -> dict[str, Any]:
-    """A task file, checked."""
-    try:
-        task = load(path)
-    except (OSError, ValueError) as error:
-        raise UserError("no task file", path, "JSON", error, "see docs/add_a_task.md") from error
-    check_task_file(task, path)
-    return task
 
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ When started again, it continues where it stopped.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from dcd_ext.bundles.tools import method_files, read_options
 from dcd_ext.commands.common import add_config_entries, add_jobs, raise_failures
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
+from dcd_ext.readers import read_json, read_metrics, read_training
 from dcd_ext.tables import Table, to_markdown, to_text
 
 EXAMPLE = "dcd methods bundles/brats24_segmentation_student_dcd --dataset_dir prepared/brats24 --output runs/methods"
@@ -56,21 +56,19 @@ def run(options: argparse.Namespace) -> int:
 
 def proposed_weights(path: str, names: Sequence[str]) -> dict[str, float]:
     """``kd_weight`` per method from what ``dcd calibrate`` wrote."""
+    step = f"run dcd calibrate for {', '.join(names)}"
+    content = read_json(path, "calibration", "calibration", step)
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
-        return {n: float(content["methods"][n][content["scope"]]["proposed_weight"]) for n in names}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        found = f"{type(e).__name__}: {e}"
-        step = "run dcd calibrate for these methods"
-        raise UserError("no proposed weights", path, f"calibration of {', '.join(names)}", found, step) from e
+        return {name: content["methods"][name][content["scope"]]["proposed_weight"] for name in names}
+    except KeyError as error:
+        raise UserError("no proposed weight", path, f"an entry {error}", "none", step) from error
 
 
 def _record(folder: Path) -> dict[str, Any]:
     """Content of ``training.json``, with ``mean_dice`` if evaluated."""
-    record: dict[str, Any] = json.loads((folder / "training.json").read_text("utf-8"))
+    record = read_training(folder / "training.json")
     if (folder / "metrics.json").exists():
-        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-        record["mean_dice"] = metrics["summary"]["mean"]["dice"]["mean"]
+        record["mean_dice"] = read_metrics(folder / "metrics.json")["summary"]["mean"]["dice"]["mean"]
     return record
 
 

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 from dcd_ext.bundles.checks import FAILED
-from dcd_ext.bundles.inspect import escape
 from dcd_ext.bundles.verify import verify
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, escape
 
 EXAMPLE = "dcd verify dist/hippocampus_segmentation_student_v0.1.0.zip"
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
                     print("".join(f"    {escape(line)}\n" for line in result.lines), end="")
                     failed += result.status == FAILED
             except UserError as error:  # the next one may be whole
-                print(f"error: {escape(str(error))}", file=sys.stderr)
+                print(f"error: {error}", file=sys.stderr)
                 failed += 1
     finally:
         logging.disable(logging.NOTSET)

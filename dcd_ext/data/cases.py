@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
+from dcd_ext.readers import read_json
 
 DATALIST_FILE = "datalist.json"
 logger = logging.getLogger(__name__)
@@ -21,32 +21,29 @@ def read_datalist(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when it is missing, not JSON, or not a data list.
     """
-    again = f"write it with dcd prepare <task> --source <data> --output {path.parent}"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        what = "no data list" if isinstance(error, FileNotFoundError) else "unreadable data list"
-        found = f"{type(error).__name__}: {error}"
-        raise UserError(what, path, "a file written by dcd prepare", found, again) from error
-    if not isinstance(content, dict):
-        raise UserError("not a data list", path, "lists 'training' and 'test'", type(content).__name__, again)
-    content.setdefault("training", [])
+    again = f"correct it, or write it with dcd prepare <task> --source <data> --output {path.parent}"
+    content = read_json(path, "datalist", "data list", again)
     # the Decathlon writes test cases as bare file names
-    tests = content.setdefault("test", [])
-    content["test"] = [{"image": e} if isinstance(e, str) else e for e in tests] if isinstance(tests, list) else tests
-    for section in ("training", "test"):
-        entries = content[section]
-        if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-            raise UserError(f"not a data list: '{section}'", path, "a list of cases", "something else", again)
-    if not isinstance(content.setdefault("folds", 5), int) or content["folds"] < 1:
-        raise UserError("not a data list", path, "'folds' as a number", content["folds"], again)
-    return content
+    test = [{"image": entry} if isinstance(entry, str) else entry for entry in content.get("test", [])]
+    return {"folds": 5, "training": [], **content, "test": test}
 
 
 def image_names(entry: Mapping[str, Any]) -> list[Any]:
     """The images of an entry, which may have one name or a list of them."""
     images = entry.get("image", [])
     return list(images) if isinstance(images, list | tuple) else [images]
+
+
+def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str]) -> None:
+    """Refuse a list of cases in which one lacks what is needed.
+
+    Raises:
+        UserError: naming the case by its number.
+    """
+    for number, case in enumerate(cases):
+        if missing := [name for name in needed if name not in case]:
+            found, step = f"no {', '.join(missing)}", "complete it; dcd check shows all such entries"
+            raise UserError("incomplete entry", f"{where}[{number}]", ", ".join(needed), found, step)
 
 
 def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict[str, Any]]:
@@ -66,10 +63,7 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict
     if not cases:
         raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again")
     needed = ("image",) if key == "test" else ("image", "label", "case", "fold")
-    for number, case in enumerate(cases):
-        if missing := [name for name in needed if name not in case]:
-            where, expected = f"{path}, {key}[{number}]", ", ".join(needed)
-            raise UserError("incomplete entry", where, expected, f"no {', '.join(missing)}", f"run: dcd check {path}")
+    require_entries(cases, f"{path}, {key}", needed)
     cases = [_resolved(case, dataset_dir) for case in cases]
     if section == "test":
         return cases

@@ -60,11 +60,10 @@ def check_datalist(path: Path, task: Task | None = None, skip: frozenset[str] = 
 
 def _task_of(content: dict[str, Any], path: Path) -> Task:
     """The task a data list describes in its own ``modality`` and ``labels``."""
-    try:
-        return Task.from_json(str(content.get("task", "")), content["modality"], content["labels"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    if missing := [key for key in ("modality", "labels") if key not in content]:
         what = "the data list does not say what it contains"
-        raise UserError(what, path, "'modality' and 'labels'", repr(error), "name it: --task") from error
+        raise UserError(what, path, "'modality' and 'labels'", f"no {missing[0]}", "name it: --task")
+    return Task.from_json(content.get("task", ""), content["modality"], content["labels"])
 
 
 def _source(entry: dict[str, Any], number: int, folder: Path) -> CaseSource:

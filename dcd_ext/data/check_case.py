@@ -14,6 +14,7 @@ from dcd_ext.data.findings import Findings
 from dcd_ext.data.geometry import TOLERANCE_MM, Grid, farthest_corner_mm, grid_difference, grid_of
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
+from dcd_ext.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,8 @@ def _read(file: Path, findings: Findings) -> tuple[Any, np.ndarray] | None:
         return None
     try:
         return open_image(file), voxels(file)
-    # nibabel, gzip and zlib raise a dozen types for a broken file, and each of them means the same to the user
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        findings.error("readable", "unreadable file", file, "a complete NIfTI file", reason, "fetch the file again")
+    except UserError as error:
+        findings.error("readable", *error.parts)
         return None
 
 

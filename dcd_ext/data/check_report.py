@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from dcd_ext.data.cases import DATALIST_FILE, read_datalist
 from dcd_ext.data.findings import ERROR, WARNING, Finding
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_json
+from dcd_ext.readers import read_json
 
 CHECK_FILE = "check.json"
 logger = logging.getLogger(__name__)
@@ -65,17 +65,12 @@ def read_check(folder: Path) -> dict[str, Any]:
     datalist, file = folder / DATALIST_FILE, folder / CHECK_FILE
     read_datalist(datalist)
     step = f"run: dcd check {datalist}"
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-        numbers = {"errors": int(report["errors"]), "cache_bytes": int(report["cache_bytes"])}
-        changed = report["datalist_sha256"] != sha256(datalist)
-    except FileNotFoundError as error:
-        raise UserError("data set not checked", folder, next_step=step) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError("unreadable check report", file, found=repr(error), next_step=step) from error
-    if changed:
+    if not file.exists():
+        raise UserError("data set not checked", folder, next_step=step)
+    report: dict[str, Any] = read_json(file, "check", "check report", step)
+    if report["datalist_sha256"] != sha256(datalist):
         raise UserError("the data list changed after its check", folder, next_step=step)
-    return {**report, **numbers}
+    return report
 
 
 def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> None:

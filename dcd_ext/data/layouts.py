@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
 from dcd_ext.inference.names import case_names
+from dcd_ext.readers import read_json
 
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")
@@ -114,18 +114,12 @@ def read_msd_index(source: Path) -> dict[str, Any]:
         UserError: when it is missing or not in the Decathlon format.
     """
     path = source / "dataset.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(index["training"], list):
-            raise TypeError("'training' is not a list")
-        if not all(key.isdecimal() for key in (*index["modality"], *index["labels"])):
-            raise ValueError("'modality' and 'labels' must be numbered")
-        return {"test": [], "name": source.name, **index}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        expected = "a dataset.json with modality, labels and training"
-        step = "check --source, or fetch the data with: dcd prepare msd --download Task04_Hippocampus"
-        found = f"{type(error).__name__}: {error}"
-        raise UserError("no Decathlon data set", path, expected, found, step) from error
+    step = "check --source, or fetch the data with: dcd prepare msd --download Task04_Hippocampus"
+    index = read_json(path, "datalist", "Decathlon index", step)
+    for key in ("training", "modality", "labels"):
+        if key not in index:
+            raise UserError("no Decathlon index", path, f"an entry '{key}'", "none", step)
+    return {"test": [], "name": source.name, **index}
 
 
 def find_msd(source: Path) -> list[Case]:

@@ -9,18 +9,26 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from dcd_ext.errors import UserError
 from dcd_ext.inference.values import finite, whole_labels
 from dcd_ext.io import write_atomically
 
 
 def open_image(path: Path) -> Any:
     """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""
-    return nib.load(path)
+    try:
+        return nib.load(path)
+    except Exception as error:  # nibabel, gzip and zlib raise a dozen types for a broken file
+        raise _unreadable(path, error) from error
 
 
 def voxels(path: Path) -> np.ndarray:
     """Read the voxels of a file, scaled where the header says so, without axes of length 1 after the third."""
-    data = np.asanyarray(open_image(path).dataobj)
+    image = open_image(path)
+    try:
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:
+        raise _unreadable(path, error) from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     return data
@@ -42,6 +50,11 @@ def read_label(path: Path) -> np.ndarray:
         UserError: for a value that is not near a whole number.
     """
     return whole_labels(voxels(path), path)
+
+
+def _unreadable(path: str | os.PathLike, error: Exception) -> UserError:
+    reason = str(error).strip() or type(error).__name__
+    return UserError("unreadable file", path, "a complete NIfTI file", reason.splitlines()[0], "fetch the file again")
 
 
 def suffix(path: Path) -> str:

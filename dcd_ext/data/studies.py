@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dcd_ext.data.cases import image_names, read_datalist
+from dcd_ext.data.cases import image_names, read_datalist, require_entries
 from dcd_ext.data.geometry import grid_of, require_same_grid
 from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
 from dcd_ext.errors import UserError
@@ -55,6 +55,8 @@ def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
             channels do not fit on each other, or the folder cannot be written.
     """
     content = read_datalist(datalist)
+    for section in ("training", "test"):
+        require_entries(content[section], f"{datalist}, {section}", ("image", "case"))
     cases = [*content["training"], *content["test"]]
     images = [[datalist.parent / name for name in image_names(case)] for case in cases]
     refuse_collisions([str(case["case"]) for case in cases], [files[0] for files in images])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
+from dcd_ext.readers import read_json
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ def task_by_name(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
+    expected = f"{', '.join(TASKS)} or a bundle's configs/metadata.json"
+    step = "name one of them, or leave --task out to take the labels of the data list"
     path = Path(name)
+    if not path.is_file():
+        raise UserError("unknown task", f"--task {name}", expected, "neither", step)
+    formats = read_json(path, "metadata", "metadata of a bundle", step).get("network_data_format", {})
     try:
-        formats = json.loads(path.read_text(encoding="utf-8"))["network_data_format"]
         inputs, outputs = formats["inputs"]["image"]["channel_def"], formats["outputs"]["pred"]["channel_def"]
-        return Task.from_json(path.stem, inputs, outputs)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        expected = f"{', '.join(TASKS)} or a bundle's configs/metadata.json"
-        step = "name one of them, or leave --task out to take the labels of the data list"
-        raise UserError("unknown task", f"--task {name}", expected, f"{type(error).__name__}: {error}", step) from error
+    except KeyError as error:
+        raise UserError("unknown task", path, f"an entry {error} in network_data_format", "none", step) from error
+    return Task.from_json(path.stem, inputs, outputs)

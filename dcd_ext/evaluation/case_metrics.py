@@ -23,6 +23,7 @@ EMPTY_RULE = (
     "both empty: excluded and counted; missed or false alarm: dice 0, nsd 0, lesion_f1 0, "
     "hd95_mm = diagonal of the image in mm"
 )
+_ROUNDING = 1e-5
 # the erosion that finds a surface must see what lies around the mask
 _MARGIN = 1
 
@@ -99,8 +100,8 @@ def _surface_scores(p: np.ndarray, t: np.ndarray, spacing: Sequence[float], tole
     edges_pred, edges_true = get_mask_edges(p, t, crop=False)
     there = np.asarray(get_surface_distance(edges_pred, edges_true, spacing=spacing))
     back = np.asarray(get_surface_distance(edges_true, edges_pred, spacing=spacing))
-    # float32 on both sides, so that a distance of exactly the tolerance counts as within it
-    close = sum(int((d <= np.float32(tolerance)).sum()) for d in (there, back))
+    # a distance of exactly the tolerance counts as within it, although float32 and a header's digits round it
+    close = sum(int((d <= tolerance * (1 + _ROUNDING)).sum()) for d in (there, back))
     return {
         "hd95_mm": max(float(np.percentile(d.astype(np.float64), 95)) for d in (there, back)),
         "nsd": close / (len(there) + len(back)),

@@ -14,8 +14,12 @@ from monai.engines import SupervisedTrainer
 from dcd_ext.distributed import gather_objects, on_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.handlers.run import BEST, LAST, Run
+from dcd_ext.handlers.same_form import require_same_form
+from dcd_ext.readers import check_content
 from dcd_ext.tensors import unwrap
 from dcd_ext.weights import read_checkpoint, save_checkpoint, save_weights
+
+_ANOTHER = "start a new run in another --output_dir"
 
 
 class Checkpoints:
@@ -117,24 +121,27 @@ class Checkpoints:
         """Restore the run; the engine goes on with the epoch after the saved one."""
         if not os.path.isfile(self.path):
             raise UserError("nothing to resume", self.path, "a checkpoint", "no such file", "run without --resume")
-        checkpoint = read_checkpoint(self.path, "start a new run in another --output_dir")
+        checkpoint = read_checkpoint(self.path, _ANOTHER)
         # a schedule of another length would go on with a learning rate of 0 where the shorter one ended
         expected, found = engine.state.max_epochs, checkpoint.get("max_epochs")
         if found != expected:
             raise self._does_not_fit(f"max_epochs {expected}", found)
+        check_content(checkpoint, "checkpoint", self.path, "checkpoint", _ANOTHER)
         if self.run is not None:
             self.run.require_same(checkpoint.get("run"), self.path)
-        for name, item in self._objects(engine).items():
+        for name in [*self._objects(engine), *(["best"] if self.validator is not None else [])]:
             if name not in checkpoint:
-                raise self._does_not_fit(f"the entry '{name}'", ", ".join(sorted(checkpoint)))
+                raise self._does_not_fit(f"the entry '{name}'", ", ".join(sorted(map(str, checkpoint))))
+        for name, item in self._objects(engine).items():
             try:
+                require_same_form(_state_dict(item), checkpoint[name], name)
                 _load_state_dict(item, checkpoint[name])
-            except (RuntimeError, ValueError, KeyError) as e:
-                raise self._does_not_fit(f"an entry '{name}' that fits", str(e).strip().splitlines()[-1].strip()) from e
+            except Exception as e:  # what torch's objects raise for a foreign state cannot be foreseen
+                found = (str(e).strip() or type(e).__name__).splitlines()[-1].strip()
+                raise self._does_not_fit(f"an entry '{name}' that fits", found) from e
         epoch = checkpoint["epoch"]
         if epoch >= expected:
-            step = "start a new run in another --output_dir"
-            raise UserError("run is already complete", self.path, f"fewer than {expected} epochs", epoch, step)
+            raise UserError("run is already complete", self.path, f"fewer than {expected} epochs", epoch, _ANOTHER)
         if self.validator is not None:
             self.validator.state.best_metric = checkpoint["best"]["metric"]
             self.validator.state.best_metric_epoch = checkpoint["best"]["epoch"]

@@ -1,6 +1,5 @@
 """Keep what happened in training, epoch by epoch, in one file."""
 
-import json
 import os
 import time
 from typing import Any
@@ -12,6 +11,7 @@ from monai.engines.utils import IterationEvents
 
 from dcd_ext.distributed import is_main_process
 from dcd_ext.io import write_json
+from dcd_ext.readers import read_training
 from dcd_ext.versions import environment
 
 
@@ -57,8 +57,8 @@ class TrainingRecord:
         self._clock = time.perf_counter() - begun.get("seconds", 0.0)
         self._learning_rate = engine.optimizer.param_groups[0]["lr"]  # a schedule may step before the epoch's record
         if engine.state.epoch > 1 and not self._epochs and os.path.isfile(self.path):
-            with open(self.path, encoding="utf-8") as file:
-                self._epochs = [e for e in json.load(file)["epochs"] if e["epoch"] < engine.state.epoch]
+            record = read_training(self.path)
+            self._epochs = [e for e in record["epochs"] if e["epoch"] < engine.state.epoch]
 
     def state_dict(self) -> dict[str, Any]:
         """What an epoch that is interrupted now has gathered."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
@@ -112,7 +114,10 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
             result[other]["difference"][f"{test}_holm"] = p
     for other in others:
         if top is not None and top not in (other, base):
-            result[other]["gap_recovered"] = _gap(result, other, base, top, HIGHER_IS_BETTER[metric])
+            interval = result[top]["difference"]["ci95"]
+            clear = interval is not None and (interval[0] > 0 if HIGHER_IS_BETTER[metric] else interval[1] < 0)
+            # noise has no shares
+            result[other]["gap_recovered"] = _gap(*(values[n] for n in (other, base, top))) if clear else None
     return result
 
 
@@ -124,10 +129,10 @@ def _difference(one: Sequence[float | None], other: Sequence[float | None], seed
     return {**describe([a - b for a, b in pairs], seed), "unpaired": unpaired, **tests}
 
 
-def _gap(result: dict[str, Any], name: str, base: str, top: str, higher: bool) -> float | None:
-    """Share of the way from baseline to teacher; None if the teacher is not clearly better: noise has no shares."""
-    interval = result[top]["difference"]["ci95"]
-    if interval is None or not (interval[0] > 0 if higher else interval[1] < 0):
+def _gap(here: Sequence[float | None], base: Sequence[float | None], top: Sequence[float | None]) -> float | None:
+    """Share of the way from baseline to teacher over the cases that all three count; None where there is no way."""
+    triples = [t for t in zip(here, base, top, strict=True) if None not in t]
+    if not triples:
         return None
-    here, start, end = (result[n]["mean"] for n in (name, base, top))
-    return (here - start) / (end - start)
+    at, start, end = np.mean(np.array(triples, float), axis=0)
+    return float((at - start) / (end - start)) if end != start else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError
-
-_FORMAT = "dcd-metrics-1"
-_REQUIRED = ("class_names", "nsd_tolerance_mm", "parameters", "seconds_per_case", "summary", "cases")
-_SCORES = ("status", "dice", "hd95_mm", "nsd")
-_AGAIN = "evaluate the run again"
+from dcd_ext.readers import read_metrics, read_training
 
 
 @dataclass(frozen=True)
@@ -73,38 +68,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     if not file.is_file():
         found = "training.json only" if training.is_file() else "no such file"
         raise UserError("run is incomplete", path, "metrics.json", found, "run the bundle's 'evaluating' with it")
-    metrics = _json(file)
-    missing = [key for key in _REQUIRED if key not in metrics]
-    if metrics.get("format") != _FORMAT or missing:
-        found = f"{metrics.get('format')}" + (f" without {', '.join(missing)}" if missing else "")
-        raise UserError("not a result of an evaluation", file, f"format {_FORMAT}", found, _AGAIN)
-    if not metrics["cases"]:
-        raise UserError("run is incomplete", file, "scored cases", "none", _AGAIN)
-    for case, entry in metrics["cases"].items():
-        for name in metrics["class_names"]:
-            scores = entry.get("classes", {}).get(name, {})
-            if lacking := [key for key in _SCORES if key not in scores]:
-                where = f"{file}, case {case}, class {name}"
-                raise UserError("run is incomplete", where, lacking[0], "nothing", _AGAIN)
-    return metrics, _json(training) if training.is_file() else None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for key, count in Counter(key for key, _ in pairs).items():
-            if count > 1:
-                raise UserError(f"duplicate case {key}", file, next_step=_AGAIN)
-        return dict(pairs)
-
-    try:
-        content = json.loads(file.read_text("utf-8"), object_pairs_hook=unique)
-    except UserError:  # a ValueError, too
-        raise
-    except (OSError, ValueError) as e:
-        raise UserError("file cannot be read", file, "JSON", f"{type(e).__name__}: {e}", _AGAIN) from e
-    if not isinstance(content, dict):
-        raise UserError("file cannot be read", file, "a JSON object", type(content).__name__, _AGAIN)
-    return content
+    return read_metrics(file), read_training(training) if training.is_file() else None
 
 
 def _check_pair(first: Run, other: Run) -> None:

@@ -49,17 +49,17 @@ def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, floa
     """Paired t-test and Wilcoxon signed-rank test, both two-sided, of two values per case.
 
     Returns:
-        ``t_p`` and ``wilcoxon_p``: None for fewer than two pairs, 1 if no pair differs.
+        ``t_p`` and ``wilcoxon_p``: None for fewer than two pairs, 1 if no pair differs. ``t_p`` is None, too, where all
+        pairs differ by the same: the t-test divides by the spread of the differences.
     """
     if len(one) < 2:
         return {"t_p": None, "wilcoxon_p": None}
     if np.array_equal(one, other):
         return {"t_p": 1.0, "wilcoxon_p": 1.0}
-    with warnings.catch_warnings():
-        # differences that are all the same: the t-test's p is 0, and says so twice
-        warnings.simplefilter("ignore")
-        t_p, wilcoxon_p = stats.ttest_rel(one, other).pvalue, stats.wilcoxon(one, other).pvalue
-    return {"t_p": float(t_p), "wilcoxon_p": float(wilcoxon_p)}
+    differences = np.subtract(one, other)
+    spread = np.ptp(differences) > 1e-9 * np.abs(differences).max()
+    t_p = float(stats.ttest_rel(one, other).pvalue) if spread else None
+    return {"t_p": t_p, "wilcoxon_p": float(stats.wilcoxon(one, other).pvalue)}
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

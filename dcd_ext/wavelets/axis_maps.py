@@ -40,6 +40,8 @@ def analysis_matrix(n: int, wavelet: str, mode: str, level: int, letter: str) ->
     Built column by column from ``pywt.dwt`` of unit impulses, which makes borders PyWavelets' own.
     """
     finer = np.eye(n) if level == 1 else analysis_matrix(n, wavelet, mode, level - 1, "a")
+    if mode == "reflect" and len(finer) < 2:
+        raise ValueError(f"mode 'reflect' needs 2 voxels or more on each axis at level {level}; use mode 'symmetric'")
     low, high = pywt.dwt(np.eye(finer.shape[0]), wavelet, mode=mode, axis=0)
     matrix = (low if letter == "a" else high) @ finer
     matrix.setflags(write=False)

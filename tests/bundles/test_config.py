@@ -113,3 +113,67 @@ def test_mixed_precision_on_a_cpu_is_bfloat16_and_none_of_cudas():
 )
 def test_unknown_keys(config, expected):
     assert unknown_keys(config, {"": {"a", "train"}, "train": {"b"}}) == expected
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", False])
+@pytest.mark.parametrize("name", ["resume", "save_predictions", "validate::dataloader::shuffle"])
+def test_false_is_false(name, text):
+    parser = make_workflow(NAME, "train", "evaluate", **{name: text}).parser
+    assert parser[name] is False and parser.get_parsed_content(name) is False
+
+
+def test_true_is_true_and_what_an_option_decides_follows():
+    config = {"amp": "false", "save_predictions": "true", "features": [8] * 4, "n_blocks": [1] * 4, "device": "cpu"}
+    parser = make_workflow(NAME, "train", "evaluate", **config).parser
+    seen = []
+    network = parser.get_parsed_content("network")
+    network.encoder.stages[0].register_forward_hook(lambda *a: seen.append(a[-1].dtype))
+    network(torch.rand(1, 1, 16, 24, 16))
+    assert seen == [torch.float32] and parser.get_parsed_content("save_predictions") is True
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"resume": "no"}, "resume – expected true or false, found 'no'"),
+        ({"amp": "bf16"}, "amp – expected true or false, found 'bf16'"),
+        (
+            {"validate::dataloader::shuffle": "never"},
+            "validate::dataloader::shuffle – expected true or false, found 'ne",
+        ),
+        ({"train::max_grad_norm": "12,0"}, "train::max_grad_norm – expected a number, found '12,0'"),
+        ({"max_epochs": 0}, "max_epochs – expected at least 1, found 0"),
+        ({"max_epochs": True}, "max_epochs – expected a whole number, found True"),
+        ({"val_interval": -2}, "val_interval – expected at least 1, found -2"),
+        ({"iterations_per_epoch": 2.5}, "iterations_per_epoch – expected a whole number, found 2.5"),
+        ({"batch_size": "two"}, "batch_size – expected a whole number, found 'two'"),
+        ({"learning_rate": float("nan")}, "learning_rate – expected a number, found nan"),
+        ({"fold": -1}, "fold – expected a whole number from 0, or all, found -1"),
+        ({"fold": "every"}, "fold – expected a whole number from 0, or all, found 'every'"),
+        ({"section": "tset"}, "section – expected one of training, validation, test, found 'tset'"),
+        (
+            {"patch_size": [40, 56, 36]},
+            "the strides along z – command line or config file – expected a side divisible by 8",
+        ),
+        ({"patch_size": [40, 56]}, "patch_size – expected at least 3 entries, found [40, 56]"),
+        ({"features": [8, 8]}, "'features' contradicts the other entries – command line or config file – expected 4"),
+    ],
+)
+def test_an_option_of_another_kind_is_one_line(option, message):
+    with pytest.raises(RuntimeError) as error:
+        make_workflow(NAME, "train", "evaluate", **option)
+    assert message in cause(error.value) and "\n" not in cause(error.value)
+
+
+def test_an_expression_may_stand_for_any_option():
+    parser = start(max_epochs="$2 + 3", fold="@seed", amp="$torch.cuda.is_available()").parser
+    assert parser.get_parsed_content("max_epochs") == 5
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLES.glob("*/configs/inference.json")), ids=lambda path: path.parts[-3])
+def test_inference_reads_its_booleans_as_text_too(path):
+    """It cannot ask dcd_ext: wherever one is used, MONAI's str2bool is between, or the check of the run."""
+    text = path.read_text("utf-8")
+    for name in ("amp", "separate_folder"):
+        used = re.findall(rf".{{30}}@{name}\b", text)
+        assert used and all("str2bool(" in use or f"'{name}': " in use for use in used), used

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from dcd_ext.bundles import inspect as module
-from dcd_ext.bundles.inspect import escape, inspect
+from dcd_ext.bundles.inspect import inspect
 from dcd_ext.bundles.inspect_code import kind_of_name, names_used
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import escape
 from tests.conftest import BUNDLES
 
 INFERENCE = {

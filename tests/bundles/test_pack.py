@@ -64,10 +64,14 @@ def test_the_card_of_a_distilled_student_says_how_to_train_it():
 
 
 def record(checkpoint, **more):
-    means = {m: {"mean": v} for m, v in (("dice", 0.8), ("hd95_mm", 1.5), ("nsd", 0.9))}
+    values = {"dice": 0.8, "hd95_mm": 1.5, "nsd": 0.9}
+    means = {m: {"mean": v, "sem": None} for m, v in values.items()}
+    names = ["Anterior", "Posterior"]
+    case = {"classes": {name: {"status": "scored", **values} for name in names}}
     return {
+        **{"format": "dcd-metrics-1", "class_names": names, "parameters": 1, "seconds_per_case": 1.0},
         "weights_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        **{"fold": 0, "cases": {"a": {}, "b": {}}, "nsd_tolerance_mm": 1.0, "dataset_dir": "/home/x/data"},
+        **{"fold": 0, "cases": {"a": case, "b": case}, "nsd_tolerance_mm": 1.0, "dataset_dir": "/home/x/data"},
         **{"summary": {"Anterior": means, "Posterior": means, "mean": means}, **more},
     }
 

@@ -270,7 +270,6 @@ FAULTS: dict[str, tuple[Callable[[Broken], object], str, str, str]] = {
         "folds",
         "a subject in two folds",
     ),
-    "fold as a list": (lambda b: b.edit(lambda c: c["training"][0].update(fold=[1])), "error", "folds", "found [1]"),
     "no such fold": (lambda b: b.edit(lambda c: c["training"][0].update(fold=9)), "error", "folds", "found 9"),
     "training without label": (
         lambda b: b.edit(lambda c: c["training"][0].pop("label")),

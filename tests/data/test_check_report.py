@@ -29,7 +29,7 @@ def _dataset(folder: Path, **report: object) -> Path:
         ({"errors": 3}, True, "training on a data set with 3 errors, as asked"),
         ({}, False, "data set not checked"),
         ({"errors": 3, "datalist_sha256": "of another list"}, False, "the data list changed after its check"),
-        ({"errors": "many"}, False, "unreadable"),
+        ({"errors": "many"}, False, "check.json, errors – expected a whole number, found 'many'"),
     ],
 )
 def test_training_goes_on(

@@ -132,14 +132,14 @@ def test_incomplete_brats_data_is_one_line(change, text: str, command, phantoms,
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_remove("dataset.json"), "no Decathlon data set"),
+        (_remove("dataset.json"), "no Decathlon index – "),
         (_remove("hippocampus_002.nii.gz"), "a file of dataset.json is missing"),
-        (lambda source: (source / "dataset.json").write_text("{}"), "KeyError: 'training'"),
+        (lambda source: (source / "dataset.json").write_text("{}"), "expected an entry 'training', found none"),
         (
             lambda source: (source / "dataset.json").write_text(
                 '{"training": [], "modality": {"a": "MRI"}, "labels": {}}'
             ),
-            "must be numbered",
+            "dataset.json, modality – expected numbers as names, such as \"0\", found 'a'",
         ),
     ],
 )

@@ -126,7 +126,7 @@ def test_labels_with_gaps_are_refused(bundle_with):
             {"version": None},
             'bundle without version – .*metadata.json – expected a text "version", found none – add it',
         ),
-        ({"version": 1.5}, "bundle without version – .* found 1.5"),
+        ({"version": 1.5}, "unusable bundle – .*metadata.json, version – expected text, found 1.5"),
         ({"authors": " "}, "bundle without authors – .* found ' '"),
     ],
 )
@@ -137,7 +137,15 @@ def test_a_bundle_without_authors_or_version_is_named(bundle_with, change, messa
         read_origin(bundle_with(json.dumps(kept)))
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"network_data_format": []}', '{"network_data_format": {"inputs": 1}}'])
+@pytest.mark.parametrize("text", ["[]", '{"network_data_format": []}', '{"network_data_format": {"inputs": 1}}'])
+def test_metadata_of_another_kind_are_refused(bundle_with, text):
+    with pytest.raises(
+        UserError, match=r"unusable bundle – .*metadata.json(, network_data_format.*)? – expected an obj"
+    ):
+        bundle_with(text)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"network_data_format": {"inputs": {"image": {}}, "outputs": {"mask": {}}}}'])
 def test_metadata_that_say_nothing_are_refused(bundle_with, text):
     bundle = bundle_with(text)
     for read in (read_channels, read_labels):

@@ -72,6 +72,15 @@ def test_a_distance_of_exactly_the_tolerance_is_within_it(distance, share, nsd):
     assert got["nsd"] == nsd
 
 
+@pytest.mark.parametrize("rounding", [1 - 3e-7, 1, 1 + 3e-7, 1 + 2e-6])
+def test_a_spacing_rounded_in_the_header_changes_no_count(rounding):
+    """Surfaces two voxels apart, a tolerance of two voxels: the spacing's last digit decides nothing."""
+    pred, truth = np.zeros((12, 9, 9), int), np.zeros((12, 9, 9), int)
+    truth[2:6, 2:7, 2:7], pred[2:8, 2:7, 2:7] = 1, 1
+    assert case_metrics(pred, truth, (1.3 * rounding, 1.1, 0.9), ["lesion"], 2.6)["lesion"]["nsd"] == 1
+    assert case_metrics(pred, truth, (1.301, 1.1, 0.9), ["lesion"], 2.6)["lesion"]["nsd"] < 1
+
+
 def test_masks_at_the_border_are_cut_out_correctly():
     pred, truth = np.zeros((6, 6, 6), bool), np.zeros((6, 6, 6), bool)
     pred[:3], truth[:4] = True, True

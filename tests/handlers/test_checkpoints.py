@@ -119,6 +119,40 @@ def test_resume_of_another_configuration(tmp_path, make_trainer):
         trainer.run()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda c: c.update(epoch=-3),
+            "unusable checkpoint – .*checkpoint_last.pt, epoch – expected at least 1, found -3",
+        ),
+        (lambda c: c.update(epoch=0.5), "epoch – expected a whole number, found 0.5"),
+        (lambda c: c.pop("epoch"), "unusable checkpoint .* – expected 'epoch', found none"),
+        (lambda c: c.update(network=[1]), "network – expected an object, found .1."),
+        (
+            lambda c: c["optimizer"].pop("param_groups"),
+            "an entry 'optimizer' that fits, found optimizer: other entries",
+        ),
+        (lambda c: c["optimizer"]["param_groups"][0].update(lr="x"), r"optimizer.param_groups\[0\].lr: no number"),
+        (lambda c: c["schedule"].update(last_epoch=float("nan")), "found schedule.last_epoch: no number"),
+        (lambda c: c["schedule"].clear(), "found schedule: other entries"),
+        (lambda c: c.update(optimizer=None), "found optimizer: other entries"),
+    ],
+)
+def test_a_foreign_checkpoint_is_one_line(spoil, message, tmp_path, make_trainer):
+    network = ToyNet()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer)
+    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    make_trainer(network, [keep(tmp_path, state)]).run()
+    content = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)
+    spoil(content)
+    torch.save(content, tmp_path / "checkpoint_last.pt")
+    with pytest.raises(UserError, match=message) as error:
+        make_trainer(network, [keep(tmp_path, state, resume=True)]).run()
+    assert "\n" not in str(error.value)
+
+
 def test_resume_of_a_complete_run(tmp_path, make_trainer):
     network = ToyNet()
     make_trainer(network, [keep(tmp_path, {"network": network})]).run()

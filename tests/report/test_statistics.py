@@ -83,6 +83,30 @@ def test_comparison_pairs_cases_and_corrects_over_runs(tmp_path):
     assert got["results"]["hd95_mm"]["mean"]["student_dcd"]["gap_recovered"] is None
 
 
+def test_the_gap_is_that_of_the_cases_all_three_count(tmp_path):
+    """The student excludes its worst cases, which flatters its own mean; case by case the other run is worse."""
+    rng = np.random.default_rng(3)
+    values = {n: (s + rng.uniform(0, 0.01, (16, 1))).repeat(2, 1) for n, s in (("teacher", 0.9), ("student", 0.7))}
+    values["student_dcd"] = values["student"] - 0.02
+    lists = {n: v.tolist() for n, v in values.items()}
+    for case in range(6):
+        lists["student"][case] = [None, None]
+        lists["student_dcd"][case] = [0.99, 0.99]
+    result = compare(runs_of(tmp_path, lists))["results"]["dice"]["mean"]
+    kept = {n: v[6:, 0].mean() for n, v in values.items()}
+    expected = -0.02 / (kept["teacher"] - kept["student"])
+    assert result["student_dcd"]["gap_recovered"] == pytest.approx(expected) and expected < 0
+    assert result["student_dcd"]["difference"]["mean"] == pytest.approx(-0.02)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_a_constant_difference_has_no_t_test(count):
+    """Also where it is constant but for rounding, as 0.3 - 0.2 and 0.2 - 0.1 are."""
+    other = np.arange(1, count + 1) / 10
+    assert paired_tests(other + 0.1, other)["t_p"] is None
+    assert paired_tests(other + 0.1, other)["wilcoxon_p"] == stats.wilcoxon(np.full(count, 0.1)).pvalue
+
+
 def test_no_share_of_a_gap_that_may_not_be_there(tmp_path):
     rng = np.random.default_rng(7)
     values = {name: rng.uniform(0.5, 0.9, (12, 2)).tolist() for name in ("teacher", "student", "student_dcd")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import stat
 import sys
@@ -34,6 +35,21 @@ def check_paths(**paths: Any) -> None:
             step = "rename the folder, or reach it through a link (ln -s)"
             what = "'#' in a path, where MONAI reads it as a separator"
             raise UserError(what, f"--{name}", "a path without '#'", typed, step)
+
+
+def check_options(patch_size: Sequence[int], strides: Sequence[Sequence[int]] = (), **booleans: Any) -> None:
+    """Refuse options that would end in a traceback, or mean something else than was typed.
+
+    Raises:
+        UserError: for a patch that the strides do not divide; for a boolean that is neither true nor false.
+    """
+    for name, value in booleans.items():
+        if str(value).lower() not in ("true", "false"):
+            raise UserError("unusable option", f"--{name}", "true or false", repr(value), "correct it")
+    factors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
+    if len(patch_size) != 3 or any(side % factor for side, factor in zip(patch_size, factors, strict=True)):
+        what, expected = "the patch does not fit the strides", f"three sides divisible by {factors}"
+        raise UserError(what, "--patch_size", expected, patch_size, "correct it")
 
 
 def find_images(dataset_dir: str, datalist_path: str = "", output_dir: str = "") -> list[Any]:
