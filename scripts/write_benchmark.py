@@ -23,9 +23,9 @@ from dcd_ext.tables import Table, to_markdown
 ROOT = Path(__file__).resolve().parents[1]
 _INTRO = """# Benchmark on real MRI: {title}
 
-Does distillation help? Every method trains the same student on the same cases; the teacher is the shipped one. The data are
-split once: a training part, a selection part that chose each training's epoch, and a **test part that chose nothing**. Only
-scores of the test part are results.
+Does distillation help? Every method trains the same student on the same cases; the teacher is the shipped one. The data
+are split once: a training part, a selection part that chose each training's epoch, and a **test part that chose
+nothing**. Only scores of the test part are results.
 """
 _COMMANDS = """## Commands
 
@@ -38,11 +38,11 @@ python -m scripts.write_benchmark runs/hippocampus
 
 `dcd benchmark` goes on where it was stopped, and writes these tables with every other metric and plots to
 `runs/hippocampus/<student>_test.html`; `--tables` writes them again from what is finished. `--training_share 0.25` of
-`dcd prepare` makes the data of `benchmarks/hippocampus_quarter.json`: a quarter of the training part, selection and test
-part unchanged. Folders that were filled on several machines are merged by copying.
+`dcd prepare` makes the data of `benchmarks/hippocampus_quarter.json`: a quarter of the training part, the other parts
+unchanged. Folders that were filled on several machines are merged by copying.
 
-Of several trainings, tables show means and standard deviations over trainings, and tests count trainings and cases as random
-([evaluate.md](../evaluate.md)). This page is written by `scripts/write_benchmark.py` from `benchmarks/results`.
+Of several trainings, tables show means and standard deviations over trainings, and tests count trainings and cases as
+random ([evaluate.md](../evaluate.md)). This page is written by `scripts/write_benchmark.py` from `benchmarks/results`.
 """
 
 

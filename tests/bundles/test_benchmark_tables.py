@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dcd_ext.bundles.runs import Run, time_to_go
-from dcd_ext.commands.benchmark import suite_runs
+from dcd_ext.commands.benchmark import read_suite, suite_runs
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.io import write_json
 from tests.bundles.test_runs import SUITE
-from tests.conftest import read_json
+from tests.conftest import ROOT, read_json
 from tests.report.conftest import one_case, write_run
 
 
@@ -90,6 +90,22 @@ def test_a_given_teacher_is_used_and_not_trained(suite: Path, tmp_path: Path, ca
     command = ["benchmark", str(suite), "--output", str(tmp_path / "out"), "--methods", "plain"]
     assert dcd(command) == 1
     assert "error: no teacher – " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_suites_name_bundles_that_exist_or_can_be_built(path: Path, tmp_path: Path, monkeypatch) -> None:
+    suite = read_suite(path)
+    task = ROOT / "benchmarks" / "tasks" / path.name
+    if task.is_file():
+        folder = Path(suite["bundles"]).parent
+        assert dcd(["build", str(task), "--output", str(tmp_path / folder)]) == 0
+        monkeypatch.chdir(tmp_path)
+        metadata = read_json(folder / f"{path.stem}_segmentation_teacher" / "configs" / "metadata.json")
+        assert len(metadata["network_data_format"]["outputs"]["pred"]["channel_def"]) in (2, 55)
+    else:
+        monkeypatch.chdir(ROOT)
+        assert Path(suite["teacher_ckpt"]).is_file()
+    assert len(suite_runs(suite, tmp_path / "out", suite["methods"], suite["seeds"])) > len(suite["methods"])
 
 
 def test_time_to_go_is_that_of_trainings_alike(tmp_path: Path) -> None:

@@ -226,6 +226,9 @@ def test_a_fold_becomes_the_test_part_and_a_share_is_trained_on(command, phantom
     assert len(trained) == int(0.6 * (len(full["training"]) - len(selection))) and part["test"] == full["test"]
     assert all(c in full["training"] for c in trained) and part["numTraining"] == len(part["training"])
     assert lists["again"] == part
+    # the fold that became the test part is not missed
+    checked = command("check", tmp_path / "full")
+    assert checked.code == 0 and "empty folds" not in checked.out
 
 
 @pytest.mark.parametrize(
