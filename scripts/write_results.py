@@ -4,8 +4,6 @@ Each RUN is the output folder of a bundle that was trained and evaluated: ``metr
 types a number.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -81,8 +79,7 @@ def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) ->
 
 {len(metrics["cases"])} held-out cases, scored against their label files; mean ± standard error over cases. They
 also chose the epoch of each run, so these are selection scores; one training each, so differences say nothing about the
-methods. NSD at 
-{metrics["nsd_tolerance_mm"]:g} mm. Empty masks: {metrics["empty_rule"]}.
+methods. NSD at {metrics["nsd_tolerance_mm"]:g} mm. Empty masks: {metrics["empty_rule"]}.
 
 {result_table(runs)}
 
