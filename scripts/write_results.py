@@ -77,8 +77,9 @@ def page(task: str, runs: Sequence[dict[str, Any]], commands: str, note: str) ->
         epochs.rows.append([*row, per_case])
     return f"""# Results: {task}, fold {metrics["fold"]}
 
-{len(metrics["cases"])} held-out cases, scored against their label files; mean ± standard error over cases. NSD at
-{metrics["nsd_tolerance_mm"]:g} mm. Empty masks: {metrics["empty_rule"]}.
+{len(metrics["cases"])} held-out cases, scored against their label files; mean ± standard error over cases. They
+also chose the epoch of each run, so these are selection scores; one training each, so differences say nothing about the
+methods. NSD at {metrics["nsd_tolerance_mm"]:g} mm. Empty masks: {metrics["empty_rule"]}.
 
 {result_table(runs)}
 

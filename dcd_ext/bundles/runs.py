@@ -50,10 +50,14 @@ class Run:
         return self.teacher is None or _trained(self.teacher).exists()
 
     @property
+    def is_scored(self) -> bool:
+        """Whether all its results are there, which may have been copied without the weights."""
+        return all(_is_scored(self.folder / part) for part in self.scores.values())
+
+    @property
     def is_finished(self) -> bool:
         """Whether it is trained and evaluated."""
-        scored = all(_is_scored(self.folder / part) for part in self.scores.values())
-        return scored and _trained(self.folder).exists()
+        return self.is_scored and _trained(self.folder).exists()
 
 
 def _trained(folder: Path) -> Path:
@@ -81,7 +85,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
         UserError: if a run was begun with other options.
     """
     for run in runs:
-        _refuse_other_options(run)
+        refuse_other_options(run)
     environment = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
     waiting = [run for run in runs if not run.is_finished]
     running: dict[Future[None], Run] = {}
@@ -97,7 +101,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
                         errors[run.folder] = UserError("no teacher", run.folder, run.teacher, "failed", "see its error")
                     elif len(running) < jobs and run.is_ready and (lock := _lock(run)):
                         waiting.remove(run)
-                        logger.info("start %s (%d left)", run.folder, len(waiting))
+                        logger.info("start %s (%d left, %s)", run.folder, len(waiting), time_to_go(runs, jobs))
                         command = partial(_command, run, environment, processes)
                         running[pool.submit(_complete, run, lock, command)] = run
                 _wait(running, errors, bar)
@@ -106,6 +110,31 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
                 process.terminate()
             raise
     return errors
+
+
+def time_to_go(runs: Sequence[Run], jobs: int) -> str:
+    """How long the trainings that are left will take, by those that are done: of the same kind, if there are any."""
+    seconds = {run.folder: _training_seconds(run) for run in runs}
+    done = [run for run in runs if _trained(run.folder).exists() and seconds[run.folder]]
+    left = [run for run in runs if not _trained(run.folder).exists()]
+    if left and not done:
+        return "time unknown until one is done"
+    total = 0.0
+    for run in left:
+        alike = [seconds[other.folder] for other in done if _kind(other) == _kind(run)]
+        alike = alike or [seconds[other.folder] for other in done]
+        total += max(sum(alike) / len(alike) - seconds[run.folder], 0)
+    return f"about {total / jobs / 3600:.1f} h of training to go"
+
+
+def _training_seconds(run: Run) -> float:
+    """Of the epochs trained so far."""
+    path = run.folder / "training.json"
+    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
+
+
+def _kind(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in _options(run).items() if key != "seed"}
 
 
 def _wait(running: dict[Future[None], Run], errors: dict[Path, UserError], bar: tqdm) -> None:
@@ -138,15 +167,26 @@ def _options(run: Run) -> dict[str, Any]:
     return {"bundle": run.bundle, "files": list(run.files), **{k: str(v) for k, v in run.options.items()}}
 
 
-def _refuse_other_options(run: Run) -> None:
-    """What was trained with other options is another run."""
+def refuse_other_options(run: Run) -> None:
+    """What was trained with other options is another run; where its files lay is none of them: folders are copied.
+
+    Raises:
+        UserError: with the option, if one differs.
+    """
     path, wanted = run.folder / "run.json", _options(run)
     if path.exists():
         found = read_json(path, "run", "options of a run", "delete the folder, or choose another --output")
         for key in {**found, **wanted}:
-            if found.get(key) != wanted.get(key):
+            if _without_folders(key, found.get(key)) != _without_folders(key, wanted.get(key)):
                 step = "choose another --output, or delete the folder"
                 raise UserError(f"run with another {key}", run.folder, wanted.get(key), found.get(key), step)
+
+
+def _without_folders(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_folders(key, part) for part in value]
+    is_path = key in ("bundle", "files", "dataset_dir", "teacher_ckpt", "prompts")
+    return Path(value).name if is_path and value is not None else value
 
 
 def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:

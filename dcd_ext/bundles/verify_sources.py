@@ -14,7 +14,7 @@ _METADATA = "configs/metadata.json"
 _MEASURED = ("monai_version", "pytorch_version", "numpy_version", "required_packages_version", "eval_metrics")
 # files that no config is made of; verify checks the READMEs and the sums by themselves
 _BESIDE = re.compile(
-    r"(docs/)?README\.md|SHA256SUMS|large_files\.yml|models/(\.gitkeep|\w+\.(pt|ts|onnx|xml|bin))"
+    r"(docs/)?README\.md|SHA256SUMS|large_files\.yml|models/(\.gitkeep|metrics\.json|\w+\.(pt|ts|onnx|xml|bin))"
     r"|(eval|\.cache/huggingface)/.+"
 )
 _MAX_LINES, _MAX_SIZE = 20, 2 * 10**5

@@ -6,21 +6,27 @@ A suite is a JSON file:
   score         what is evaluated: "selection" (the held-out fold), "test"
   options       config entries of all runs
   teacher_seed  seed of the one teacher, trained first
+  teacher_ckpt  optional: its weights, which are then scored and used, not trained
   seeds         numbers
   students      name -> config entries, such as {"r4": {}, "r8": {"reduction_factor": 8}}
   methods       name -> role (default student_dcd), config (a file of configs/methods), seeds, students, config entries
-Results lie below OUTPUT/student/method/seed.
+Results lie below OUTPUT/student/method/seed. The tables, OUTPUT/student_part.html, .md and .json, are written from
+whatever runs are finished; --tables only writes them. Folders of one suite that were filled on several machines are
+merged by copying them into each other.
 """
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.bundles.runs import Run, run_all
+from dcd_ext.bundles.runs import Run, refuse_other_options, run_all, time_to_go
 from dcd_ext.commands.common import add_jobs, raise_failures
 from dcd_ext.errors import UserError
+from dcd_ext.report import compare, load_runs, write_report
+from dcd_ext.tables import to_text
 
 EXAMPLE = "dcd benchmark suite.json --output runs/benchmark --methods plain dcd --seeds 1 2 --jobs 2"
 _KEYS = {
@@ -42,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these")
+    parser.add_argument("--tables", action="store_true", help="train and score nothing, only write the tables")
     add_jobs(parser, default=1)
 
 
@@ -53,9 +60,54 @@ def run(options: argparse.Namespace) -> int:
         if unknown:
             raise UserError(f"not in the suite's {key}", f"--{key}", _names(suite[key]), unknown[0], "correct it")
     runs = suite_runs(suite, options.output, options.methods or suite["methods"], options.seeds or suite["seeds"])
-    raise_failures(run_all(runs, options.jobs), len(runs))
-    print(f"{len(runs)} runs in {options.output}")
+    if not options.tables and (file := suite.get("teacher_ckpt")):
+        _use_teacher(Path(file), options.output / "teacher" / f"seed{suite['teacher_seed']}")
+    errors = {} if options.tables else run_all(runs, options.jobs)
+    finished = sum(run.is_finished for run in runs)
+    left = f": {time_to_go(runs, options.jobs)}" if finished < len(runs) else ""
+    print(f"{finished} of {len(runs)} runs in {options.output} are finished{left}")
+    write_tables(suite, options.output)
+    raise_failures(errors, len(runs))
     return 0
+
+
+def write_tables(suite: dict[str, Any], output: Path) -> None:
+    """Compare what is finished of the whole suite: a page for each student and scored part.
+
+    Raises:
+        UserError: if a run in ``output`` is of another suite, or runs were scored on other cases.
+    """
+    runs = [run for run in suite_runs(suite, output, suite["methods"], suite["seeds"]) if run.is_scored]
+    for run in runs:
+        refuse_other_options(run)
+    teachers = [f"teacher={run.folder}" for run in runs if run.folder.parent == output / "teacher"]
+    plain = [name for name, entry in suite["methods"].items() if entry.get("role") == "student"]
+    for student in suite["students"]:
+        folders = [f"{r.folder.parent.name}={r.folder}" for r in runs if r.folder.parent.parent == output / student]
+        names = {folder.partition("=")[0] for folder in [*teachers, *folders]}
+        if len(names) < 2:
+            print(f"{student}: fewer than two methods are finished, nothing to compare yet")
+            continue
+        baseline = next((name for name in plain if name in names), None)
+        for part in suite["score"]:
+            compared = load_runs([f"{folder}/{part}" for folder in [*teachers, *folders]])
+            for scored in compared:  # the first records did not say it
+                scored.metrics.setdefault("section", _SECTIONS[part])
+            page = output / f"{student}_{part}.html"
+            tables = write_report(compared, compare(compared, baseline), page, pictures=0)
+            print(f"\n{student}, {part}\n{to_text(tables[0])}\n{page}, {page.with_suffix('.md').name} and .json")
+
+
+def _use_teacher(weights: Path, folder: Path) -> None:
+    """Put given weights where the teacher's training would have put its own."""
+    if not weights.is_file():
+        step = "correct 'teacher_ckpt' of the suite, or leave it out to train the teacher"
+        raise UserError("no teacher", weights, "its weights", "no such file", step)
+    models = folder / "models"
+    if not (models / "trained").exists():
+        models.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, models / "model.pt")
+        (models / "trained").touch()
 
 
 def read_suite(path: Path) -> dict[str, Any]:
@@ -69,9 +121,10 @@ def read_suite(path: Path) -> dict[str, Any]:
         if not isinstance(found.get(key), kind):
             expected = f"'{key}' as {kind.__name__}"
             raise UserError("incomplete suite", path, expected, found.get(key), "see dcd benchmark --help")
-    unknown = [key for key in found if key not in _KEYS] + [part for part in found["score"] if part not in _SECTIONS]
+    keys = [*_KEYS, "teacher_ckpt"]
+    unknown = [key for key in found if key not in keys] + [part for part in found["score"] if part not in _SECTIONS]
     if unknown:
-        known = _names([*_KEYS, *_SECTIONS])
+        known = _names([*keys, *_SECTIONS])
         raise UserError("unknown entry", path, known, unknown[0], "correct the spelling")
     return found
 

@@ -1,7 +1,8 @@
 """Compare evaluated runs case by case: tables here, and a report as HTML, Markdown and JSON.
 
 A run is a folder in which the bundle's 'evaluating' wrote metrics.json. Runs named teacher and student become the
-teacher and the baseline; write name=folder to give a run another name.
+teacher and the baseline; write name=folder to give a run another name. Folders given one name are trainings of one
+method: their spread becomes part of its intervals and p-values, which otherwise leave it out.
 """
 
 import argparse
@@ -9,9 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dcd_ext.io import write_json, write_text
-from dcd_ext.report import all_tables, build_page, compare, load_runs
-from dcd_ext.tables import to_markdown, to_text
+from dcd_ext.report import compare, load_runs, write_report
+from dcd_ext.tables import to_text
 
 EXAMPLE = "dcd compare runs/teacher runs/student runs/student_dcd --output report.html"
 
@@ -34,14 +34,9 @@ def run(options: argparse.Namespace) -> int:
         comparison = compare(runs, options.baseline, options.teacher, options.seed)
         bar.update()
         bar.set_description("page")
-        page = build_page(runs, comparison, options.pictures, options.dataset_dir)
+        tables = write_report(runs, comparison, options.output, options.pictures, options.dataset_dir)
         bar.update()
-    tables = [table for group in all_tables(comparison).values() for table in group]
-    title = f"# {comparison['task'] or 'Comparison'}: {', '.join(comparison['runs'])}"
-    markdown = "\n\n".join([title, f"{len(comparison['cases'])} cases, mean ± SEM.", *map(to_markdown, tables)]) + "\n"
-    write_text(page, options.output)
-    write_text(markdown, options.output.with_suffix(".md"))
-    write_json(comparison, options.output.with_suffix(".json"))
     print("\n\n".join(map(to_text, tables)))
-    print(f"\n{options.output} ({len(page.encode()) / 1e6:.1f} MB), {options.output.with_suffix('.md').name} and .json")
+    size = options.output.stat().st_size / 1e6
+    print(f"\n{options.output} ({size:.1f} MB), {options.output.with_suffix('.md').name} and .json")
     return 0

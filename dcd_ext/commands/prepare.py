@@ -12,6 +12,7 @@ from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_dat
 from dcd_ext.data.download import download_msd
 from dcd_ext.data.isles import GRID, resample_cases
 from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
+from dcd_ext.data.parts import hold_out_test, thin_training
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError
@@ -33,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for datalist.json")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
     parser.add_argument("--seed", type=int, default=12345, help="seed of the folds (default 12345)")
+    parser.add_argument("--test_fold", type=int, metavar="K", help="fold whose cases become the test part")
+    parser.add_argument("--training_share", type=float, metavar="X", help="train on a seeded share of the cases only")
+    parser.add_argument(
+        "--selection_fold", type=int, default=1, metavar="K", help="fold that --training_share leaves whole (default 1)"
+    )
     parser.add_argument("--task_name", help="msd: the task's name in datalist.json (default: from dataset.json)")
     parser.add_argument(
         "--download", metavar="NAME", help="msd: fetch a task such as Task05_Prostate into --source first"
@@ -49,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
         cases = resample_cases(cases, output, options.jobs)
         notes["grid"] = GRID
     content = build_datalist(cases, task, output, options.folds, options.seed, **notes)
+    if options.test_fold is not None:
+        content = hold_out_test(content, options.test_fold)
+    if options.training_share is not None:
+        content = thin_training(content, options.selection_fold, options.training_share, options.seed)
     path = write_datalist(content, output)
     print(f"{describe_datalist(content, output)}\n\n{path} written. Next: dcd check {path}")
     return 0

@@ -82,7 +82,8 @@ def check_folds(content: dict[str, Any], findings: Findings) -> None:
             found = ", ".join(sorted(folds))
             findings.error("folds", "a subject in two folds", subject, "one fold", found, again, case=subject)
     empty = [str(fold) for fold in range(count) if not any(entry.get("fold") == fold for entry in training)]
-    if training and empty:
+    # one fold may have become the test part: dcd prepare --test_fold
+    if training and len(empty) > any("label" in entry for entry in content["test"]):
         wanted, found = f"cases in each of {count}", f"none in {', '.join(empty)}"
         findings.warn("folds", "empty folds", "fold", wanted, found, "prepare with fewer --folds")
 

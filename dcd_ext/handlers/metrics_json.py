@@ -37,7 +37,8 @@ class MetricsJson:
         class_names: names of the classes 1..K.
         nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
         network: its parameters and floating-point operations are counted.
-        fold: the evaluated fold (``all`` for every case), recorded.
+        fold: the held-out fold (``all`` for none), recorded.
+        section: what is evaluated, recorded: ``validation``, the fold that chose the weights, or ``test``.
         dataset_dir: folder of ``datalist.json``, whose task and modalities are recorded.
         ckpt_path: the weights, whose SHA-256 is recorded.
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
@@ -60,12 +61,13 @@ class MetricsJson:
         patch: Sequence[int] | None = None,
         save_predictions: bool = False,
         workers: int | None = None,
+        section: str = "validation",
     ) -> None:
         self.output_dir = output_dir
         self.class_names = list(class_names)
         self.nsd_tolerance_mm = nsd_tolerance_mm
         self.network = network
-        self.fold = fold
+        self.fold, self.section = fold, section
         self.dataset_dir, self.ckpt_path, self.patch = dataset_dir, ckpt_path, patch
         self.save_predictions = save_predictions
         self.workers = workers
@@ -150,6 +152,7 @@ class MetricsJson:
             "dcd_ext_version": __version__,
             **ev.dataset_record(self.dataset_dir),
             "fold": self.fold,
+            "section": self.section,
             "class_names": self.class_names,
             "nsd_tolerance_mm": self.nsd_tolerance_mm,
             "empty_rule": ev.EMPTY_RULE,

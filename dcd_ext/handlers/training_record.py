@@ -16,7 +16,7 @@ from dcd_ext.versions import environment
 
 
 class TrainingRecord:
-    """Writes ``training.json``: versions, device, and for each epoch its seconds, learning rate and all metrics.
+    """Writes ``training.json``: versions, device, and each epoch's seconds, CPU seconds, learning rate and metrics.
 
     The mean over the epoch of every scalar in ``engine.state.output`` is put into ``engine.state.metrics`` with the
     epoch's last step, where ``StatsHandler`` and ``MLFlowHandler`` find it: ``loss`` of every run and, when distilling,
@@ -37,7 +37,7 @@ class TrainingRecord:
         self._epochs: list[dict[str, Any]] = []
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
-        self._clock = 0.0
+        self._clock, self._cpu = 0.0, 0.0
         self._learning_rate = 0.0
         self._begun: dict[str, Any] = {}
 
@@ -55,6 +55,7 @@ class TrainingRecord:
         begun, self._begun = self._begun, {}
         self._sums, self._steps = dict(begun.get("sums", {})), begun.get("steps", 0)
         self._clock = time.perf_counter() - begun.get("seconds", 0.0)
+        self._cpu = time.process_time() - begun.get("cpu_seconds", 0.0)
         self._learning_rate = engine.optimizer.param_groups[0]["lr"]  # a schedule may step before the epoch's record
         if engine.state.epoch > 1 and not self._epochs and os.path.isfile(self.path):
             record = read_training(self.path)
@@ -63,7 +64,8 @@ class TrainingRecord:
     def state_dict(self) -> dict[str, Any]:
         """What an epoch that is interrupted now has gathered."""
         sums = {str(name): total for name, total in self._sums.items()}  # MONAI's names are of a class of its own
-        return {"sums": sums, "steps": self._steps, "seconds": time.perf_counter() - self._clock}
+        seconds, cpu_seconds = time.perf_counter() - self._clock, time.process_time() - self._cpu
+        return {"sums": sums, "steps": self._steps, "seconds": seconds, "cpu_seconds": cpu_seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an interrupted epoch when the next one starts."""
@@ -85,6 +87,7 @@ class TrainingRecord:
         entry: dict[str, Any] = {
             "epoch": engine.state.epoch,
             "seconds": time.perf_counter() - self._clock,
+            "cpu_seconds": time.process_time() - self._cpu,
             "learning_rate": self._learning_rate,
             **_finite(engine.state.metrics),
         }
@@ -96,6 +99,8 @@ class TrainingRecord:
             record = {
                 "environment": environment(getattr(engine.state, "device", None)),
                 "seconds": sum(e["seconds"] for e in self._epochs),
+                # of this process, with all its threads
+                "cpu_seconds": sum(e.get("cpu_seconds", 0.0) for e in self._epochs),
                 "epochs": self._epochs,
             }
             write_json(record, self.path)

@@ -3,8 +3,9 @@
 from dcd_ext.report.comparison import compare
 from dcd_ext.report.page import build_page
 from dcd_ext.report.runs import Run, load_runs
-from dcd_ext.report.statistics import bootstrap_interval, describe, holm, paired_tests
+from dcd_ext.report.statistics import bootstrap_interval, describe, holm, paired_tests, trainings_test
 from dcd_ext.report.tables import all_tables
+from dcd_ext.report.write import write_report
 
 __all__ = [
     "Run",
@@ -16,4 +17,6 @@ __all__ = [
     "holm",
     "load_runs",
     "paired_tests",
+    "trainings_test",
+    "write_report",
 ]

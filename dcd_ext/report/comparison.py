@@ -10,7 +10,7 @@ import numpy as np
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
-from dcd_ext.report.statistics import describe, holm, paired_tests
+from dcd_ext.report.statistics import describe, holm, mean_sd, paired_tests, trainings_test
 
 HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
 _STATUSES = ("empty", "missed", "false_alarm")
@@ -56,6 +56,8 @@ def compare(
         "format": "dcd-comparison-1",
         "task": first.metrics.get("task"),
         "fold": first.metrics.get("fold"),
+        "part": _part(first.metrics),
+        "several_trainings": any(run.trainings for run in runs),
         "cases": sorted(first.cases),
         "classes": names,
         "metrics": metrics,
@@ -70,6 +72,15 @@ def compare(
     }
 
 
+def _part(metrics: dict[str, Any]) -> str:
+    """What the cases were to the trainings."""
+    fold, section = metrics.get("fold"), metrics.get("section")
+    if section == "test":
+        return "test part, which chose nothing"
+    chosen = "selection scores: it also chose the epoch" if section else "selection scores if it also chose the epoch"
+    return f"fold {fold} ({chosen})"
+
+
 def _metrics(runs: Sequence[Run]) -> list[str]:
     """Metrics that every run has; lesions only where a tenth of the true masks has several."""
     entries = [entry for run in runs for case in run.cases.values() for entry in case.values()]
@@ -82,17 +93,21 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
 def _cost(run: Run) -> dict[str, Any]:
     m, training = run.metrics, run.training or {}
     epochs = training.get("epochs", [])
-    statuses = [entry["status"] for case in run.cases.values() for entry in case.values()]
+    trainings = run.trainings or (run,)
+    statuses = [entry["status"] for r in trainings for case in r.cases.values() for entry in case.values()]
     return {
+        "trainings": len(trainings),
         "parameters": m["parameters"],
         "flops_per_patch": m.get("flops_per_patch"),
         "patch": m.get("patch"),
         "seconds_per_case": m["seconds_per_case"],
         "device": m.get("environment", {}).get("device"),
-        "training_seconds": training.get("seconds"),
+        "training_seconds": _mean([(r.training or {}).get("seconds") for r in trainings]),
+        "cpu_seconds": _mean([(r.training or {}).get("cpu_seconds") for r in trainings]),
         "epochs": epochs[-1]["epoch"] if epochs else None,
         "weights_sha256": m.get("weights_sha256"),
-        **{status: statuses.count(status) for status in _STATUSES},
+        # per training
+        **{status: statuses.count(status) / len(trainings) for status in _STATUSES},
     }
 
 
@@ -105,20 +120,43 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
         conventional = run.metrics["summary"].get(name, {}).get(metric, {}).get("nan_excluded")
         kept = [v for v in values[run.name] if v is not None]
         result[run.name] = {**describe(kept, seed), "nan_excluded": conventional}
+        if run.trainings:
+            means = [_mean([score(r, case, name, metric) for case in cases]) for r in run.trainings]
+            result[run.name]["trainings"] = mean_sd(means)
     others = [run.name for run in runs if run.name != base]
     for other in others:
-        result[other]["difference"] = _difference(values[other], values[base], seed)
-    for test in ("t_p", "wilcoxon_p"):
+        difference = _difference(values[other], values[base], seed)
+        by_name = {run.name: run for run in runs}
+        if by_name[other].trainings or by_name[base].trainings:
+            scores = [_training_scores(by_name[n], cases, name, metric) for n in (other, base)]
+            counted = np.isfinite(np.concatenate(scores)).all(0)
+            difference["ci95_cases"] = difference["ci95"]
+            difference.update(trainings_test(*(s[:, counted] for s in scores)))
+        result[other]["difference"] = {"trainings_p": None, **difference}
+    for test in ("t_p", "wilcoxon_p", "trainings_p"):
         adjusted = holm([result[other]["difference"][test] for other in others])
         for other, p in zip(others, adjusted, strict=True):
             result[other]["difference"][f"{test}_holm"] = p
     for other in others:
         if top is not None and top not in (other, base):
-            interval = result[top]["difference"]["ci95"]
+            gap = result[top]["difference"]
+            # of the cases alone, where the trainings are too few
+            interval = gap["ci95"] or gap.get("ci95_cases")
             clear = interval is not None and (interval[0] > 0 if HIGHER_IS_BETTER[metric] else interval[1] < 0)
             # noise has no shares
             result[other]["gap_recovered"] = _gap(*(values[n] for n in (other, base, top))) if clear else None
     return result
+
+
+def _training_scores(run: Run, cases: Sequence[str], name: str, metric: str) -> np.ndarray:
+    """(trainings, cases), NaN for an excluded mask."""
+    scores = [[score(r, case, name, metric) for case in cases] for r in run.trainings or (run,)]
+    return np.array(scores, float)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    kept = [v for v in values if v is not None]
+    return float(np.mean(kept)) if kept else None
 
 
 def _difference(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -67,11 +67,16 @@ def _finding(comparison: dict[str, Any], entry: dict[str, Any]) -> str:
     base, d = comparison["baseline"], entry["difference"]
     interval, text = d["ci95"], f"Difference to {base}."
     if interval is not None:
-        clear = (interval[0] > 0 or interval[1] < 0) and (d["wilcoxon_p_holm"] or 0) < 0.05
+        test, p = ("Wilcoxon", d["wilcoxon_p_holm"])
+        if comparison["several_trainings"]:
+            test, p = "trainings and cases,", d["trainings_p_holm"]
+        clear = (interval[0] > 0 or interval[1] < 0) and (p or 0) < 0.05
         better = (d["mean"] > 0) == HIGHER_IS_BETTER[comparison["metrics"][0]]
         words = ("Better than" if better else "Worse than") if clear else "No clear difference to"
-        numbers = f"95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}, Wilcoxon p {p_text(d['wilcoxon_p_holm'])}"
+        numbers = f"95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}, {test} p {p_text(p)}"
         text = f"{words} {base}: {numbers}."
+    elif comparison["several_trainings"]:
+        text = f"Difference to {base}: too few trainings for a test."
     if entry.get("gap_recovered") is not None:
         text += f" {100 * entry['gap_recovered']:.0f} % of the gap to {comparison['teacher']}."
     return text

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dcd_ext.errors import UserError
+from dcd_ext.evaluation import METRICS
 from dcd_ext.readers import read_metrics, read_training
 
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluated network."""
+    """One evaluated network, or a method's: trained several times, it is compared by the means over the trainings."""
 
     name: str  # how the report calls it
     path: Path  # its folder
-    metrics: dict[str, Any]  # content of metrics.json
-    training: dict[str, Any] | None  # content of training.json
+    metrics: dict[str, Any]  # content of metrics.json; of several trainings, the means of their cases
+    training: dict[str, Any] | None  # content of training.json; of several, of the first
+    trainings: tuple[Run, ...] = ()  # of a method that was trained more than once
 
     @property
     def cases(self) -> dict[str, Any]:
@@ -35,29 +39,61 @@ class Run:
 def load_runs(arguments: Sequence[str]) -> list[Run]:
     """Read folders with ``metrics.json``, each written ``folder`` or ``name=folder``, and refuse unpaired ones.
 
+    Folders that are given the same name are trainings of one method, and become one run.
+
     Raises:
         UserError: for fewer than two runs, an incomplete one, or runs of different tasks, classes or cases.
     """
-    if len(arguments) < 2:
-        raise UserError("nothing to compare", "RUN...", "two folders or more", len(arguments), "name another run")
-    pairs = [_split(argument) for argument in arguments]
-    for values, what, step in (
-        ([path for _, path in pairs], "run given twice", "leave one out"),
-        ([name for name, _ in pairs], "two runs have one name", "write name=folder"),
-    ):
-        if twice := [value for value, count in Counter(values).items() if count > 1]:
-            raise UserError(what, twice[0], next_step=step)
-    runs = [Run(name, path, *_read(path)) for name, path in pairs]
+    named = [(*_split(argument), _has_name(argument)) for argument in arguments]
+    if twice := [path for path, count in Counter(path for _, path, _ in named).items() if count > 1]:
+        raise UserError("run given twice", twice[0], next_step="leave one out")
+    by_name: dict[str, list[Run]] = {}
+    for name, path, _ in named:
+        by_name.setdefault(name, []).append(Run(name, path, *_read(path)))
+    for name, _, given in named:
+        if not given and len(by_name[name]) > 1:
+            step = "write name=folder; equal names, so given, are trainings of one method"
+            raise UserError("two runs have one name", name, next_step=step)
+    if len(by_name) < 2:
+        raise UserError("nothing to compare", "RUN...", "runs of two names or more", len(by_name), "name another run")
+    runs = [run for group in by_name.values() for run in group]
     for run in runs[1:]:
         _check_pair(runs[0], run)
-    return runs
+    return [merge_trainings(group) for group in by_name.values()]
+
+
+def merge_trainings(group: Sequence[Run]) -> Run:
+    """One run of several trainings of a method: each score the mean over those that count it."""
+    first = group[0]
+    if len(group) == 1:
+        return first
+    cases = {
+        case: {"classes": {name: _mean_scores([run.cases[case][name] for run in group]) for name in first.classes}}
+        for case in first.cases
+    }
+    seconds = float(np.mean([run.metrics["seconds_per_case"] for run in group]))
+    metrics = {**first.metrics, "cases": cases, "summary": {}, "seconds_per_case": seconds}
+    return Run(first.name, first.path, metrics, first.training, tuple(group))
+
+
+def _mean_scores(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over trainings; the status is that of most of them."""
+    keys = [key for key in METRICS if all(key in entry for entry in entries)]
+    kept = {key: [entry[key] for entry in entries if entry[key] is not None] for key in keys}
+    status = Counter(entry["status"] for entry in entries).most_common(1)[0][0]
+    means = {key: float(np.mean(values)) if values else None for key, values in kept.items()}
+    # of the entry's further numbers, what the truth says is the same in all
+    return {**{k: v for k, v in entries[0].items() if k == "lesions_true"}, "status": status, **means}
+
+
+def _has_name(argument: str) -> bool:
+    """Whether it is ``name=folder``; a folder whose own name has a ``=`` is a folder."""
+    return "=" in argument and not Path(argument).exists()
 
 
 def _split(argument: str) -> tuple[str, Path]:
-    """Name and folder; a folder whose own name has a ``=`` is a folder, and ``eval`` in a bundle says nothing."""
-    name, equals, folder = argument.partition("=")
-    if not equals or Path(argument).exists():
-        name, folder = "", argument
+    """Name and folder; ``eval`` in a bundle says nothing."""
+    name, _, folder = argument.partition("=") if _has_name(argument) else ("", "", argument)
     path = Path(folder).resolve()
     return name or (path.parent.name if path.name == "eval" else path.name), path
 
@@ -65,6 +101,8 @@ def _split(argument: str) -> tuple[str, Path]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Metrics and, where there is one, the training record of a run."""
     file, training = path / "metrics.json", path / "training.json"
+    if not training.is_file():  # a run that was scored on several parts has a folder for each
+        training = path.parent / "training.json"
     if not file.is_file():
         found = "training.json only" if training.is_file() else "no such file"
         raise UserError("run is incomplete", path, "metrics.json", found, "run the bundle's 'evaluating' with it")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dcd_ext.report.comparison import score
 from dcd_ext.report.figures import CLASS_COLOURS, Pictures, image, picture_axes
@@ -55,15 +56,15 @@ def _draw_case(case: str, runs: Sequence[Run], volumes: CaseVolumes) -> Pictures
     note = f"{orientation} slice {index} of {count}, where predictions and truth disagree most."
     pictures = Pictures(case, note, len(columns))
     for modality, voxels in volumes.images.items():
-        picture = _cut(voxels, plane, index, box)
-        truth = _cut(volumes.truth, plane, index, box)
+        picture = cut_slice(voxels, plane, index, box)
+        truth = cut_slice(volumes.truth, plane, index, box)
         for name, run in columns.items():
             dice = None if run is None else score(run, case, "mean", "dice")
             value = "" if run is None else f", Dice {dice:.3f}" if dice is not None else ", Dice not defined"
-            mask = truth if run is None else _cut(volumes.predictions[name], plane, index, box)
+            mask = truth if run is None else cut_slice(volumes.predictions[name], plane, index, box)
             alt = f"{case}, {modality}: contours of {name}{value}"
-            drawn = _draw(picture, mask, None if run is None else truth, sides, alt)
-            pictures.add(drawn, name, f"{modality}{value}")
+            drawn = draw_contours(picture, mask, None if run is None else truth, sides)
+            pictures.add(image(drawn, alt, dpi=125), name, f"{modality}{value}")
     return pictures
 
 
@@ -96,13 +97,14 @@ def crop_around(volumes: CaseVolumes, plane: int, index: int) -> tuple[slice, sl
     return box[0], box[1]
 
 
-def _cut(voxels: np.ndarray, plane: int, index: int, box: tuple[slice, slice]) -> np.ndarray:
+def cut_slice(voxels: np.ndarray, plane: int, index: int, box: tuple[slice, slice]) -> np.ndarray:
     """Part of a slice, rows upwards and the patient's right on the left, as radiologists look at it."""
     part = np.take(voxels, index, axis=plane)[box]
     return (part if plane == 0 else part[::-1]).T
 
 
-def _draw(picture: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, sides: Sequence[float], alt: str) -> str:
+def draw_contours(picture: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, sides: Sequence[float]) -> Figure:
+    """A slice with the outlines of the mask's classes, and dotted in white those of the truth."""
     height, width = picture.shape[0] * sides[1], picture.shape[1] * sides[0]
     figure, axes = picture_axes(min(max(height / width, 0.5), 1.8))
     figure.set_facecolor("black")
@@ -116,7 +118,7 @@ def _draw(picture: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, sides
             _contour(axes, truth == value, colors=["white"], linewidths=1.1, linestyles="dotted")
     axes.set_xlim(-0.5, picture.shape[1] - 0.5)
     axes.set_ylim(-0.5, picture.shape[0] - 0.5)
-    return image(figure, alt, dpi=125)
+    return figure
 
 
 def _contour(axes: Any, mask: np.ndarray, **look: Any) -> None:

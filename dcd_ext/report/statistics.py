@@ -1,4 +1,4 @@
-"""Paired statistics, all from SciPy; only Holm's correction is written out."""
+"""Paired statistics from SciPy; Holm's correction and the test over trainings and cases are written out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from dcd_ext.evaluation.summary import mean_sem
 
@@ -21,6 +21,16 @@ def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
         ``mean``, ``sem``, ``ci95`` (low, high) and ``n``; None where there are too few values.
     """
     return {**mean_sem(values), "ci95": bootstrap_interval(values, seed)}
+
+
+def mean_sd(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, standard deviation and number of one value per training; the deviation is None for fewer than two."""
+    kept = [v for v in values if v is not None]
+    return {
+        "mean": float(np.mean(kept)) if kept else None,
+        "sd": float(np.std(kept, ddof=1)) if len(kept) > 1 else None,
+        "n": len(kept),
+    }
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | None:
@@ -60,6 +70,45 @@ def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, floa
     spread = np.ptp(differences) > 1e-9 * np.abs(differences).max()
     t_p = float(stats.ttest_rel(one, other).pvalue) if spread else None
     return {"t_p": t_p, "wilcoxon_p": float(stats.wilcoxon(one, other).pvalue)}
+
+
+def trainings_test(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """Test two methods, each trained several times, for a difference that holds for new trainings and new cases.
+
+    Both are random factors. As in Clark's min F' (J Verbal Learn Verbal Behav 12, 335, 1973), the variance of the
+    difference is that of a t-test over the trainings' means, their spread pooled over the two methods, plus that of a
+    paired t-test over the cases' means; what both contain is counted twice. Two or three trainings make Satterthwaite's
+    degrees of freedom too many, so the limit of t is Cochran's (Biometrics 20, 191, 1964): the limits of the two tests,
+    weighted by their variances. Methods that are equal test different in at most the stated share of trials.
+
+    Args:
+        one: scores (trainings, cases) of a method.
+        other: those of the other method on the same cases; the number of trainings may differ.
+
+    Returns:
+        ``trainings_p``, two-sided, and the 95 % interval ``ci95`` of ``one`` minus ``other``; None for fewer than four
+        trainings in all (with one and two the test would not keep its level) or two cases.
+    """
+    freedom, cases = len(one) + len(other) - 2, one.shape[1]
+    if freedom < 2 or cases < 2:
+        return {"trainings_p": None, "ci95": None}
+    pooled = sum(float(((m - m.mean()) ** 2).sum()) for m in (one.mean(1), other.mean(1))) / freedom
+    difference = one.mean(0) - other.mean(0)
+    over_trainings, over_cases = pooled * (1 / len(one) + 1 / len(other)), float(difference.var(ddof=1)) / cases
+    parts = ((freedom, over_trainings), (cases - 1, over_cases))
+    mean, variance = float(difference.mean()), over_trainings + over_cases
+    if variance == 0:
+        return {"trainings_p": None if mean else 1.0, "ci95": [mean, mean]}
+
+    def limit(p: float) -> float:
+        return sum(part * float(stats.t.isf(p / 2, degrees)) for degrees, part in parts) / variance
+
+    error = variance**0.5
+    tiny = 1e-12  # a p-value between 0 and 1, where the limit is infinite and 0
+    beyond = abs(mean) / error >= limit(tiny)
+    p = tiny if beyond else optimize.brentq(lambda q: limit(q) - abs(mean) / error, tiny, 1)
+    reach = limit(0.05) * error
+    return {"trainings_p": float(p), "ci95": [mean - reach, mean + reach]}
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.data.cases import image_names, load_cases
+from dcd_ext.data.cases import DATALIST_FILE, image_names, load_cases, read_datalist
 from dcd_ext.data.nifti import open_image, read_image, read_label
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
@@ -29,14 +29,16 @@ class CaseVolumes:
 def case_files(runs: Sequence[Run], dataset_dir: str | None) -> dict[str, dict[str, Any]]:
     """Entries of the data list by case; empty if the data set is not where it was.
 
-    The first run's record says which fold was scored and, unless ``dataset_dir`` does, where the data set is.
+    Unless ``dataset_dir`` does, the first run's record says where the data set is. Its training and test parts name
+    their cases apart.
     """
-    metrics = runs[0].metrics
-    folder = dataset_dir or metrics.get("dataset_dir")
-    if not folder or not (Path(folder) / "datalist.json").is_file():
+    folder = dataset_dir or runs[0].metrics.get("dataset_dir")
+    path = Path(folder or "", DATALIST_FILE)
+    if not folder or not path.is_file():
         return {}
-    entries = load_cases(str(folder), "validation", metrics.get("fold", 0))
-    return {entry["case"]: entry for entry in entries}
+    content = read_datalist(path)
+    entries = [e for part in ("training", "test") if content[part] for e in load_cases(folder, part, "all")]
+    return {entry["case"]: entry for entry in entries if "case" in entry}
 
 
 def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[str]) -> CaseVolumes | None:

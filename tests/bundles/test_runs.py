@@ -22,11 +22,12 @@ from dcd_ext.commands.methods import proposed_weights, summary_table
 from dcd_ext.errors import UserError
 from dcd_ext.tables import to_text
 from tests.conftest import BUNDLES, SHORT, SMALL, read_json
+from tests.report.conftest import one_case, write_run
 
 BUNDLE = BUNDLES / "hippocampus_segmentation_student_dcd"
 # stands for the interpreter: writes down what it is asked to do, and does what a bundle's command leaves behind
 FAKE = """#!{python}
-import json, os, pathlib, sys
+import json, os, pathlib, shutil, sys
 run_id, words = sys.argv[4], sys.argv[5:]
 options = dict(zip((w[2:] for w in words[::2]), words[1::2]))
 folder = pathlib.Path(options["output_dir"])
@@ -35,7 +36,7 @@ with open({calls!r}, "a") as file:
 if options.get("seed") == "13":
     sys.exit("error: unlucky")
 if run_id == "evaluating":
-    (folder / "metrics.json").write_text("{{}}")
+    shutil.copyfile({metrics!r}, folder / "metrics.json")
 else:
     pathlib.Path(options["ckpt_dir"]).mkdir(parents=True, exist_ok=True)
     (folder / "checkpoint_last.pt").touch()
@@ -46,7 +47,8 @@ else:
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Replace the interpreter that runs bundles; calling the fixture gives what it was asked so far."""
     path, fake = tmp_path / "calls", tmp_path / "python"
-    fake.write_text(FAKE.format(python=sys.executable, calls=str(path)))
+    metrics = write_run(tmp_path / "scored", one_case([0.5, 0.75])) / "metrics.json"
+    fake.write_text(FAKE.format(python=sys.executable, calls=str(path), metrics=str(metrics)))
     fake.chmod(0o755)
     monkeypatch.setattr(runs_module.sys, "executable", str(fake))
     monkeypatch.setattr(runs_module, "_PAUSE", 0.02)
@@ -209,7 +211,9 @@ def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> N
     path, output = tmp_path / "suite.json", tmp_path / "out"
     path.write_text(json.dumps(SUITE))
     assert dcd(["benchmark", str(path), "--output", str(output), "--methods", "cwd"]) == 0
-    assert capsys.readouterr().out == f"2 runs in {output}\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"2 of 2 runs in {output} are finished\nr4: fewer than two methods are finished")
+    assert "\ncwd      0.5000  0.7500  0.6250\n" in printed
     assert (output / "r8" / "cwd" / "seed1" / "test" / "metrics.json").is_file()
     path.write_text(json.dumps({**SUITE, "seeds": [13]}))
     assert dcd(["benchmark", str(path), "--output", str(output), "--methods", "plain"]) == 1

@@ -229,3 +229,47 @@ def test_cases_whose_files_have_one_name_are_told_apart_by_their_folders(command
     (tmp_path / "raw" / "dataset.json").write_text(json.dumps(index))
     outcome = command(*options)
     assert outcome.code == 1 and "image listed twice" in outcome.err
+
+
+def test_a_fold_becomes_the_test_part_and_a_share_is_trained_on(command, phantoms, tmp_path: Path) -> None:
+    """Subjects stay together; what is left out of training is in no part; the same command gives the same bytes."""
+    common = ["prepare", "brats24", "--source", phantoms("brats24"), "--folds", "3", "--output"]
+    parts = ["--test_fold", "2", "--selection_fold", "0", "--training_share", "0.6"]
+    lists = {}
+    for name, options in {"all": [], "full": parts[:2], "part": parts, "again": parts}.items():
+        assert command(*common, tmp_path / name, *options).code == 0
+        lists[name] = _load(tmp_path / name)
+    everything, full, part = lists["all"], lists["full"], lists["part"]
+    assert {c["case"] for c in full["test"]} == {c["case"] for c in everything["training"] if c["fold"] == 2}
+    assert all("label" in c and "fold" not in c for c in full["test"])
+    assert full["training"] == [c for c in everything["training"] if c["fold"] != 2]
+    subjects = [{c["subject"] for c in full[key]} for key in ("training", "test")]
+    assert not subjects[0] & subjects[1] and full["numTest"] == len(full["test"])
+    selection, trained = ([c for c in part["training"] if (c["fold"] == 0) == chosen] for chosen in (True, False))
+    assert selection == [c for c in full["training"] if c["fold"] == 0]
+    assert len(trained) == int(0.6 * (len(full["training"]) - len(selection))) and part["test"] == full["test"]
+    assert all(c in full["training"] for c in trained) and part["numTraining"] == len(part["training"])
+    assert lists["again"] == part
+    # the fold that became the test part is not missed
+    checked = command("check", tmp_path / "full")
+    assert checked.code == 0 and "empty folds" not in checked.out
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            ["--test_fold", "9"],
+            "a part without a case – --test_fold – expected one of the folds [0, 1, 2, 3, 4], found 0",
+        ),
+        (
+            ["--folds", "2", "--test_fold", "0", "--selection_fold", "1", "--training_share", "0.5"],
+            "--selection_fold – ",
+        ),
+        (["--training_share", "1.5"], "no share – --training_share – expected more than 0, less than 1, found 1.5"),
+        (["--training_share", "nan"], "no share – --training_share – expected more than 0, less than 1, found nan"),
+    ],
+)
+def test_parts_that_would_be_empty_are_one_line(options: list, text: str, command, phantoms, tmp_path: Path) -> None:
+    outcome = command("prepare", "brats24", "--source", phantoms("brats24"), "--output", tmp_path / "out", *options)
+    assert outcome.code == 1 and text in outcome.err and not (tmp_path / "out" / "datalist.json").exists()

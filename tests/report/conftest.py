@@ -42,17 +42,21 @@ def write_run(folder: Path, cases: dict[str, Any], **change: Any) -> Path:
     return folder
 
 
+def one_case(dice: list[float | None], case: str = "case0") -> dict[str, Any]:
+    """Scores of one case, all equal to its Dice per class; None is an empty mask."""
+    entries = [
+        {"status": "empty" if d is None else "scored", "dice": d, "hd95_mm": d, "nsd": d, "lesion_f1": d} for d in dice
+    ]
+    return {case: {"classes": dict(zip(NAMES, entries, strict=True)), "seconds": 1.0}}
+
+
 def runs_of(folder: Path, values: dict[str, Any]) -> list[Run]:
     """Runs whose Dice per case and class is given; None is an empty mask."""
     folders = []
     for name, cases in values.items():
         made: dict[str, Any] = {}
         for i, dice in enumerate(cases):
-            entries = [
-                {"status": "empty" if d is None else "scored", "dice": d, "hd95_mm": d, "nsd": d, "lesion_f1": d}
-                for d in dice
-            ]
-            made[f"case{i}"] = {"classes": dict(zip(NAMES, entries, strict=True)), "seconds": 1.0}
+            made |= one_case(dice, f"case{i}")
         folders.append(str(write_run(folder / name, made)))
     return load_runs(folders)
 

@@ -97,15 +97,18 @@ def test_not_evaluated(pair, left, found):
 def test_one_run_twice_or_alone(pair):
     with pytest.raises(UserError, match=r"run given twice – .*/student – leave one out"):
         load_runs([str(pair[0]), f"again={pair[0]}"])
-    with pytest.raises(UserError, match=r"nothing to compare – RUN\.\.\. – expected two folders or more, found 1"):
+    with pytest.raises(
+        UserError, match=r"nothing to compare – RUN\.\.\. – expected runs of two names or more, found 1"
+    ):
         load_runs([str(pair[0])])
 
 
 def test_names(pair, tmp_path):
     shutil.copytree(pair[0], tmp_path / "bundle" / "eval")
     assert [r.name for r in load_runs([str(tmp_path / "bundle" / "eval"), f"x={pair[1]}"])] == ["bundle", "x"]
-    with pytest.raises(UserError, match=r"two runs have one name – x – write name=folder"):
-        load_runs([f"x={pair[0]}", f"x={pair[1]}"])
+    shutil.copytree(pair[1], tmp_path / "other" / "student")
+    with pytest.raises(UserError, match=r"two runs have one name – student – write name=folder"):
+        load_runs([str(pair[0]), str(tmp_path / "other" / "student"), f"x={pair[1]}"])
 
 
 @pytest.mark.parametrize(

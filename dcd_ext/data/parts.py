@@ -1,0 +1,52 @@
+"""Training, selection and test part of a data list, made from its folds.
+
+The selection part is the fold that training holds out: it chooses the epoch, so its scores are too good. The test part
+chooses nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from dcd_ext.errors import UserError
+
+
+def hold_out_test(content: dict[str, Any], fold: int) -> dict[str, Any]:
+    """The data list with the cases of one fold, labels and all, as its test part; unlabelled cases cannot be scored.
+
+    Raises:
+        UserError: if the fold is empty, or no other has a case.
+    """
+    training = [case for case in content["training"] if case["fold"] != fold]
+    test = [{k: v for k, v in case.items() if k != "fold"} for case in content["training"] if case["fold"] == fold]
+    _check_fold(content, "--test_fold", fold, test, training)
+    return _with_parts(content, training, test)
+
+
+def thin_training(content: dict[str, Any], selection_fold: int, share: float, seed: int) -> dict[str, Any]:
+    """The data list with a seeded share of its training part; the selection fold, listed first, keeps all its cases.
+
+    Raises:
+        UserError: if the fold is empty, or nothing would be left to train on.
+    """
+    if not 0 < share < 1:
+        raise UserError("no share", "--training_share", "more than 0, less than 1", share, "leave it out for all cases")
+    selection = [case for case in content["training"] if case["fold"] == selection_fold]
+    others = [case for case in content["training"] if case["fold"] != selection_fold]
+    random.Random(seed).shuffle(others)
+    kept = sorted(others[: int(len(others) * share)], key=lambda case: case["case"])
+    _check_fold(content, "--selection_fold", selection_fold, selection, kept)
+    return _with_parts(content, selection + kept, content["test"])
+
+
+def _check_fold(content: dict[str, Any], option: str, fold: int, inside: list[Any], outside: list[Any]) -> None:
+    if not inside or not outside:
+        folds = sorted({case["fold"] for case in content["training"]})
+        found = f"{len(inside)} cases in fold {fold} and {len(outside)} to train on"
+        raise UserError("a part without a case", option, f"one of the folds {folds}", found, "choose another fold")
+
+
+def _with_parts(content: dict[str, Any], training: list[Any], test: list[Any]) -> dict[str, Any]:
+    counts = {"numTraining": len(training), "numTest": len(test)}
+    return {**content, **counts, "training": training, "test": test}

@@ -1,0 +1,152 @@
+"""Write docs/results/benchmark.md from ``benchmarks/results``; with OUTPUT, first copy its finished runs there.
+
+What is copied are the records: ``metrics.json``, ``training.json`` and ``run.json``, without paths of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.errors import UserError, show_plainly
+from dcd_ext.io import write_json, write_text
+from dcd_ext.report import all_tables
+from dcd_ext.tables import Table, to_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+_INTRO = """# Benchmark on real MRI: {title}
+
+Does distillation help? Every method trains the same student on the same cases; the teacher is the shipped one. The data
+are split once: a training part, a selection part that chose each training's epoch, and a **test part that chose
+nothing**. Only scores of the test part are results.
+"""
+_COMMANDS = """## Commands
+
+```
+dcd prepare hippocampus --source Task04_Hippocampus --output prepared/hippocampus --test_fold 0
+dcd check prepared/hippocampus
+dcd benchmark benchmarks/hippocampus.json --output runs/hippocampus --jobs 2
+python -m scripts.write_benchmark runs/hippocampus
+```
+
+`dcd benchmark` goes on where it was stopped, and writes these tables with every other metric and plots to
+`runs/hippocampus/<student>_test.html`; `--tables` writes them again from what is finished. `--training_share 0.25` of
+`dcd prepare` makes the data of `benchmarks/hippocampus_quarter.json`: a quarter of the training part, the other parts
+unchanged. Folders that were filled on several machines are merged by copying.
+
+Of several trainings, tables show means and standard deviations over trainings, and tests count trainings and cases as
+random ([evaluate.md](../evaluate.md)). This page is written by `scripts/write_benchmark.py` from `benchmarks/results`.
+"""
+
+
+def finished_runs(output: Path) -> Iterator[Path]:
+    """Folders of runs with the scores of the test part."""
+    return (path.parents[1].relative_to(output) for path in sorted(output.glob("**/seed*/test/metrics.json")))
+
+
+def without_paths(value: Any) -> Any:
+    """A record in which files and folders have only their names."""
+    if isinstance(value, dict):
+        return {key: without_paths(entry) for key, entry in value.items() if key != "dataset_dir"}
+    if isinstance(value, list):
+        return [without_paths(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "bundles/")) else value
+
+
+def copy_runs(output: Path, results: Path) -> int:
+    """Copy the records of all finished runs; returns their number."""
+    runs = list(finished_runs(output))
+    for run in runs:
+        for file in (output / run).rglob("*.json"):
+            if file.name in ("metrics.json", "training.json", "run.json"):
+                record = json.loads(file.read_text("utf-8"))
+                write_json(without_paths(record), results / run / file.relative_to(output / run))
+    return len(runs)
+
+
+def comparisons(suite: Path, results: Path) -> dict[str, dict[str, Any]]:
+    """What ``dcd benchmark --tables`` writes of the results: student_part -> comparison."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "runs")
+        shutil.copytree(results, folder)
+        command = [sys.executable, "-m", "dcd_ext", "benchmark", str(suite), "--output", str(folder), "--tables"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError("no tables", results, "exit code 0", done.stderr.strip().splitlines()[-1:], "see above")
+        return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def main_table(comparison: dict[str, Any]) -> Table:
+    """One row per method, as in the paper's Table 1."""
+    several, classes = comparison["several_trainings"], comparison["classes"]
+    columns = [("dice", name, 4) for name in classes] + [("hd95_mm", "mean", 2), ("nsd", "mean", 4)]
+    titles = [*(f"Dice {name}" for name in classes), "HD95 mm", "NSD"]
+    header = ["method", "trainings", "parameters", *titles, "gap recovered", "training, min"]
+    rows = []
+    for run, cost in comparison["runs"].items():
+        cells = []
+        for metric, name, digits in columns:
+            entry = comparison["results"][metric][name][run]
+            spread = (entry.get("trainings") or {}).get("sd") if several else entry["sem"]
+            cells.append(f"{entry['mean']:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}"))
+        share = comparison["results"]["dice"]["mean"][run].get("gap_recovered")
+        minutes = "–" if cost["training_seconds"] is None else f"{cost['training_seconds'] / 60:.0f}"
+        about = [run, str(cost["trainings"]), f"{cost['parameters']:,}"]
+        rows.append([*about, *cells, "–" if share is None else f"{100 * share:.0f} %", minutes])
+    spread_text = "standard deviation over trainings" if several else "standard error over cases, one training each"
+    about_gap = f"Gap recovered: share of the way from {comparison['baseline']} to the teacher, mean Dice."
+    return Table("", header, rows, f"Mean ± {spread_text}. {about_gap} Minutes are wall time on one busy core.")
+
+
+def section(student: str, options: dict[str, Any], test: dict[str, Any], selection: dict[str, Any], seeds: int) -> str:
+    """Tables of one student."""
+    counts = {run: cost["trainings"] for run, cost in test["runs"].items() if run != test["teacher"]}
+    fewest = min(counts.values())
+    state = f"Of {seeds} trainings per method in the suite, finished are: " + ", ".join(
+        f"{run} {count}" for run, count in counts.items()
+    )
+    if fewest < 2:
+        state += ". With a single training of a method no difference between methods can be claimed"
+    differences = all_tables(test)["differences"][0]
+    width = f" ({', '.join(f'{k} {v}' for k, v in options.items())})" if options else ""
+    scores = [f"{run} {selection['results']['dice']['mean'][run]['mean']:.4f}" for run in selection["runs"]]
+    chosen = "Mean Dice of the selection part, which chose the epochs and is no result: " + ", ".join(scores) + "."
+    parts = [
+        f"## Student `{student}`{width}",
+        f"{len(test['cases'])} test cases. {state}.",
+        to_markdown(main_table(test)),
+    ]
+    return "\n\n".join([*parts, to_markdown(differences), chosen])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", nargs="?", type=Path, metavar="OUTPUT", help="folder of dcd benchmark")
+    parser.add_argument("--suite", type=Path, default=ROOT / "benchmarks" / "hippocampus.json")
+    args = parser.parse_args(argv)
+    results = ROOT / "benchmarks" / "results" / args.suite.stem
+    if args.output:
+        print(f"{copy_runs(args.output, results)} finished runs copied to {results.relative_to(ROOT)}")
+    suite, found = json.loads(args.suite.read_text("utf-8")), comparisons(args.suite.resolve(), results)
+    sections = [
+        section(name, options, found[f"{name}_test"], found[f"{name}_selection"], len(suite["seeds"]))
+        for name, options in suite["students"].items()
+        if f"{name}_test" in found
+    ]
+    page = ROOT / "docs" / "results" / "benchmark.md"
+    title = args.suite.stem.replace("_", ", ")
+    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, _COMMANDS]), page)
+    print(f"{page.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    show_plainly()
+    main()
