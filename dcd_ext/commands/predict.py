@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dcd_ext.commands.common import positive
 from dcd_ext.parallel import cores
-from dcd_ext.predict.backends import BACKENDS, build_pipeline
+from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend
 from dcd_ext.predict.cohort import pending
 from dcd_ext.predict.cohort import run as run_cases
 from dcd_ext.predict.inputs import find_inputs, read_channels
@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     cases = find_inputs(options.input, read_channels(options.bundle))
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
-    build = partial(build_pipeline, options.bundle, options.backend, options.device, threads)
+    # chosen before several processes would measure at once
+    backend = choose_backend(options.bundle, options.backend, options.device, threads) if left else options.backend
+    build = partial(build_pipeline, options.bundle, backend, options.device, threads)
     failed = run_cases(build, left, options.output, options.shard, options.jobs)
     print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} others: {options.output}")
     return 1 if failed else 0

@@ -34,16 +34,26 @@ def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threa
     Raises:
         UserError: if the backend cannot be built, or the folder is no bundle.
     """
-    if device != "cpu" and backend == "auto":
-        backend = "eager"
     threads = threads or runtime.cores()
+    backend = choose_backend(root, backend, device, threads)
     if (root / "pipeline.json").is_file():
         return FastPipeline(root, threads, _precision(backend))
-    if backend == "auto":
-        backend = _fastest(root, threads)
     if backend == "eager":
         return MonaiPipeline(root, device, threads)
     return FastPipeline(_prepared(root, backend), threads, _precision(backend))
+
+
+def choose_backend(root: Path, backend: str, device: str, threads: int) -> str:
+    """What "auto" means here: the fastest on this machine, "eager" on another device than the CPU.
+
+    Raises:
+        UserError: if the folder is no trained bundle.
+    """
+    if backend != "auto":
+        return backend
+    if (root / "pipeline.json").is_file():
+        return "openvino"
+    return _fastest(root, threads) if device == "cpu" else "eager"
 
 
 def _precision(backend: str) -> str:

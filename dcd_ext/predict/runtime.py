@@ -96,7 +96,7 @@ class Orient:
         wanted = nib.orientations.axcodes2ornt(tuple(self.axcodes))
         change = nib.orientations.ornt_transform(found, wanted)
         self._order = [int(np.flatnonzero(change[:, 0] == axis)[0]) for axis in range(3)]
-        self._flips = (..., *(slice(None, None, int(change[source, 1])) for source in self._order))
+        self._flips: Any = (..., *(slice(None, None, int(change[source, 1])) for source in self._order))
         affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.data.shape[1:])
         return Volume(volume.data.transpose(0, *(1 + axis for axis in self._order))[self._flips], affine)
 
@@ -112,12 +112,13 @@ class CropForeground:
     resamples = False
 
     def __call__(self, volume: Volume) -> Volume:
-        foreground = (volume.data > 0).any(axis=0)
+        foreground: np.ndarray = (volume.data > 0).any(axis=0)
         self._shape = foreground.shape
-        hits = [np.flatnonzero(foreground.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        hits = [np.flatnonzero(np.any(foreground, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         # without foreground the whole image, as MONAI
-        sides = [(int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, n) for hit, n in zip(hits, self._shape)]
-        self._box = (..., *(slice(*side) for side in sides))
+        pairs = zip(hits, self._shape, strict=True)
+        sides = [(int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, n) for hit, n in pairs]
+        self._box: Any = (..., *(slice(*side) for side in sides))
         affine = volume.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [start for start, _ in sides]
         return Volume(volume.data[self._box], affine)
@@ -226,7 +227,7 @@ STEPS: dict[str, Callable[..., Any]] = {
 
 
 class SlidingWindow:
-    """Mean of overlapping windows of ``size``, weighted by a Gaussian; smaller images are padded with 0 on both sides."""
+    """Mean of overlapping windows of ``size``, weighted by a Gaussian; smaller images are padded with 0."""
 
     def __init__(self, size: Sequence[int], overlap: float) -> None:
         self.size = tuple(size)
@@ -238,32 +239,40 @@ class SlidingWindow:
 
     def windows(self, shape: Sequence[int]) -> list[tuple[slice, ...]]:
         """Windows over a volume that is not smaller than one."""
-        starts = [self._starts(side, n) for side, n in zip(shape, self.size)]
+        starts = [self._starts(side, n) for side, n in zip(shape, self.size, strict=True)]
         corners = np.stack([c.ravel() for c in np.meshgrid(*starts, indexing="ij")], axis=1)
-        return [tuple(slice(a, a + n) for a, n in zip(corner, self.size)) for corner in corners.tolist()]
+        return [tuple(slice(a, a + n) for a, n in zip(corner, self.size, strict=True)) for corner in corners.tolist()]
 
     def _starts(self, side: int, window: int) -> list[int]:
         step = max(int(window * (1 - self.overlap)), 1)
         count = math.ceil((side - window) / step) + 1
         return [min(i * step, side - window) for i in range(count)]
 
+    def patches(self, data: np.ndarray) -> Iterator[np.ndarray]:
+        """Each window (1, M, X, Y, Z) of a volume (M, X, Y, Z) that is not smaller than one."""
+        for window in self.windows(data.shape[1:]):
+            yield np.ascontiguousarray(data[(slice(None), *window)])[None]
+
+    def pad(self, data: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+        """A volume that is not smaller than a window, and where the original lies in it."""
+        missing = [max(n - side, 0) for side, n in zip(data.shape[1:], self.size, strict=True)]
+        before = [m // 2 for m in missing]
+        inside = (slice(None), *(slice(b, b + side) for b, side in zip(before, data.shape[1:], strict=True)))
+        if any(missing):
+            data = np.pad(data, [(0, 0), *((b, m - b) for b, m in zip(before, missing, strict=True))])
+        return data, inside
+
     def __call__(self, data: np.ndarray, network: Engine) -> np.ndarray:
         """Scores (C, X, Y, Z) of an image (M, X, Y, Z)."""
-        missing = [max(n - side, 0) for side, n in zip(data.shape[1:], self.size)]
-        before = [m // 2 for m in missing]
-        if any(missing):
-            data = np.pad(data, [(0, 0), *((b, m - b) for b, m in zip(before, missing))])
-        windows = self.windows(data.shape[1:])
+        data, inside = self.pad(data)
         total = np.zeros(data.shape[1:], np.float32)
         scores: Any = None
-        patches = (np.ascontiguousarray(data[(slice(None), *w)])[None] for w in windows)
-        for window, result in zip(windows, network.map(patches)):
+        for window, result in zip(self.windows(data.shape[1:]), network.map(self.patches(data)), strict=True):
             if scores is None:
                 scores = np.zeros((result.shape[1], *data.shape[1:]), np.float32)
             scores[(slice(None), *window)] += result[0] * self._weights
             total[window] += self._weights
         scores /= total
-        inside = (slice(None), *(slice(b, side - m + b) for b, m, side in zip(before, missing, data.shape[1:])))
         return scores[inside]
 
 
@@ -306,7 +315,9 @@ def find_cases(inputs: Sequence[Path], channels: Sequence[str], readable: Callab
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         both = ", ".join(str(case.files[0]) for case in cases if case.name == twice[0])
-        raise PredictError(f"two cases with one name – {both} – expected different names – pass their folders one by one")
+        raise PredictError(
+            f"two cases with one name – {both} – expected different names – pass their folders one by one"
+        )
     return cases
 
 
@@ -370,9 +381,11 @@ class Engine:
 
 
 class OpenVINO(Engine):
-    """``network.xml``, read for patches of one shape. Two windows are under way at once, so that no core waits."""
+    """``network.xml``, read for patches of one shape (M, X, Y, Z); ``streams`` windows are computed at a time."""
 
-    def __init__(self, file: Path, shape: Sequence[int], threads: int, precision: str = "f32", streams: int = 1) -> None:
+    def __init__(
+        self, file: Path, shape: Sequence[int], threads: int, precision: str = "f32", streams: int = 1
+    ) -> None:
         import openvino
 
         core = openvino.Core()
@@ -384,7 +397,16 @@ class OpenVINO(Engine):
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision,
         }
-        compiled = core.compile_model(model, "CPU", settings)
+        self._start(core.compile_model(model, "CPU", settings), streams)
+
+    @classmethod
+    def of(cls, compiled: Any) -> OpenVINO:
+        """A network that was compiled elsewhere."""
+        engine = cls.__new__(cls)
+        engine._start(compiled, 1)
+        return engine
+
+    def _start(self, compiled: Any, streams: int) -> None:
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -432,14 +454,14 @@ class Pipeline:
     def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32", streams: int = 1) -> None:
         self.spec: dict[str, Any] = json.loads((folder / "pipeline.json").read_text("utf-8"))
         self.channels: list[str] = self.spec["channels"]
-        self._window = SlidingWindow(**self.spec["window"])
+        self.window = SlidingWindow(**self.spec["window"])
         network, threads = folder / self.spec["network"], threads or cores()
-        shape = [len(self.channels), *self._window.size]
-        self._engine: Engine
+        shape = [len(self.channels), *self.window.size]
+        self.engine: Engine
         if network.suffix == ".onnx":
-            self._engine = OnnxRuntime(network, threads)
+            self.engine = OnnxRuntime(network, threads)
         else:
-            self._engine = OpenVINO(network, shape, threads, precision, streams)
+            self.engine = OpenVINO(network, shape, threads, precision, streams)
 
     def read(self, files: Sequence[Path]) -> Volume:
         """The image of a case.
@@ -462,7 +484,7 @@ class Pipeline:
 
     def network(self, data: np.ndarray) -> np.ndarray:
         """Scores (C, X, Y, Z) of the network's input."""
-        return self._window(data, self._engine)
+        return self.window(data, self.engine)
 
     @staticmethod
     def postprocess(scores: np.ndarray, steps: Sequence[Any]) -> np.ndarray:

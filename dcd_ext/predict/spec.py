@@ -18,7 +18,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
     "EnsureTyped": {"track_meta": _FREE},
     "Invertd": {"transform": _FREE, "orig_keys": ("image",), "nearest_interp": (False,), "to_tensor": _FREE},
     "AsDiscreted": {"argmax": (True,)},
-    "SaveImaged": {key: _FREE for key in ("output_dir", "output_ext", "output_postfix", "separate_folder")}
+    "SaveImaged": dict.fromkeys(("output_dir", "output_ext", "output_postfix", "separate_folder"), _FREE)
     | {"output_dtype": _FREE, "resample": (False,), "squeeze_end_dims": _FREE, "print_log": _FREE},
     "SlidingWindowInferer": {
         "roi_size": _FREE,

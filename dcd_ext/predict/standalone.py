@@ -44,7 +44,9 @@ def write_standalone(root: Path, output: Path, backend: str = "openvino", make: 
     bundle = BundleFolder(root)
     spec = {**pipeline_spec(bundle), "network": NETWORKS[backend]}
     if output.exists() and not (output / "pipeline.json").exists():
-        raise UserError("output exists", output, "no such folder, or an exported one", "another folder", "choose another")
+        raise UserError(
+            "output exists", output, "no such folder, or an exported one", "another folder", "choose another"
+        )
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
         folder = Path(temporary, "folder")
@@ -100,7 +102,9 @@ def require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise UserError(f"{package} is not installed", "export", package, "nothing", f"pip install {package}") from error
+        raise UserError(
+            f"{package} is not installed", "export", package, "nothing", f"pip install {package}"
+        ) from error
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
