@@ -1,9 +1,9 @@
 """Export the network of a trained bundle: TorchScript, ONNX, OpenVINO, INT8, or a folder that runs without torch.
 
-torchscript and onnx lie beside models/model.pt; verify them with dcd verify. standalone is a folder with the network,
-predict.py, and what they need to know: it segments images with numpy, scipy, nibabel and OpenVINO. int8 is such a folder
-in models/int8 whose network is quantised; layers stay in float32 as far as --max_drop, the largest accepted drop of the
-mean Dice on the held-out fold of --dataset_dir, asks for it.
+torchscript and onnx lie beside models/model.pt; verify them with dcd verify. standalone is a folder with the network
+and predict.py, which segments images with numpy, scipy, nibabel and OpenVINO. int8 is such a folder in models/int8,
+with a quantised network; layers stay in float32 where --max_drop needs it, the largest accepted drop of the mean Dice
+on the held-out fold of --dataset_dir.
 """
 
 import argparse

@@ -1,17 +1,12 @@
 """Whole cases, fast and complete: from image files to label maps."""
 
 from collections.abc import Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dcd_ext.errors import UserError
-from dcd_ext.predict import runtime
 from dcd_ext.predict.backends import BACKENDS, build_pipeline
-from dcd_ext.predict.cohort import Journal, pending, run
 
 __all__ = ["BACKENDS", "Predictor"]
 
@@ -35,8 +30,7 @@ class Predictor:
     def __init__(
         self, bundle: str | PathLike, backend: str = "auto", device: str = "cpu", threads: int | None = None
     ) -> None:
-        self._build = partial(build_pipeline, Path(bundle), backend, device, threads)
-        self._pipeline = self._build()
+        self._pipeline = build_pipeline(Path(bundle), backend, device, threads)
 
     def __call__(self, files: Sequence[str | PathLike]) -> tuple[np.ndarray, np.ndarray]:
         """Label map (X, Y, Z) in uint8 on the image's grid, and its affine, of one case.

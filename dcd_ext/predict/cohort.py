@@ -1,4 +1,4 @@
-"""Many cases in one run: what is done is skipped, a failed case does not stop the others, a summary says what happened."""
+"""Many cases: what is done is skipped, a failed case does not stop the others, a summary says what happened."""
 
 import json
 import logging

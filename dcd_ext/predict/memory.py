@@ -1,6 +1,7 @@
 """Peak memory of this process, since a moment where the system can tell."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -10,10 +11,8 @@ class PeakMemory:
     """Begins to measure when it is made."""
 
     def __init__(self) -> None:
-        try:
+        with suppress(OSError):
             _CLEAR.write_text("5", "ascii")  # Linux: the peak starts anew
-        except OSError:
-            pass
 
     def gib(self) -> float | None:
         """Largest resident memory in GiB; of the whole process where the peak cannot be reset; None on Windows."""

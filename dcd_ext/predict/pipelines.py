@@ -13,7 +13,7 @@ PHASES = ("read", "preprocess", "network", "postprocess", "write")
 
 
 class Pipeline(Protocol):
-    """What :class:`runtime.Pipeline` and :class:`MonaiPipeline` have in common; each stage takes the last one's result."""
+    """What both pipelines have in common; each stage takes the result of the one before."""
 
     channels: list[str]
 

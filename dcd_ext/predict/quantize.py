@@ -37,7 +37,7 @@ def export_int8(
     Raises:
         UserError: if the bound is missed, with the Dice reached; nothing is written then.
     """
-    cases = [case for case in load_cases(str(dataset_dir), "validation", fold)]
+    cases = load_cases(str(dataset_dir), "validation", fold)
     reached: dict[str, Any] = {}
 
     def make(bundle: BundleFolder, folder: Path) -> Path:

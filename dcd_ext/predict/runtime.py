@@ -112,7 +112,7 @@ class CropForeground:
     resamples = False
 
     def __call__(self, volume: Volume) -> Volume:
-        foreground: np.ndarray = (volume.data > 0).any(axis=0)
+        foreground: Any = (volume.data > 0).any(axis=0)
         self._shape = foreground.shape
         hits = [np.flatnonzero(np.any(foreground, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         # without foreground the whole image, as MONAI
