@@ -19,6 +19,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,25 +52,27 @@ def read(files: Sequence[Path]) -> Volume:
     Raises:
         PredictError: if a file cannot be read, has infinite voxels, or another grid than the first.
     """
-    channels, first = [], None
-    for file in files:
-        try:
-            image: Any = nib.load(file)
-            data = np.asarray(image.dataobj, dtype=np.float32)
-        except Exception as error:  # nibabel raises whatever a damaged file provokes
-            raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
-        if data.ndim == 3:
-            data = data[..., None]
-        if data.ndim != 4:
-            raise PredictError(f"not a volume – {file} – expected three axes, found shape {data.shape}")
-        data = finite(data, file)
-        if first is None:
-            first = (data.shape[:3], image.affine)
-        elif data.shape[:3] != first[0] or not np.allclose(image.affine, first[1], atol=_TOLERANCE):
+    with ThreadPoolExecutor(cores()) as pool:  # unzipping leaves Python's lock
+        images = list(pool.map(_read_file, files))
+    for image, file in zip(images, files, strict=True):
+        same = image.data.shape[1:] == images[0].data.shape[1:]
+        if not same or not np.allclose(image.affine, images[0].affine, atol=_TOLERANCE):
             raise PredictError(f"channels on different grids – {file} – expected that of {files[0]}")
-        channels.append(np.moveaxis(data, -1, 0))
-    assert first is not None
-    return Volume(np.concatenate(channels) if len(channels) > 1 else channels[0], first[1])
+    data = images[0].data if len(images) == 1 else np.concatenate([image.data for image in images])
+    return Volume(data, images[0].affine)
+
+
+def _read_file(file: Path) -> Volume:
+    try:
+        image: Any = nib.load(file)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # nibabel raises whatever a damaged file provokes
+        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+    if data.ndim == 3:
+        data = data[..., None]
+    if data.ndim != 4:
+        raise PredictError(f"not a volume – {file} – expected three axes, found shape {data.shape}")
+    return Volume(np.moveaxis(finite(data, file), -1, 0), image.affine)
 
 
 def finite(data: np.ndarray, file: Path) -> np.ndarray:
@@ -203,15 +206,15 @@ class Normalize:
         self.nonzero = nonzero
 
     def __call__(self, volume: Volume) -> Volume:
-        return Volume(np.stack([self._normalize(channel) for channel in volume.data]), volume.affine)
-
-    def _normalize(self, channel: np.ndarray) -> np.ndarray:
-        where = channel != 0 if self.nonzero else np.ones_like(channel, bool)
-        if not where.any():
-            return channel
-        mean = channel.mean(where=where, dtype=np.float64)
-        deviation = channel.std(where=where, dtype=np.float64) or 1.0
-        return np.where(where, (channel - mean) / deviation, channel).astype(np.float32)
+        data = np.array(volume.data, np.float32, order="C")
+        for channel in data:
+            where = channel != 0 if self.nonzero else True
+            if np.any(where):
+                mean = channel.mean(where=where, dtype=np.float64)
+                deviation = channel.std(where=where, dtype=np.float64) or 1.0
+                np.subtract(channel, np.float32(mean), out=channel, where=where)
+                np.divide(channel, np.float32(deviation), out=channel, where=where)
+        return Volume(data, volume.affine)
 
     def restore(self, values: np.ndarray) -> np.ndarray:
         """The grid is the same."""
