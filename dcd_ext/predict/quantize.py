@@ -71,12 +71,21 @@ def _quantize(
         after, _ = judge.validate(
             openvino.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), range(len(cases))
         )
-    if not before - after <= max_drop:
-        found = f"{before:.4f} before, {after:.4f} after"
-        raise UserError("INT8 loses too much Dice", bundle.name, f"a drop up to {max_drop}", found, "raise --max_drop")
+    require_bound(bundle.name, before, after, max_drop)
     path = folder / NETWORKS["int8"]
     openvino.save_model(quantized, path, compress_to_fp16=False)
     return path, {"dice_float32": round(before, 4), "dice_int8": round(after, 4), "cases": len(cases)}
+
+
+def require_bound(name: str, before: float, after: float, max_drop: float) -> None:
+    """Refuse a network whose mean Dice fell by more than ``max_drop``, or is NaN.
+
+    Raises:
+        UserError: with both values.
+    """
+    if not before - after <= max_drop:
+        found = f"{before:.4f} before, {after:.4f} after"
+        raise UserError("INT8 loses too much Dice", name, f"a drop up to {max_drop}", found, "raise --max_drop")
 
 
 class _Judge:
