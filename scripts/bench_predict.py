@@ -147,7 +147,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", type=positive, required=True, help="how many cases these are")
     usable = [name for name in BACKENDS if name != "auto"]
     parser.add_argument("--backends", nargs="+", choices=usable, default=["eager", "openvino", "openvino-bf16"])
-    parser.add_argument("--also", nargs="*", default=[], metavar="NAME=COMMAND", help="other programs, {input} {output}")
+    parser.add_argument(
+        "--also", nargs="*", default=[], metavar="NAME=COMMAND", help="other programs, {input} {output}"
+    )
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--threads", type=positive, default=cores())
     parser.add_argument("--output", type=Path, metavar="DIR", help="write predict_<name>.json and .md there, too")

@@ -12,7 +12,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from dcd_ext.commands.common import positive
+from dcd_ext.commands.common import positive, positive_number
 from dcd_ext.parallel import cores
 from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend
 from dcd_ext.predict.cohort import pending
@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="for --backend eager, such as cuda:0 (default cpu)")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores, divided by --jobs")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes on this machine (default 1)")
+    ram = "refuse cases that could need more, instead of running out of memory"
+    parser.add_argument("--max_ram", type=positive_number, metavar="GIB", help=ram)
     shard = "part i of n, for arrays of jobs; default: rank and size of torchrun"
     parser.add_argument("--shard", type=_shard, default=_torchrun(), metavar="i/n", help=shard)
 
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     # chosen before several processes would measure at once
     backend = choose_backend(options.bundle, options.backend, options.device, threads) if left else options.backend
     build = partial(build_pipeline, options.bundle, backend, options.device, threads)
-    failed = run_cases(build, left, options.output, options.shard, options.jobs)
+    failed = run_cases(build, left, options.output, options.shard, options.jobs, options.max_ram)
     print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} others: {options.output}")
     return 1 if failed else 0
 

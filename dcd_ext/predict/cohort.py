@@ -16,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
-from dcd_ext.predict.memory import PeakMemory
+from dcd_ext.predict.memory import Budget, PeakMemory
 from dcd_ext.predict.pipelines import Pipeline
 from dcd_ext.predict.runtime import Case, PredictError
 
@@ -39,15 +39,17 @@ def output_path(case: Case, output: Path) -> Path:
     return output / f"{case.name}_seg.nii.gz"
 
 
-def predict_cases(pipeline: Pipeline, cases: Sequence[Case], output: Path) -> Iterator[Outcome]:
+def predict_cases(
+    pipeline: Pipeline, cases: Sequence[Case], output: Path, budget: Budget | None = None
+) -> Iterator[Outcome]:
     """Segment cases in their order; the next is read and the last is written while the network runs."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         following: Iterator[Case] = iter(cases)
-        coming = _submit_next(reader, following, pipeline, output)
+        coming = _submit_next(reader, following, pipeline, output, budget)
         leaving: Future[Outcome] | None = None
         while coming is not None:
             work: _Work = coming.result()
-            coming = _submit_next(reader, following, pipeline, output)
+            coming = _submit_next(reader, following, pipeline, output, budget)
             _attempt(work, lambda: _segment(work, pipeline))  # noqa: B023
             if leaving is not None:
                 yield leaving.result()
@@ -77,18 +79,20 @@ class _Work:
 
 
 def _submit_next(
-    pool: ThreadPoolExecutor, cases: Iterator[Case], pipeline: Pipeline, output: Path
+    pool: ThreadPoolExecutor, cases: Iterator[Case], pipeline: Pipeline, output: Path, budget: Budget | None
 ) -> Future[_Work] | None:
     case = next(cases, None)
-    return None if case is None else pool.submit(_load, case, pipeline, output)
+    return None if case is None else pool.submit(_load, case, pipeline, output, budget)
 
 
-def _load(case: Case, pipeline: Pipeline, output: Path) -> _Work:
+def _load(case: Case, pipeline: Pipeline, output: Path, budget: Budget | None) -> _Work:
     work = _Work(case, Outcome(case.name, str(output_path(case, output))))
 
     def load() -> None:
         if case.problem:
             raise PredictError(f"{case.problem} – {case.name}")
+        if budget is not None:
+            budget.require(case)
         with work.phase("read"):
             image = pipeline.read(case.files)
         work.affine = image.affine
@@ -166,19 +170,34 @@ def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Cas
     return [case for case in cases[index - 1 :: count] if not output_path(case, output).exists()]
 
 
-def run(build: Callable[[], Pipeline], cases: Sequence[Case], output: Path, shard: str = "1/1", jobs: int = 1) -> int:
+def run(
+    build: Callable[[], Pipeline],
+    cases: Sequence[Case],
+    output: Path,
+    shard: str = "1/1",
+    jobs: int = 1,
+    max_ram_gib: float | None = None,
+) -> int:
     """Segment cases with a progress bar, write the summary, and return the number of those that failed.
 
-    ``build`` makes the pipeline, once in each of ``jobs`` processes; for more than one it has to be picklable.
+    Args:
+        build: makes the pipeline, once in each of ``jobs`` processes; for more than one it has to be picklable.
+        cases: what :func:`pending` returned.
+        output: folder of the label maps.
+        shard: names the journal.
+        jobs: processes.
+        max_ram_gib: of this machine, for all jobs together; a case that could need more is refused, not begun.
     """
     journal = Journal(output, shard)
     if jobs > 1:
-        outcomes = map_processes(partial(_run_one, build, output, shard), cases, "predict", jobs)
+        outcomes = map_processes(
+            partial(_run_one, build, output, shard, max_ram_gib and max_ram_gib / jobs), cases, "predict", jobs
+        )
     else:
         outcomes = []
         bar = tqdm(total=len(cases), desc="predict", unit="case", dynamic_ncols=True)
         with logging_redirect_tqdm(), bar:
-            for outcome in predict_cases(build(), cases, output) if cases else ():
+            for outcome in _all(build(), cases, output, max_ram_gib) if cases else ():
                 journal.add(outcome)
                 outcomes.append(outcome)
                 bar.update()
@@ -186,9 +205,13 @@ def run(build: Callable[[], Pipeline], cases: Sequence[Case], output: Path, shar
     return sum(bool(outcome.error) for outcome in outcomes)
 
 
-def _run_one(build: Callable[[], Pipeline], output: Path, shard: str, case: Case) -> Outcome:
+def _all(pipeline: Pipeline, cases: Sequence[Case], output: Path, max_ram_gib: float | None) -> Iterator[Outcome]:
+    return predict_cases(pipeline, cases, output, None if max_ram_gib is None else Budget(pipeline, max_ram_gib))
+
+
+def _run_one(build: Callable[[], Pipeline], output: Path, shard: str, max_ram_gib: float | None, case: Case) -> Outcome:
     """In a process of its own."""
-    outcome = next(predict_cases(_built(build), [case], output))
+    outcome = next(_all(_built(build), [case], output, max_ram_gib))
     Journal(output, shard).add(outcome)
     return outcome
 

@@ -62,9 +62,17 @@ def read(files: Sequence[Path]) -> Volume:
     return Volume(data, images[0].affine)
 
 
-def _read_file(file: Path) -> Volume:
+def _open(file: Path) -> Any:
+    """An image whose header has been read."""
     try:
-        image: Any = nib.load(file)
+        return nib.load(file)
+    except Exception as error:
+        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _read_file(file: Path) -> Volume:
+    image = _open(file)
+    try:
         data = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:  # nibabel raises whatever a damaged file provokes
         raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
@@ -141,7 +149,7 @@ class Spacing:
 
     def __call__(self, volume: Volume) -> Volume:
         self._shape = volume.data.shape[1:]
-        affine, shape = self._grid(volume.affine)
+        affine, shape = self.grid(volume.affine, self._shape)
         unchanged = shape == self._shape and np.allclose(affine, volume.affine, atol=_TOLERANCE)
         self.resamples = not unchanged
         if unchanged:
@@ -149,7 +157,7 @@ class Spacing:
         self._to_source = np.linalg.solve(volume.affine, affine)
         return Volume(np.stack([_resample(channel, self._to_source, shape) for channel in volume.data]), affine)
 
-    def _grid(self, affine: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    def grid(self, affine: np.ndarray, source: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
         """Affine and shape of the target grid, which begins at the source's first corner."""
         axes = affine[:3, :3]
         now = np.sqrt((axes**2).sum(axis=0))
@@ -158,7 +166,7 @@ class Spacing:
         shear = np.linalg.cholesky(axes.T @ axes).T
         target = np.eye(4)
         target[:3, :3] = axes @ np.linalg.inv(shear) @ np.diag(np.sign(np.diag(shear)) * wanted)
-        ends = [(0.0, side - 1.0) for side in self._shape]
+        ends = [(0.0, side - 1.0) for side in source]
         corners = np.stack([c.ravel() for c in np.meshgrid(*ends, indexing="ij")])
         corners = np.concatenate([corners, np.ones_like(corners[:1])])
         reached = np.linalg.solve(target, affine @ corners)[:3]
@@ -168,7 +176,7 @@ class Spacing:
         if firsts.any():
             target[:3, 3] = (affine @ corners)[:3, int(np.argmax(firsts))]
         else:
-            centre = affine[:3, :3] @ (np.array(self._shape) / 2) + affine[:3, 3]
+            centre = affine[:3, :3] @ (np.array(source) / 2) + affine[:3, 3]
             target[:3, 3] = centre - target[:3, :3] @ (np.array(shape) / 2)
         return target, shape
 
@@ -477,6 +485,24 @@ class Pipeline:
             found = f"expected {len(self.channels)} channels, found {len(volume.data)}"
             raise PredictError(f"wrong number of channels – {', '.join(map(str, files))} – {found}")
         return volume
+
+    def bytes_needed(self, files: Sequence[Path]) -> int:
+        """Upper bound of what a case needs beyond the network itself, from its headers: no foreground is cropped.
+
+        Raises:
+            PredictError: if a header cannot be read.
+        """
+        header = _open(files[0])
+        shape, affine = header.shape[:3], header.affine
+        inner = shape
+        for step in (STEPS[name](**options) for name, options in self.spec["steps"]):
+            if isinstance(step, Spacing):
+                inner = step.grid(affine, shape)[1]
+        given, wanted = math.prod(shape), math.prod(max(pair) for pair in zip(inner, self.window.size, strict=True))
+        channels, classes = len(self.channels), len(self.spec["classes"])
+        # the image as read and, once more, as a float; resampled and normalised; scores and weights; a block of scores
+        floats = 2 * channels * given + 2 * channels * wanted + (classes + 1) * wanted
+        return 4 * (floats + (classes + 1) * min(given, _BLOCK)) + 2 * given
 
     def preprocess(self, volume: Volume) -> tuple[np.ndarray, list[Any]]:
         """The network's input (M, X, Y, Z), and the steps that lead back."""

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dcd_ext.errors import UserError
 from dcd_ext.predict.cohort import Journal, output_path, pending, predict_cases, run
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
 
@@ -14,7 +16,7 @@ from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
 class Toy:
     """Labels say which case it was; some files cannot be read, and one breaks later."""
 
-    channels = ["T1"]
+    channels = ("T1",)
     write = staticmethod(Pipeline.write)
 
     def __init__(self) -> None:
@@ -109,3 +111,21 @@ def test_a_case_that_is_mended_counts_as_segmented(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shard", "expected"), [("1/2", "02468"), ("2/2", "13579"), ("3/4", "26")])
 def test_shards_are_disjoint(shard: str, expected: str, tmp_path: Path) -> None:
     assert [case.name[-1] for case in pending(cases(), tmp_path, shard)] == list(expected)
+
+
+def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    class Sized(Toy):
+        window = SimpleNamespace(size=(2, 2, 2))
+
+        def bytes_needed(self, files: Any) -> int:
+            return 2**40 if "4" in files[0].name else 1
+
+    toy = Sized()
+    assert run(lambda: toy, cases(5), tmp_path, max_ram_gib=64) == 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    error = next(c["error"] for c in summary["cases"] if c["case"] == "d0/c4")
+    assert error.startswith("image too large – good_4.nii – may need 1536.") and "good_4.nii" not in toy.read_files
+    with pytest.raises(UserError, match="memory bound too low"):
+        run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
+    with pytest.raises(UserError, match="no memory bound"):
+        run(Toy, cases(5), tmp_path, max_ram_gib=8)
