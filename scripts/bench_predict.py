@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     usable = [name for name in BACKENDS if name != "auto"]
     parser.add_argument("--backends", nargs="+", choices=usable, default=["eager", "openvino", "openvino-bf16"])
     parser.add_argument(
-        "--also", nargs="*", default=[], metavar="NAME=COMMAND", help="other programs, {input} {output}"
+        "--also", nargs="*", default=[], metavar="NAME=COMMAND", help="others, with {input} and {output}"
     )
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--threads", type=positive, default=cores())

@@ -12,7 +12,6 @@ from monai.data import load_net_with_metadata
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.commands.main import main as dcd
-from dcd_ext.errors import UserError
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
 from tests.processes import fork_module
