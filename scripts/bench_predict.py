@@ -132,8 +132,8 @@ def table(result: dict[str, Any], title: str) -> Table:
         rows.append([row["network"], row["backend"], *cells, each, *per_case, f"{row['peak_gib']:.2f}"])
     note = (
         f"{result['cases']} case(s); «command s»: from the shell's start to its end, median, minimum and maximum of "
-        f"{len(result['rows'][0]['seconds'])} runs in turns, {result['environment']['threads']} thread(s); phases: mean "
-        "seconds per case, reading and writing overlap with the network; «peak»: of the process."
+        f"{len(result['rows'][0]['seconds'])} runs in turns, {result['environment']['threads']} thread(s); phases: "
+        "mean seconds per case, reading and writing overlap with the network; «peak»: of the process."
     )
     return Table(title, _HEADER, rows, note)
 

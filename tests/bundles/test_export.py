@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import load_net_with_metadata
 
+from dcd_ext.bundles.export import FORMATS
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.commands.main import main as dcd
@@ -77,7 +78,7 @@ def infer(root, configs, data, output, *more):
 
 
 def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
-    """In float32: random weights leave ties that bfloat16 breaks otherwise. """
+    """In float32: random weights leave ties that bfloat16 breaks otherwise."""
     data = prepared("hippocampus")
     plain = infer(exported, ["inference"], data, tmp_path / "plain")
     precise = ("--openvino_config#INFERENCE_PRECISION_HINT", "f32")
@@ -114,8 +115,13 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
 
 
 def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
+    def another(_bundle, path):
+        path.write_bytes(b"another export")
+        return path
+
     before = (exported / "models" / "model.ts").read_bytes()
     monkeypatch.setattr("dcd_ext.bundles.export.largest_difference", lambda *_: 1.0)
+    monkeypatch.setitem(FORMATS, "torchscript", FORMATS["torchscript"]._replace(make=another))
     assert dcd(["export", str(exported)]) == 1
     assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
     assert (exported / "models" / "model.ts").read_bytes() == before
