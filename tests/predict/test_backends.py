@@ -122,6 +122,13 @@ def test_int8_keeps_its_bound(trained, data, images, expected, tmp_path) -> None
     output = tmp_path / "masks"
     assert dcd(["predict", str(root), str(images), "--output", str(output), "--backend", "int8"]) == 0
     assert agreement(label_maps(output), expected) > 0.98
+    overlay = tmp_path / "overlay"
+    files = "['configs/inference.json','configs/fast_cpu.json']"
+    arguments = ["run", "inference", "--config_file", files, "--bundle_root", ".", "--dataset_dir", images]
+    # without model.ts: the quantised network is all there is
+    result = fork_module("monai.bundle", [*arguments, "--output_dir", overlay], root)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert agreement(label_maps(overlay), expected) > 0.98
 
 
 def test_a_bad_file_among_good_ones(trained, images, expected, tmp_path, caplog) -> None:
