@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    cases = find_inputs(options.input, read_channels(options.bundle))
+    cases = find_inputs(options.input, read_channels(options.bundle), options.output)
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
     # chosen before several processes would measure at once
     backend = choose_backend(options.bundle, options.backend, options.device, threads) if left else options.backend
     build = partial(build_pipeline, options.bundle, backend, options.device, threads)
     failed = run_cases(build, left, options.output, options.shard, options.jobs, options.max_ram)
-    print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} others: {options.output}")
+    print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} skipped: {options.output}")
     return 1 if failed else 0
 
 

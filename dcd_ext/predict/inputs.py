@@ -11,14 +11,14 @@ from dcd_ext.predict.runtime import Case, PredictError
 _OTHERS = (".mha", ".mhd", ".nrrd")
 
 
-def find_inputs(inputs: Sequence[Path], channels: Sequence[str]) -> list[Case]:
-    """Cases below files, folders and data lists, see :func:`runtime.find_cases`.
+def find_inputs(inputs: Sequence[Path], channels: Sequence[str], output: Path | None = None) -> list[Case]:
+    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none.
 
     Raises:
         UserError: if nothing is found, or two cases would have one name.
     """
     try:
-        return runtime.find_cases(inputs, channels, _is_image)
+        return runtime.find_cases(inputs, channels, _is_image, output)
     except PredictError as error:
         raise UserError(*str(error).split(" – ", 1)) from error
 

@@ -296,8 +296,12 @@ class Case:
     problem: str = ""  # why it cannot be segmented
 
 
-def find_cases(inputs: Sequence[Path], channels: Sequence[str], readable: Callable[[Path], bool]) -> list[Case]:
+def find_cases(
+    inputs: Sequence[Path], channels: Sequence[str], readable: Callable[[Path], bool], output: Path | None = None
+) -> list[Case]:
     """Cases below files, folders and data lists; one that lacks a channel has a ``problem``.
+
+    What lies in ``output`` is not an input.
 
     With several channels, their files lie in one folder and differ by the channel's name or by nnU-Net's ``_0000``,
     at the end of the file's name or as the whole of it; exactly as many single files are one case, in channel order.
@@ -319,6 +323,8 @@ def find_cases(inputs: Sequence[Path], channels: Sequence[str], readable: Callab
             files = sorted(filter(readable, path.rglob("*"))) if path.is_dir() else [path]
             root = path if path.is_dir() else path.parent
             visible = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
+            if output is not None and path.is_dir():
+                visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
             cases += _group(visible, root, channels)
     if not cases:
         raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files")
@@ -559,7 +565,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     pipeline, failed = Pipeline(pipeline_folder, options.threads), 0
     try:
-        cases = find_cases(options.images, pipeline.channels, is_nifti)
+        cases = find_cases(options.images, pipeline.channels, is_nifti, options.output)
     except PredictError as error:
         sys.exit(f"error: {error}")
     for case in cases:

@@ -64,6 +64,11 @@ def test_test_entries_of_a_data_list(tmp_path: Path) -> None:
     assert found(tmp_path, ["A", "B"]) == {"first": ["i/a0.nii", "i/a1.nii"], "b0": ["i/b0.nii", "i/b1.nii"]}
 
 
+def test_results_are_not_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "masks/a_seg.nii.gz")
+    assert [case.name for case in find_inputs([tmp_path], ["T1"], tmp_path / "masks")] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("names", "inputs", "message"),
     [
