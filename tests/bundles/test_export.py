@@ -13,8 +13,6 @@ from dcd_ext.bundles.export import FORMATS
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.commands.main import main as dcd
-from dcd_ext.errors import UserError
-from scripts import bench_inference
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
 from tests.processes import fork_module
@@ -80,7 +78,7 @@ def infer(root, configs, data, output, *more):
 
 
 def test_fast_overlay_gives_the_same_label_map(exported, prepared, tmp_path):
-    """In float32: random weights leave ties that bfloat16 breaks otherwise. bench_inference compares the Dice."""
+    """In float32: random weights leave ties that bfloat16 breaks otherwise."""
     data = prepared("hippocampus")
     plain = infer(exported, ["inference"], data, tmp_path / "plain")
     precise = ("--openvino_config#INFERENCE_PRECISION_HINT", "f32")
@@ -114,47 +112,6 @@ def test_a_bundle_without_weights_says_so(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / NAME, ignore=shutil.ignore_patterns("*.pt"))
     assert dcd(["export", str(tmp_path / NAME)]) == 1
     assert "weights not found – " in capsys.readouterr().err
-
-
-def test_fast_overlay_as_shipped_keeps_the_dice(small, prepared, tmp_path, capsys):
-    """In bfloat16, where the processor has it, and with weights that have learned something; by the benchmark."""
-    root = shutil.copytree(small, tmp_path / NAME)
-    arguments = ["run", "training", "--config_file", "configs/train.json"]
-    arguments += ["--dataset_dir", prepared("hippocampus"), "--ema_decay", "0", "--num_workers", "0"]
-    arguments += ["--max_epochs", "4", "--iterations_per_epoch", "30", "--val_interval", "2", "--batch_size", "4"]
-    result = fork_module("monai.bundle", arguments, root)
-    assert result.returncode == 0, result.stdout + result.stderr
-    arguments = ["--teacher", str(root), "--student", str(root), "--teacher_backends", "eager", "--threads", "1"]
-    arguments += ["--backends", "torchscript", "openvino bf16", "--dataset_dir", str(prepared("hippocampus"))]
-    bench_inference.main([*arguments, "--volumes", "2", "--repeats", "1", "--output", str(tmp_path)])
-    rows = read_json(tmp_path / "inference_hippocampus.json")["rows"]
-    eager, traced, fast = (np.mean(row["dice"]) for row in rows)
-    # two volumes of a few thousand voxels: a voxel weighs more than in docs/results/inference_hippocampus.md
-    assert eager > 0.3 and traced == eager and abs(eager - fast) < 0.005
-    contenders = [("teacher", "eager"), ("student", "torchscript"), ("student", "openvino bf16")]
-    assert [(r["role"], r["backend"]) for r in rows] == contenders
-    assert all(r["seconds"] > 0 and r["peak_bytes"] > 0 and len(r["dice"]) == 2 for r in rows)
-    page = (tmp_path / "inference_hippocampus.md").read_text("utf-8")
-    assert "| student | torchscript | " in page and "trained weights" in page
-    assert "python -m scripts.bench_inference" in page
-    assert "torchscript" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--repeats", "0"], "argument --repeats: expected a whole number above 0, found '0'"),
-        (["--patch", "30", "30", "30"], "patch does not fit the strides – --patch – expected multiples of (8, 8, 8), "),
-        (["--teacher", "nowhere"], "not a bundle – "),
-        (["--dataset_dir", "nowhere"], "no data list – nowhere"),
-    ],
-)
-def test_wrong_options_of_the_benchmark_end_with_one_line(options, message, small, capsys):
-    arguments = ["--teacher", str(small), "--student", str(small), "--backends", "eager", "--teacher_backends", "eager"]
-    with pytest.raises((UserError, SystemExit)) as error:  # argparse's own is printed, ours by show_plainly
-        bench_inference.main([*arguments, *options])
-    lines = [*capsys.readouterr().err.splitlines()[-1:], str(error.value)]
-    assert any(message in line for line in lines)
 
 
 def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):

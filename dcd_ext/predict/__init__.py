@@ -1,0 +1,47 @@
+"""Whole cases, fast and complete: from image files to label maps."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from dcd_ext.predict.backends import BACKENDS, build_pipeline
+
+__all__ = ["BACKENDS", "Predictor"]
+
+
+class Predictor:
+    """Segment images with a bundle.
+
+    Args:
+        bundle: its folder, with trained weights; or a folder made by ``dcd export --formats standalone``.
+        backend: one of ``BACKENDS``.
+        device: for the backend "eager", such as "cuda:0".
+        threads: default: the cores this process may use.
+
+    Raises:
+        UserError: if the backend cannot be built, or the folder is no bundle.
+
+    Example:
+        >>> labels, affine = Predictor("bundles/hippocampus_segmentation_student")(["scan.nii.gz"])
+    """
+
+    def __init__(
+        self, bundle: str | PathLike, backend: str = "auto", device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self._pipeline = build_pipeline(Path(bundle), backend, device, threads)
+
+    def __call__(self, files: Sequence[str | PathLike]) -> tuple[np.ndarray, np.ndarray]:
+        """Label map (X, Y, Z) in uint8 on the image's grid, and its affine, of one case.
+
+        Args:
+            files: one per channel, in the order of the bundle's channels; or one file with all of them.
+
+        Raises:
+            PredictError: if they cannot be segmented, in one line.
+        """
+        image = self._pipeline.read([Path(file) for file in files])
+        data, steps = self._pipeline.preprocess(image)
+        labels = self._pipeline.postprocess(self._pipeline.network(data), steps)
+        return labels.reshape(image.shape or labels.shape), image.affine

@@ -1,0 +1,227 @@
+"""Many cases: what is done is skipped, a failed case does not stop the others, a summary says what happened."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from dcd_ext.io import make_folder, write_json
+from dcd_ext.parallel import map_processes
+from dcd_ext.predict.memory import Budget, PeakMemory
+from dcd_ext.predict.pipelines import Pipeline
+from dcd_ext.predict.runtime import Case, PredictError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What became of a case."""
+
+    case: str
+    output: str  # the label map's path
+    error: str = ""  # one line, empty if the label map was written
+    seconds: dict[str, float] = field(default_factory=dict)  # by phase
+    peak_memory_gib: float | None = None  # of the process while the network ran
+
+
+def output_path(case: Case, output: Path) -> Path:
+    """Where the label map of a case goes."""
+    return output / f"{case.name}_seg.nii.gz"
+
+
+def predict_cases(
+    pipeline: Pipeline, cases: Sequence[Case], output: Path, budget: Budget | None = None
+) -> Iterator[Outcome]:
+    """Segment cases in their order; the next is read and the last is written while the network runs."""
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        following: Iterator[Case] = iter(cases)
+        coming = _submit_next(reader, following, pipeline, output, budget)
+        leaving: Future[Outcome] | None = None
+        while coming is not None:
+            work: _Work = coming.result()
+            coming = _submit_next(reader, following, pipeline, output, budget)
+            _attempt(work, lambda: _segment(work, pipeline))  # noqa: B023
+            if leaving is not None:
+                yield leaving.result()
+            leaving = writer.submit(_write, work, pipeline)
+        if leaving is not None:
+            yield leaving.result()
+
+
+@dataclass
+class _Work:
+    """A case on its way."""
+
+    case: Case
+    outcome: Outcome
+    data: Any = None
+    steps: Any = None
+    affine: Any = None
+    shape: tuple[int, ...] = ()
+    labels: Any = None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.outcome.seconds[name] = round(time.perf_counter() - started, 4)
+
+
+def _submit_next(
+    pool: ThreadPoolExecutor, cases: Iterator[Case], pipeline: Pipeline, output: Path, budget: Budget | None
+) -> Future[_Work] | None:
+    case = next(cases, None)
+    return None if case is None else pool.submit(_load, case, pipeline, output, budget)
+
+
+def _load(case: Case, pipeline: Pipeline, output: Path, budget: Budget | None) -> _Work:
+    work = _Work(case, Outcome(case.name, str(output_path(case, output))))
+
+    def load() -> None:
+        if case.problem:
+            raise PredictError(f"{case.problem} – {case.name}")
+        if budget is not None:
+            budget.require(case)
+        with work.phase("read"):
+            image = pipeline.read(case.files)
+        work.affine, work.shape = image.affine, image.shape
+        with work.phase("preprocess"):
+            work.data, work.steps = pipeline.preprocess(image)
+
+    _attempt(work, load)
+    return work
+
+
+def _segment(work: _Work, pipeline: Pipeline) -> None:
+    memory = PeakMemory()
+    with work.phase("network"):
+        scores = pipeline.network(work.data)
+    work.data = None
+    with work.phase("postprocess"):
+        labels = pipeline.postprocess(scores, work.steps)
+        work.labels = labels.reshape(work.shape or labels.shape)
+    work.outcome.peak_memory_gib = memory.gib()
+
+
+def _write(work: _Work, pipeline: Pipeline) -> Outcome:
+    def write() -> None:
+        with work.phase("write"):
+            pipeline.write(work.labels, work.affine, Path(work.outcome.output))
+
+    _attempt(work, write)
+    work.labels = work.steps = None
+    return work.outcome
+
+
+def _attempt(work: _Work, step: Callable[[], None]) -> None:
+    """Run a step unless an earlier one failed; a failure is the case's, not the run's."""
+    if work.outcome.error:
+        return
+    try:
+        step()
+    except (PredictError, OSError, MemoryError) as error:
+        text = str(error).strip().splitlines() or [""]
+        named = isinstance(error, PredictError)
+        work.outcome.error = text[0] if named else f"{type(error).__name__}: {text[0]} – {work.case.name}"
+        logger.error("%s", work.outcome.error)
+
+
+class Journal:
+    """``summary.json`` of an output folder, from one line per case that survives a kill."""
+
+    def __init__(self, output: Path, shard: str = "1/1") -> None:
+        self._output = output
+        self._folder = make_folder(output / ".dcd_predict")
+        self._path = self._folder / f"{shard.replace('/', '_of_')}.jsonl"
+
+    def add(self, outcome: Outcome) -> None:
+        """Append a line, in one write, so that several processes may do it."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+
+    def write_summary(self) -> dict[str, Any]:
+        """Of all shards so far; the last outcome of a case counts."""
+        outcomes: dict[str, dict] = {}
+        for path in sorted(self._folder.glob("*.jsonl")):
+            for line in path.read_text("utf-8").splitlines():
+                with suppress(ValueError):  # a line cut by a kill
+                    outcome = json.loads(line)
+                    outcomes[outcome["case"]] = outcome
+        failed = sum(bool(outcome["error"]) for outcome in outcomes.values())
+        cases = [outcomes[name] for name in sorted(outcomes)]
+        summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": cases}
+        write_json(summary, self._output / "summary.json")
+        return summary
+
+
+def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Case]:
+    """Cases of shard "i/n" (every n-th, from the i-th) that have no label map yet."""
+    index, count = map(int, shard.split("/"))
+    return [case for case in cases[index - 1 :: count] if not output_path(case, output).exists()]
+
+
+def run(
+    build: Callable[[], Pipeline],
+    cases: Sequence[Case],
+    output: Path,
+    shard: str = "1/1",
+    jobs: int = 1,
+    max_ram_gib: float | None = None,
+) -> int:
+    """Segment cases with a progress bar, write the summary, and return the number of those that failed.
+
+    Args:
+        build: makes the pipeline, once in each of ``jobs`` processes; for more than one it has to be picklable.
+        cases: what :func:`pending` returned.
+        output: folder of the label maps.
+        shard: names the journal.
+        jobs: processes.
+        max_ram_gib: of this machine, for all jobs together; a case that could need more is refused, not begun.
+    """
+    journal = Journal(output, shard)
+    if jobs > 1:
+        outcomes = map_processes(
+            partial(_run_one, build, output, shard, max_ram_gib and max_ram_gib / jobs), cases, "predict", jobs
+        )
+    else:
+        outcomes = []
+        bar = tqdm(total=len(cases), desc="predict", unit="case", dynamic_ncols=True)
+        with logging_redirect_tqdm(), bar:
+            for outcome in _all(build(), cases, output, max_ram_gib) if cases else ():
+                journal.add(outcome)
+                outcomes.append(outcome)
+                bar.update()
+    journal.write_summary()
+    return sum(bool(outcome.error) for outcome in outcomes)
+
+
+def _all(pipeline: Pipeline, cases: Sequence[Case], output: Path, max_ram_gib: float | None) -> Iterator[Outcome]:
+    return predict_cases(pipeline, cases, output, None if max_ram_gib is None else Budget(pipeline, max_ram_gib))
+
+
+def _run_one(build: Callable[[], Pipeline], output: Path, shard: str, max_ram_gib: float | None, case: Case) -> Outcome:
+    """In a process of its own."""
+    outcome = next(_all(_built(build), [case], output, max_ram_gib))
+    Journal(output, shard).add(outcome)
+    return outcome
+
+
+_PIPELINES: list[Pipeline] = []
+
+
+def _built(build: Callable[[], Pipeline]) -> Pipeline:
+    if not _PIPELINES:
+        _PIPELINES.append(build())
+    return _PIPELINES[0]

@@ -1,0 +1,44 @@
+"""What a user points at, as cases."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcd_ext.errors import UserError
+from dcd_ext.predict import runtime
+from dcd_ext.predict.runtime import Case, PredictError
+
+_OTHERS = (".mha", ".mhd", ".nrrd")
+
+
+def find_inputs(inputs: Sequence[Path], channels: Sequence[str], output: Path | None = None) -> list[Case]:
+    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none.
+
+    Raises:
+        UserError: if nothing is found, or two cases would have one name.
+    """
+    try:
+        return runtime.find_cases(inputs, channels, _is_image, output)
+    except PredictError as error:
+        raise UserError(*str(error).split(" – ", 1)) from error
+
+
+def _is_image(path: Path) -> bool:
+    return runtime.is_nifti(path) or (path.suffix.lower() in _OTHERS and path.is_file())
+
+
+def read_channels(root: Path) -> list[str]:
+    """Names of a bundle's input channels, in their order; also of a standalone folder.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    standalone, metadata = root / "pipeline.json", root / "configs" / "metadata.json"
+    try:
+        if standalone.is_file():
+            return list(json.loads(standalone.read_text("utf-8"))["channels"])
+        found = json.loads(metadata.read_text("utf-8"))["network_data_format"]["inputs"]["image"]["channel_def"]
+        return [str(found[key]) for key in sorted(found, key=int)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found_instead = f"{type(error).__name__}: {error}"
+        raise UserError("not a bundle", metadata, "channel names", found_instead, "check the path") from error

@@ -1,0 +1,68 @@
+"""Memory of this process: what it took at most, and whether a case fits what it may take."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from dcd_ext.errors import UserError
+from dcd_ext.predict.runtime import Case, PredictError
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Begins to measure when it is made."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            _CLEAR.write_text("5", "ascii")  # Linux: the peak starts anew
+
+    def gib(self) -> float | None:
+        """Largest resident memory in GiB; of the whole process where the peak cannot be reset; None on Windows."""
+        if _STATUS.is_file():
+            line = next(line for line in _STATUS.read_text("ascii").splitlines() if line.startswith("VmHWM"))
+            return round(int(line.split()[1]) / 2**20, 3)
+        try:
+            import resource
+        except ImportError:
+            return None
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)
+
+
+class Budget:
+    """Refuses cases that could need more memory than there may be, before they are read.
+
+    Args:
+        pipeline: a fast backend's.
+        max_gib: for the whole process.
+
+    Raises:
+        UserError: for another backend, or if the network alone needs more.
+    """
+
+    def __init__(self, pipeline: Any, max_gib: float) -> None:
+        if not hasattr(pipeline, "bytes_needed"):
+            expected = "a backend whose memory is known"
+            raise UserError("no memory bound", "--max_ram", expected, "eager", "choose --backend openvino")
+        self._pipeline, self._max = pipeline, max_gib
+        memory = PeakMemory()
+        pipeline.network(np.zeros((len(pipeline.channels), *pipeline.window.size), np.float32))
+        self._base = memory.gib() or psutil.Process().memory_info().rss / 2**30
+        if self._base > max_gib:
+            raise UserError("memory bound too low", "--max_ram", f"at least {self._base:.2f}", max_gib, "raise it")
+
+    def require(self, case: Case) -> None:
+        """Refuse a case that could need more.
+
+        Raises:
+            PredictError: with what it may need. The next case is read while one is computed: both count.
+        """
+        needed = self._base + 1.5 * self._pipeline.bytes_needed(case.files) / 2**30
+        if needed > self._max:
+            found = f"may need {needed:.1f} GiB, --max_ram is {self._max:g}"
+            raise PredictError(f"image too large – {case.files[0]} – {found} – crop it, or raise the bound")

@@ -1,0 +1,124 @@
+"""A bundle as the stages read, preprocess, network, postprocess and write, whatever runs its network."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dcd_ext.errors import first_cause
+from dcd_ext.predict import runtime
+
+PHASES = ("read", "preprocess", "network", "postprocess", "write")
+
+
+class Pipeline(Protocol):
+    """What both pipelines have in common; each stage takes the result of the one before."""
+
+    channels: list[str]
+
+    def read(self, files: Sequence[Path]) -> Any: ...
+
+    def preprocess(self, image: Any) -> tuple[Any, Any]: ...
+
+    def network(self, data: Any) -> Any: ...
+
+    def postprocess(self, scores: Any, steps: Any) -> np.ndarray: ...
+
+    def write(self, labels: np.ndarray, affine: np.ndarray, path: Path) -> None: ...
+
+
+class Image(NamedTuple):
+    """What MONAI's reader returned, and its affine in millimetres (RAS)."""
+
+    data: Any
+    affine: np.ndarray
+    shape: tuple[int, ...]  # of a label map of its file
+
+
+class FastPipeline(runtime.Pipeline):
+    """The runtime's, which also reads what MONAI reads: DICOM, MetaImage, NRRD."""
+
+    def read(self, files: Sequence[Path]) -> runtime.Volume:
+        if all(map(runtime.is_nifti, files)):
+            return super().read(files)
+        from monai.transforms import LoadImage  # five seconds, for these files only
+
+        image = _call(LoadImage(image_only=True, ensure_channel_first=True), _names(files), files)
+        data = runtime.finite(image.numpy(), files[0])
+        return runtime.Volume(data, np.asarray(image.affine, float), data.shape[1:])
+
+
+class MonaiPipeline:
+    """The bundle's own transforms and inferer, as ``python -m monai.bundle run inference`` uses them."""
+
+    write = staticmethod(runtime.Pipeline.write)
+
+    def __init__(self, root: Path, device: str = "cpu", threads: int | None = None) -> None:
+        import torch
+
+        from dcd_ext.bundles.folder import BundleFolder
+
+        torch.set_flush_denormal(True)
+        torch.set_num_threads(threads or runtime.cores())
+        self._torch = torch
+        bundle = BundleFolder(root)
+        parser = bundle.parser()
+        parser["device"] = f"$torch.device('{device}')"
+        network = bundle.network().to(device)
+        self._device = device
+        self._network = network
+        self._inferer = parser.get_parsed_content("inferer")
+        self._load, *self._pre = parser.get_parsed_content("preprocessing").transforms
+        post = parser.get_parsed_content("postprocessing").transforms
+        self._post = [t for t in post if type(t).__name__ != "SaveImaged"]
+        channels = bundle.metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+        self.channels = [channels[key] for key in sorted(channels, key=int)]
+
+    def read(self, files: Sequence[Path]) -> Image:
+        """The image as the bundle's first transform loads it."""
+        item = _call(self._load, {"image": _names(files)}, files)
+        image = item["image"]
+        rank, *sides = (int(n) for n in image.meta.get("dim", [0]))
+        shape = tuple(sides[:rank]) if math.prod(sides[:rank]) * len(files) == image.numel() else ()
+        return Image(item, np.asarray(image.affine, float), shape)
+
+    def preprocess(self, image: Image) -> tuple[Any, Any]:
+        """The network's input (M, X, Y, Z), and the item that leads back."""
+        item = image.data
+        for transform in self._pre:
+            item = _call(transform, item, ())
+        if len(item["image"]) != len(self.channels):
+            found = f"expected {len(self.channels)} channels, found {len(item['image'])}"
+            raise runtime.PredictError(f"wrong number of channels – {found}")
+        return item["image"], item
+
+    def network(self, data: Any) -> Any:
+        """Scores (C, X, Y, Z)."""
+        with self._torch.inference_mode():
+            return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
+
+    def postprocess(self, scores: Any, item: Any) -> np.ndarray:
+        """Label map on the image's grid."""
+        from monai.data import MetaTensor
+
+        item = {**item, "pred": MetaTensor(scores, meta=item["image"].meta)}
+        for transform in self._post:
+            item = _call(transform, item, ())
+        return item["pred"][0].numpy().astype(np.uint8)
+
+
+def _names(files: Sequence[Path]) -> Any:
+    return [str(file) for file in files] if len(files) > 1 else str(files[0])
+
+
+def _call(transform: Any, value: Any, files: Sequence[Path]) -> Any:
+    """Run a MONAI transform; its error in one line."""
+    try:
+        return transform(value)
+    except Exception as error:  # whatever a damaged file provokes
+        cause = first_cause(error)
+        text = (str(cause).strip().splitlines() or [""])[0]
+        where = ", ".join(map(str, files)) or type(transform).__name__
+        raise runtime.PredictError(f"cannot use the image – {where} – {type(cause).__name__}: {text}") from error

@@ -1,0 +1,597 @@
+"""Segment whole images with numpy, scipy, nibabel and one inference engine: no torch, no MONAI.
+
+This one file is what ``dcd export --formats standalone`` puts beside an exported network, and what ``dcd predict`` runs
+with its fast backends. ``pipeline.json`` lists the steps of the bundle's own preprocessing and its sliding window; each
+step does what MONAI's transform of the same purpose does, and knows its inverse.
+
+    python predict.py IMAGE [IMAGE ...] --output FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+logger = logging.getLogger(__name__)
+_TOLERANCE = 1e-3  # MONAI's for a spacing that is as wanted
+_TOLERANCE_MM = 0.1  # how far the files of a case may lie apart
+# voxels that are brought back to the image's grid at once: 16 MiB of float32 for each class
+_BLOCK = 2**22
+SUFFIXES = (".nii.gz", ".nii", ".img", ".mgz", ".mgh")
+
+
+class PredictError(ValueError):
+    """An image that cannot be segmented, in one line."""
+
+
+@dataclass
+class Volume:
+    """An image, channels first (M, X, Y, Z) in float32, and the affine of its voxels in millimetres (RAS)."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    shape: tuple[int, ...] = ()  # of a label map of its file, which may have further axes of length 1
+
+
+def read(files: Sequence[Path]) -> Volume:
+    """One file per channel, or one file whose fourth axis is the channel.
+
+    Raises:
+        PredictError: if a file cannot be read, has infinite voxels, or another grid than the first.
+    """
+    with ThreadPoolExecutor(cores()) as pool:  # unzipping leaves Python's lock
+        images = list(pool.map(_read_file, files))
+    for image, file in zip(images, files, strict=True):
+        if image.data.shape[1:] != images[0].data.shape[1:] or _apart_mm(image, images[0]) > _TOLERANCE_MM:
+            found = f"expected that of {files[0]}, at most {_TOLERANCE_MM:g} mm apart"
+            raise PredictError(f"files of a case lie on different grids – {file} – {found}")
+    data = images[0].data if len(images) == 1 else np.concatenate([image.data for image in images])
+    return Volume(data, images[0].affine, images[0].shape)
+
+
+def _apart_mm(one: Volume, other: Volume) -> float:
+    """Largest distance between the places that two volumes of one shape give to a voxel: at one of the corners."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in one.data.shape[1:]))))
+    return float(np.linalg.norm(nib.affines.apply_affine(one.affine - other.affine, corners), axis=1).max())
+
+
+def _open(file: Path) -> Any:
+    """An image whose header has been read."""
+    try:
+        return nib.load(file)
+    except Exception as error:
+        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _read_file(file: Path) -> Volume:
+    image = _open(file)
+    try:
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # nibabel raises whatever a damaged file provokes
+        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+    shape = data.shape
+    while data.ndim > 4 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim == 3:
+        data = data[..., None]
+    if data.ndim != 4:
+        raise PredictError(f"not a volume – {file} – expected three axes, found shape {shape}")
+    shape = shape if data.shape[3] == 1 else data.shape[:3]
+    return Volume(np.moveaxis(finite(data, file), -1, 0), image.affine, shape)
+
+
+def finite(data: np.ndarray, file: Path) -> np.ndarray:
+    """NaN, which some programs write as background, becomes 0; infinite voxels are refused."""
+    finite = np.isfinite(data)
+    if finite.all():
+        return data
+    if np.isinf(data).any():
+        raise PredictError(f"infinite intensities – {file} – expected finite numbers – repair the file")
+    logger.warning("NaN is read as 0 – %s", file)
+    return np.where(finite, data, np.float32(0))
+
+
+class Orient:
+    """Reorder and flip axes to ``axcodes``, such as "RAS"."""
+
+    resamples = False
+
+    def __init__(self, axcodes: str) -> None:
+        self.axcodes = axcodes
+
+    def __call__(self, volume: Volume) -> Volume:
+        found = nib.orientations.io_orientation(volume.affine)
+        wanted = nib.orientations.axcodes2ornt(tuple(self.axcodes))
+        change = nib.orientations.ornt_transform(found, wanted)
+        self._order = [int(np.flatnonzero(change[:, 0] == axis)[0]) for axis in range(3)]
+        self._flips: Any = (..., *(slice(None, None, int(change[source, 1])) for source in self._order))
+        affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.data.shape[1:])
+        return Volume(volume.data.transpose(0, *(1 + axis for axis in self._order))[self._flips], affine)
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Scores (C, X, Y, Z) or labels (X, Y, Z) on the grid before the step."""
+        lead = range(values.ndim - 3)
+        return values[self._flips].transpose(*lead, *(len(lead) + axis for axis in np.argsort(self._order)))
+
+
+class CropForeground:
+    """Cut to the box of voxels that are above 0 in any channel."""
+
+    resamples = False
+
+    def __call__(self, volume: Volume) -> Volume:
+        foreground: Any = (volume.data > 0).any(axis=0)
+        self._shape = foreground.shape
+        hits = [np.flatnonzero(np.any(foreground, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        # without foreground the whole image, as MONAI
+        pairs = zip(hits, self._shape, strict=True)
+        sides = [(int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, n) for hit, n in pairs]
+        self._box: Any = (..., *(slice(*side) for side in sides))
+        affine = volume.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [start for start, _ in sides]
+        return Volume(volume.data[self._box], affine)
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Scores or labels on the grid before the step, 0 outside the box."""
+        whole = np.zeros((*values.shape[:-3], *self._shape), values.dtype)
+        whole[self._box] = values
+        return whole
+
+
+class Spacing:
+    """Resample linearly to voxels of ``pixdim`` millimetres; axes keep their direction, a shear is removed."""
+
+    def __init__(self, pixdim: Sequence[float]) -> None:
+        self.pixdim = np.asarray(pixdim, float)
+
+    def __call__(self, volume: Volume) -> Volume:
+        self._shape = volume.data.shape[1:]
+        affine, shape = self.grid(volume.affine, self._shape)
+        unchanged = shape == self._shape and np.allclose(affine, volume.affine, atol=_TOLERANCE)
+        self.resamples = not unchanged
+        if unchanged:
+            return volume
+        self._to_source = np.linalg.solve(volume.affine, affine)
+        return Volume(np.stack([_resample(channel, self._to_source, shape) for channel in volume.data]), affine)
+
+    def grid(self, affine: np.ndarray, source: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Affine and shape of the target grid, which begins at the source's first corner."""
+        axes = affine[:3, :3]
+        now = np.sqrt((axes**2).sum(axis=0))
+        wanted = np.where(self.pixdim > 0, self.pixdim, now)
+        wanted = np.where(np.abs(now - wanted) <= _TOLERANCE, now, wanted)
+        shear = np.linalg.cholesky(axes.T @ axes).T
+        target = np.eye(4)
+        target[:3, :3] = axes @ np.linalg.inv(shear) @ np.diag(np.sign(np.diag(shear)) * wanted)
+        ends = [(0.0, side - 1.0) for side in source]
+        corners = np.stack([c.ravel() for c in np.meshgrid(*ends, indexing="ij")])
+        corners = np.concatenate([corners, np.ones_like(corners[:1])])
+        reached = np.linalg.solve(target, affine @ corners)[:3]
+        shape = tuple(int(side) for side in np.round(np.ptp(reached, axis=1) + 1))
+        # the corner that no other lies before; with a shear there may be none, then the centres agree
+        firsts = np.isclose((reached[:, None] - reached[:, :, None]).min(axis=2), 0, rtol=_TOLERANCE).all(axis=0)
+        if firsts.any():
+            target[:3, 3] = (affine @ corners)[:3, int(np.argmax(firsts))]
+        else:
+            centre = affine[:3, :3] @ (np.array(source) / 2) + affine[:3, 3]
+            target[:3, 3] = centre - target[:3, :3] @ (np.array(shape) / 2)
+        return target, shape
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Labels (X, Y, Z) on the grid before the step, from scores (C, X, Y, Z), a block of planes at a time."""
+        if not self.resamples:
+            return values
+        to_scores = np.linalg.inv(self._to_source)
+        planes = max(1, _BLOCK // math.prod(self._shape[1:]))
+        labels = np.empty(self._shape, np.uint8)
+        for first in range(0, self._shape[0], planes):
+            block = labels[first : first + planes]
+            matrix = to_scores.copy()
+            matrix[:3, 3] += to_scores[:3, 0] * first
+            block[...] = np.stack([_resample(score, matrix, block.shape) for score in values]).argmax(axis=0)
+        return labels
+
+
+def _resample(data: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear interpolation; ``matrix`` takes voxels of the result to those of ``data``, whose border continues."""
+    from scipy import ndimage  # half a second that is not needed where images have the network's spacing
+
+    axes, offset = matrix[:3, :3], matrix[:3, 3]
+    if np.allclose(axes, np.diag(np.diag(axes)), rtol=0, atol=1e-9):
+        axes = np.diag(axes)  # axis by axis, several times faster
+    return ndimage.affine_transform(data, axes, offset, shape, np.float32, order=1, mode="nearest")
+
+
+class Normalize:
+    """Zero mean and unit variance in each channel; of the voxels that are not 0 if ``nonzero``."""
+
+    resamples = False
+
+    def __init__(self, nonzero: bool) -> None:
+        self.nonzero = nonzero
+
+    def __call__(self, volume: Volume) -> Volume:
+        data = np.array(volume.data, np.float32, order="C")
+        for channel in data:
+            where = channel != 0 if self.nonzero else True
+            if np.any(where):
+                mean = channel.mean(where=where, dtype=np.float64)
+                deviation = channel.std(where=where, dtype=np.float64) or 1.0
+                np.subtract(channel, np.float32(mean), out=channel, where=where)
+                np.divide(channel, np.float32(deviation), out=channel, where=where)
+        return Volume(data, volume.affine)
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """The grid is the same."""
+        return values
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "orient": Orient,
+    "crop_foreground": CropForeground,
+    "spacing": Spacing,
+    "normalize": Normalize,
+}
+
+
+class SlidingWindow:
+    """Mean of overlapping windows of ``size``, weighted by a Gaussian; smaller images are padded with 0."""
+
+    def __init__(self, size: Sequence[int], overlap: float) -> None:
+        self.size = tuple(size)
+        self.overlap = overlap
+        # MONAI's importance map: sigma is an eighth of the side
+        axes = [np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * (n / 8) ** 2)) for n in self.size]
+        weights = np.einsum("i,j,k->ijk", *axes).astype(np.float32)
+        self._weights = np.maximum(weights, max(weights.min(), 1e-3))
+
+    def windows(self, shape: Sequence[int]) -> list[tuple[slice, ...]]:
+        """Windows over a volume that is not smaller than one."""
+        starts = [self._starts(side, n) for side, n in zip(shape, self.size, strict=True)]
+        corners = np.stack([c.ravel() for c in np.meshgrid(*starts, indexing="ij")], axis=1)
+        return [tuple(slice(a, a + n) for a, n in zip(corner, self.size, strict=True)) for corner in corners.tolist()]
+
+    def _starts(self, side: int, window: int) -> list[int]:
+        step = max(int(window * (1 - self.overlap)), 1)
+        count = math.ceil((side - window) / step) + 1
+        return [min(i * step, side - window) for i in range(count)]
+
+    def patches(self, data: np.ndarray) -> Iterator[np.ndarray]:
+        """Each window (1, M, X, Y, Z) of a volume (M, X, Y, Z) that is not smaller than one."""
+        for window in self.windows(data.shape[1:]):
+            yield np.ascontiguousarray(data[(slice(None), *window)])[None]
+
+    def pad(self, data: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...]]:
+        """A volume that is not smaller than a window, and where the original lies in it."""
+        missing = [max(n - side, 0) for side, n in zip(data.shape[1:], self.size, strict=True)]
+        before = [m // 2 for m in missing]
+        inside = (slice(None), *(slice(b, b + side) for b, side in zip(before, data.shape[1:], strict=True)))
+        if any(missing):
+            data = np.pad(data, [(0, 0), *((b, m - b) for b, m in zip(before, missing, strict=True))])
+        return data, inside
+
+    def __call__(self, data: np.ndarray, network: Engine) -> np.ndarray:
+        """Scores (C, X, Y, Z) of an image (M, X, Y, Z)."""
+        data, inside = self.pad(data)
+        total = np.zeros(data.shape[1:], np.float32)
+        scores: Any = None
+        for window, result in zip(self.windows(data.shape[1:]), network.map(self.patches(data)), strict=True):
+            if scores is None:
+                scores = np.zeros((result.shape[1], *data.shape[1:]), np.float32)
+            scores[(slice(None), *window)] += result[0] * self._weights
+            total[window] += self._weights
+        scores /= total
+        return scores[inside]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one label map is made from."""
+
+    name: str  # path below the output folder, without suffix
+    files: tuple[Path, ...]  # one per channel
+    problem: str = ""  # why it cannot be segmented
+
+
+def find_cases(
+    inputs: Sequence[Path], channels: Sequence[str], readable: Callable[[Path], bool], output: Path | None = None
+) -> list[Case]:
+    """Cases below files, folders and data lists; one that lacks a channel has a ``problem``.
+
+    What lies in ``output`` is not an input.
+
+    With several channels, their files lie in one folder and differ by the channel's name or by nnU-Net's ``_0000``,
+    at the end of the file's name or as the whole of it; exactly as many single files are one case, in channel order.
+
+    Raises:
+        PredictError: if nothing is found, or two cases would have one name.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise PredictError(f"no such input – {path} – expected an image, a folder or a datalist.json")
+    if len(channels) > 1 and len(inputs) == len(channels) and all(map(Path.is_file, inputs)):
+        return [Case(_stem(inputs[0]), tuple(inputs))]
+    cases: list[Case] = []
+    for path in inputs:
+        listed = path / "datalist.json" if path.is_dir() else path
+        if listed.suffix == ".json" and listed.is_file():
+            cases += _listed(listed)
+        else:
+            files = sorted(filter(readable, path.rglob("*"))) if path.is_dir() else [path]
+            root = path if path.is_dir() else path.parent
+            visible = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
+            if output is not None and path.is_dir():
+                visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
+            cases += _group(visible, root, channels)
+    if not cases:
+        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files")
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        both = ", ".join(str(case.files[0]) for case in cases if case.name == twice[0])
+        raise PredictError(
+            f"two cases with one name – {both} – expected different names – pass their folders one by one"
+        )
+    return cases
+
+
+def _listed(path: Path) -> list[Case]:
+    """Test entries of a data list, whose paths are relative to it."""
+    cases = []
+    for entry in json.loads(path.read_text("utf-8-sig")).get("test", []):
+        image = entry["image"] if isinstance(entry, dict) else entry
+        files = tuple(path.parent / name for name in ([image] if isinstance(image, str) else image))
+        name = entry.get("case") if isinstance(entry, dict) else None
+        cases.append(Case(str(name or _stem(files[0])), files))
+    return cases
+
+
+def _group(files: Sequence[Path], root: Path, channels: Sequence[str]) -> list[Case]:
+    groups: dict[str, dict[int, Path]] = {}
+    for file in files:
+        stem, channel = _split(_stem(file), channels)
+        name = str((file.parent / stem if stem else file.parent).relative_to(root)).replace(os.sep, "/")
+        groups.setdefault(name if name != "." else root.resolve().name, {})[channel] = file
+    cases = []
+    for name, found in groups.items():
+        missing = [channel for index, channel in enumerate(channels) if index not in found]
+        problem = f"no file for channel {', '.join(missing)}" if missing else ""
+        cases.append(Case(name, tuple(found[key] for key in sorted(found)), problem))
+    return cases
+
+
+def _split(stem: str, channels: Sequence[str]) -> tuple[str, int]:
+    """A file's stem without its channel, and the channel's index; a single channel need not be named."""
+    numbered = re.fullmatch(r"(.*)_(\d{4})", stem)
+    if numbered and int(numbered[2]) < len(channels):
+        return numbered[1], int(numbered[2])
+    if len(channels) > 1:
+        for index, channel in enumerate(channels):
+            named = re.fullmatch(rf"(|.*[^a-zA-Z0-9]){re.escape(channel)}", stem, re.IGNORECASE)
+            if named:
+                return named[1].rstrip("-_. "), index
+    return stem, 0 if len(channels) == 1 else -1
+
+
+def _stem(file: Path) -> str:
+    name = file.name
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return file.stem
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether nibabel reads a file of this name; an Analyze image is named by its ``.img``."""
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+class Engine:
+    """A network on some inference engine."""
+
+    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Results (1, C, X, Y, Z) of patches (1, M, X, Y, Z), in their order."""
+        raise NotImplementedError
+
+
+class OpenVINO(Engine):
+    """``network.xml``, read for patches of one shape (M, X, Y, Z); ``streams`` windows are computed at a time."""
+
+    def __init__(
+        self, file: Path, shape: Sequence[int], threads: int, precision: str = "f32", streams: int = 1
+    ) -> None:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(file)
+        model.reshape([1, *shape])
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        self._start(core.compile_model(model, "CPU", settings), streams)
+
+    @classmethod
+    def of(cls, compiled: Any) -> OpenVINO:
+        """A network that was compiled elsewhere."""
+        engine = cls.__new__(cls)
+        engine._start(compiled, 1)
+        return engine
+
+    def _start(self, compiled: Any, streams: int) -> None:
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+
+    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        under_way: deque[Any] = deque()
+        for patch, request in zip(patches, itertools.cycle(self._requests)):
+            if len(under_way) == len(self._requests):
+                yield self._result(under_way.popleft())
+            request.start_async([patch])
+            under_way.append(request)
+        while under_way:
+            yield self._result(under_way.popleft())
+
+    @staticmethod
+    def _result(request: Any) -> np.ndarray:
+        request.wait()
+        return request.get_output_tensor(0).data
+
+
+class OnnxRuntime(Engine):
+    """``network.onnx``."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        name = self._session.get_inputs()[0].name
+        for patch in patches:
+            yield self._session.run(None, {name: patch})[0]
+
+
+class Pipeline:
+    """From image files to a label map, as ``pipeline.json`` of a folder says.
+
+    Args:
+        folder: with ``pipeline.json`` and the network it names.
+        threads: of the inference engine; default: the cores this process may use.
+        precision: of OpenVINO's arithmetic, "f32", or "bf16" where the processor has it.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32", streams: int = 1) -> None:
+        self.spec: dict[str, Any] = json.loads((folder / "pipeline.json").read_text("utf-8"))
+        self.channels: list[str] = self.spec["channels"]
+        self.window = SlidingWindow(**self.spec["window"])
+        network, threads = folder / self.spec["network"], threads or cores()
+        shape = [len(self.channels), *self.window.size]
+        self.engine: Engine
+        if network.suffix == ".onnx":
+            self.engine = OnnxRuntime(network, threads)
+        else:
+            self.engine = OpenVINO(network, shape, threads, precision, streams)
+
+    def read(self, files: Sequence[Path]) -> Volume:
+        """The image of a case.
+
+        Raises:
+            PredictError: as :func:`read`; if there are more or fewer channels than the network has.
+        """
+        volume = read(files)
+        if len(volume.data) != len(self.channels):
+            found = f"expected {len(self.channels)} channels, found {len(volume.data)}"
+            raise PredictError(f"wrong number of channels – {', '.join(map(str, files))} – {found}")
+        return volume
+
+    def bytes_needed(self, files: Sequence[Path]) -> int:
+        """Upper bound of what a case needs beyond the network itself, from its headers: no foreground is cropped.
+
+        Raises:
+            PredictError: if a header cannot be read.
+        """
+        header = _open(files[0])
+        shape, affine = header.shape[:3], header.affine
+        inner = shape
+        for step in (STEPS[name](**options) for name, options in self.spec["steps"]):
+            if isinstance(step, Spacing):
+                inner = step.grid(affine, shape)[1]
+        given, wanted = math.prod(shape), math.prod(max(pair) for pair in zip(inner, self.window.size, strict=True))
+        channels, classes = len(self.channels), len(self.spec["classes"])
+        # the image as read and, once more, as a float; resampled and normalised; scores and weights; a block of scores
+        floats = 2 * channels * given + 2 * channels * wanted + (classes + 1) * wanted
+        return 4 * (floats + (classes + 1) * min(given, _BLOCK)) + 2 * given
+
+    def preprocess(self, volume: Volume) -> tuple[np.ndarray, list[Any]]:
+        """The network's input (M, X, Y, Z), and the steps that lead back."""
+        steps = [STEPS[name](**options) for name, options in self.spec["steps"]]
+        for step in steps:
+            volume = step(volume)
+        return volume.data, steps
+
+    def network(self, data: np.ndarray) -> np.ndarray:
+        """Scores (C, X, Y, Z) of the network's input."""
+        return self.window(data, self.engine)
+
+    @staticmethod
+    def postprocess(scores: np.ndarray, steps: Sequence[Any]) -> np.ndarray:
+        """Label map (X, Y, Z) in uint8 on the image's grid."""
+        values = scores
+        for position in reversed(range(len(steps))):
+            if values.ndim == 4 and not any(step.resamples for step in steps[: position + 1]):
+                values = values.argmax(axis=0).astype(np.uint8)
+            values = steps[position].restore(values)
+        return values if values.ndim == 3 else values.argmax(axis=0).astype(np.uint8)
+
+    @staticmethod
+    def write(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+        """A NIfTI file, complete or not there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            nib.save(nib.Nifti1Image(labels, affine), temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def __call__(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """Label map of a case, in the shape of its file, and its affine."""
+        volume = self.read(files)
+        data, steps = self.preprocess(volume)
+        return self.postprocess(self.network(data), steps).reshape(volume.shape), volume.affine
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> int:
+    """Command line of the standalone folder."""
+    pipeline_folder = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description="Segment images: one label map for each, or for each set of channels.")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a case's channels in order; or folders")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    pipeline, failed = Pipeline(pipeline_folder, options.threads), 0
+    try:
+        cases = find_cases(options.images, pipeline.channels, is_nifti, options.output)
+    except PredictError as error:
+        sys.exit(f"error: {error}")
+    for case in cases:
+        path = options.output / f"{case.name}_seg.nii.gz"
+        try:
+            if case.problem:
+                raise PredictError(f"{case.problem} – {case.name}")
+            pipeline.write(*pipeline(case.files), path)
+            print(path)
+        except (PredictError, OSError) as error:
+            failed += 1
+            logger.error("%s", error)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

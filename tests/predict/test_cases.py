@@ -1,0 +1,83 @@
+"""What is found below files, folders and data lists, and what its label map is called."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dcd_ext.errors import UserError
+from dcd_ext.predict.inputs import find_inputs
+
+BRATS = ["t1n", "t1c", "t2w", "t2f"]
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def found(root: Path, channels: list[str]) -> dict[str, list[str]]:
+    return {c.name: [str(f.relative_to(root)) for f in c.files] for c in find_inputs([root], channels)}
+
+
+def test_every_readable_file_is_a_case(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/t1.nii.gz", "p2/t1.nii.gz", "b.nii", "c.mha", "._b.nii", ".hidden/d.nii", "notes.txt")
+    assert found(tmp_path, ["T1"]) == {
+        "b": ["b.nii"],
+        "c": ["c.mha"],
+        "p1/t1": ["p1/t1.nii.gz"],
+        "p2/t1": ["p2/t1.nii.gz"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "case"),
+    [
+        ([f"GLI-7-{c}.nii.gz" for c in BRATS], "GLI-7"),
+        ([f"GLI-7_{i:04}.nii.gz" for i in range(4)], "GLI-7"),
+        ([f"p7/{c.upper()}.nii" for c in BRATS], "p7"),
+        ([f"p7/day 1/x_{c}.nii" for c in BRATS], "p7/day 1/x"),
+    ],
+)
+def test_channels_by_name_or_number(names: list[str], case: str, tmp_path: Path) -> None:
+    touch(tmp_path, *reversed(names))
+    assert found(tmp_path, BRATS) == {case: names}
+
+
+def test_missing_channel_is_the_case_s_problem(tmp_path: Path) -> None:
+    touch(tmp_path, "a_t1n.nii", "a_t1c.nii", "a_t2f.nii", *(f"b_{c}.nii" for c in BRATS))
+    problems = {case.name: case.problem for case in find_inputs([tmp_path], BRATS)}
+    assert problems == {"a": "no file for channel t2w", "b": ""}
+
+
+def test_files_in_channel_order_are_one_case(tmp_path: Path) -> None:
+    touch(tmp_path, "z.nii", "y.nii.gz")
+    (case,) = find_inputs([tmp_path / "z.nii", tmp_path / "y.nii.gz"], ["FLAIR", "DWI"])
+    assert (case.name, [f.name for f in case.files]) == ("z", ["z.nii", "y.nii.gz"])
+
+
+def test_test_entries_of_a_data_list(tmp_path: Path) -> None:
+    entries = [{"image": ["i/a0.nii", "i/a1.nii"], "case": "first"}, {"image": ["i/b0.nii", "i/b1.nii"]}]
+    (tmp_path / "datalist.json").write_text(json.dumps({"test": entries, "training": [{"image": "no"}]}))
+    assert found(tmp_path, ["A", "B"]) == {"first": ["i/a0.nii", "i/a1.nii"], "b0": ["i/b0.nii", "i/b1.nii"]}
+
+
+def test_results_are_not_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "masks/a_seg.nii.gz")
+    assert [case.name for case in find_inputs([tmp_path], ["T1"], tmp_path / "masks")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "inputs", "message"),
+    [
+        ([], ["nowhere"], "no such input"),
+        (["d/a.txt"], ["d"], "no image"),
+        (["x/a.nii", "y/a.nii.gz"], ["x", "y"], "two cases with one name"),
+    ],
+)
+def test_errors_are_one_line(names: list[str], inputs: list[str], message: str, tmp_path: Path) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=message):
+        find_inputs([tmp_path / name for name in inputs], ["T1"])

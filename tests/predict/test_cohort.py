@@ -1,0 +1,131 @@
+"""Many cases: failures stay with their case, what is done is skipped, shards add up, a kill loses nothing."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dcd_ext.errors import UserError
+from dcd_ext.predict.cohort import Journal, output_path, pending, predict_cases, run
+from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
+
+
+class Toy:
+    """Labels say which case it was; some files cannot be read, and one breaks later."""
+
+    channels = ("T1",)
+    write = staticmethod(Pipeline.write)
+
+    def __init__(self) -> None:
+        self.read_files: list[str] = []
+
+    def read(self, files: Any) -> Volume:
+        self.read_files.append(files[0].name)
+        if "bad" in files[0].name:
+            raise PredictError(f"cannot read – {files[0]}")
+        number = int(files[0].stem.rpartition("_")[2])
+        return Volume(np.full((1, 2, 3, 4), number, np.float32), np.eye(4))
+
+    def preprocess(self, image: Volume) -> tuple[Any, Any]:
+        return image.data, None
+
+    def network(self, data: np.ndarray) -> np.ndarray:
+        if data.max() == 7:
+            raise MemoryError("too large")
+        return data
+
+    def postprocess(self, scores: np.ndarray, steps: Any) -> np.ndarray:
+        return scores[0].astype(np.uint8)
+
+
+def cases(count: int = 10) -> list[Case]:
+    return [Case(f"d{n % 2}/c{n}", (Path(f"{'bad' if n in (2, 5) else 'good'}_{n}.nii"),)) for n in range(count)]
+
+
+def masks(output: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.nii.gz"))}
+
+
+def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
+    assert run(Toy, cases(), tmp_path) == 3
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    errors = {c["case"]: c["error"] for c in summary["cases"] if c["error"]}
+    assert errors == {
+        "d0/c2": "cannot read – bad_2.nii",
+        "d1/c5": "cannot read – bad_5.nii",
+        "d1/c7": "MemoryError: too large – d1/c7",
+    }
+    assert (summary["segmented"], summary["failed"], len(masks(tmp_path))) == (7, 3, 7)
+    good = next(c for c in summary["cases"] if not c["error"])
+    assert list(good["seconds"]) == ["read", "preprocess", "network", "postprocess", "write"]
+
+
+def test_each_label_map_is_its_own_case_s(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    run(Toy, cases(), tmp_path)
+    for case in cases():
+        if (path := output_path(case, tmp_path)).exists():
+            assert nib.load(path).dataobj[0, 0, 0] == int(case.files[0].stem.rpartition("_")[2])
+
+
+def test_shards_and_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    one, two, jobs = tmp_path / "one", tmp_path / "two", tmp_path / "jobs"
+    run(Toy, cases(), one)
+    for shard in ("1/3", "2/3", "3/3"):
+        run(Toy, pending(cases(), two, shard), two, shard)
+    run(Toy, cases(), jobs, jobs=2)
+    assert masks(one) == masks(two) == masks(jobs)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (one, two, jobs)]
+    assert len({(s["segmented"], s["failed"], tuple(c["case"] for c in s["cases"])) for s in summaries}) == 1
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    outcomes = predict_cases(Toy(), cases(), tmp_path)
+    journal = Journal(tmp_path)
+    for _ in range(4):
+        journal.add(next(outcomes))
+    outcomes.close()
+    with open(tmp_path / ".dcd_predict" / "1_of_1.jsonl", "a") as file:
+        file.write('{"case": "d0/c4", "err')  # the kill
+    done = set(masks(tmp_path))
+    toy = Toy()
+    left = pending(cases(), tmp_path)
+    assert not {str(output_path(case, Path())) for case in left} & done
+    run(lambda: toy, left, tmp_path)
+    assert len(toy.read_files) == 10 - len(done)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["segmented"], summary["failed"]) == (7, 3)
+
+
+def test_a_case_that_is_mended_counts_as_segmented(tmp_path: Path) -> None:
+    run(Toy, [Case("a", (Path("bad_1.nii"),))], tmp_path)
+    run(Toy, [Case("a", (Path("good_1.nii"),))], tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["segmented"], summary["failed"]) == (1, 0)
+
+
+@pytest.mark.parametrize(("shard", "expected"), [("1/2", "02468"), ("2/2", "13579"), ("3/4", "26")])
+def test_shards_are_disjoint(shard: str, expected: str, tmp_path: Path) -> None:
+    assert [case.name[-1] for case in pending(cases(), tmp_path, shard)] == list(expected)
+
+
+def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    class Sized(Toy):
+        window = SimpleNamespace(size=(2, 2, 2))
+
+        def bytes_needed(self, files: Any) -> int:
+            return 2**40 if "4" in files[0].name else 1
+
+    toy = Sized()
+    assert run(lambda: toy, cases(5), tmp_path, max_ram_gib=64) == 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    error = next(c["error"] for c in summary["cases"] if c["case"] == "d0/c4")
+    assert error.startswith("image too large – good_4.nii – may need 1536.") and "good_4.nii" not in toy.read_files
+    with pytest.raises(UserError, match="memory bound too low"):
+        run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
+    with pytest.raises(UserError, match="no memory bound"):
+        run(Toy, cases(5), tmp_path, max_ram_gib=8)
