@@ -20,14 +20,18 @@ def settle_options(parser: ConfigParser, files: Sequence[Path]) -> None:
     A command line's ``False`` reaches the config as a boolean, ``false`` as text, and any text counts as true.
 
     Args:
-        parser: of the running workflow; reads its config again afterwards.
+        parser: of the running workflow.
         files: the shipped configs: where they have a boolean or a number, text that is no expression is refused.
 
     Raises:
         UserError: for the first entry of another kind, or out of the range in ``schemas/options.json``.
     """
     config: Any = parser.config
-    _read_booleans({key: value for key, value in config.items() if key != "_meta_"}, config)
+    for id, value in _read_booleans({key: value for key, value in config.items() if key != "_meta_"}, config):
+        # the resolver, which is at work, keeps each entry a second time
+        if (item := parser.ref_resolver.items.get(id)) is not None:
+            item.update_config(value)
+        parser.ref_resolver.resolved_content.pop(id, None)
     fixed = {key: value for key, value in config.items() if key != "_meta_" and not _has_expression(value)}
     check_content(fixed, "options", _WHERE, "option", _STEP)
     if {"strides", "features", "n_blocks", "patch_size"} <= fixed.keys():
@@ -38,16 +42,17 @@ def settle_options(parser: ConfigParser, files: Sequence[Path]) -> None:
             if isinstance(shipped, int | float) and path in texts:
                 expected = "true or false" if isinstance(shipped, bool) else "a number"
                 raise UserError("unusable option", f"{_WHERE}, {'::'.join(path)}", expected, repr(texts[path]), _STEP)
-    parser.ref_resolver.reset()
 
 
-def _read_booleans(entries: Any, target: Any) -> None:
-    """Replace text in ``target``, whose ``entries`` are looked at, and in all that it contains."""
+def _read_booleans(entries: Any, target: Any, id: str = "") -> Iterator[tuple[str, bool]]:
+    """Replace text in ``target``, whose ``entries`` are looked at, and in all that it contains; ids and new values."""
     for key, value in entries.items() if isinstance(entries, dict) else enumerate(entries):
+        inside = f"{id}::{key}" if id else str(key)
         if isinstance(value, dict | list):
-            _read_booleans(value, value)
+            yield from _read_booleans(value, value, inside)
         elif isinstance(value, str) and value.lower() in _BOOLEANS:
             target[key] = _BOOLEANS[value.lower()]
+            yield inside, target[key]
 
 
 def _has_expression(value: Any) -> bool:

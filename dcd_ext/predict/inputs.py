@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcd_ext.errors import UserError
+from dcd_ext.inference.dicom import is_dicom
 from dcd_ext.predict import runtime
 from dcd_ext.predict.runtime import Case, PredictError
 
@@ -24,6 +25,9 @@ def find_inputs(inputs: Sequence[Path], channels: Sequence[str], output: Path | 
 
 
 def _is_image(path: Path) -> bool:
+    """Also a folder of DICOM files is one."""
+    if path.is_dir():
+        return any(is_dicom(file) for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     return runtime.is_nifti(path) or (path.suffix.lower() in _OTHERS and path.is_file())
 
 

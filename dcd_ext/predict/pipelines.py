@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dcd_ext.errors import first_cause
+from dcd_ext.errors import UserError, first_cause
+from dcd_ext.inference.inputs import check_image
 from dcd_ext.predict import runtime
 
 PHASES = ("read", "preprocess", "network", "postprocess", "write")
@@ -43,6 +44,7 @@ class FastPipeline(runtime.Pipeline):
     def read(self, files: Sequence[Path]) -> runtime.Volume:
         if all(map(runtime.is_nifti, files)):
             return super().read(files)
+        _check(files)
         from monai.transforms import LoadImage  # five seconds, for these files only
 
         image = _call(LoadImage(image_only=True, ensure_channel_first=True), _names(files), files)
@@ -78,6 +80,7 @@ class MonaiPipeline:
 
     def read(self, files: Sequence[Path]) -> Image:
         """The image as the bundle's first transform loads it."""
+        _check(files)
         item = _call(self._load, {"image": _names(files)}, files)
         image = item["image"]
         rank, *sides = (int(n) for n in image.meta.get("dim", [0]))
@@ -107,6 +110,15 @@ class MonaiPipeline:
         for transform in self._post:
             item = _call(transform, item, ())
         return item["pred"][0].numpy().astype(np.uint8)
+
+
+def _check(files: Sequence[Path]) -> None:
+    """What inference checks before it loads a file, of DICOM that it is one evenly spaced volume."""
+    try:
+        for file in files:
+            check_image(str(file))
+    except UserError as error:
+        raise runtime.PredictError(str(error)) from error
 
 
 def _names(files: Sequence[Path]) -> Any:

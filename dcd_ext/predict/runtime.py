@@ -332,10 +332,11 @@ def find_cases(
         if listed.suffix == ".json" and listed.is_file():
             cases += _listed(listed)
         else:
-            files = sorted(filter(readable, path.rglob("*"))) if path.is_dir() else [path]
-            root = path if path.is_dir() else path.parent
-            visible = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
-            if output is not None and path.is_dir():
+            whole = path.is_file() or readable(path)  # a folder of DICOM files is one image
+            files = [path] if whole else sorted(filter(readable, path.rglob("*")))
+            root = path.absolute().parent if whole else path
+            visible = [f for f in files if whole or not _is_hidden(f.relative_to(root))]
+            if output is not None and not whole:
                 visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
             cases += _group(visible, root, channels)
     if not cases:
@@ -348,6 +349,10 @@ def find_cases(
             f"two cases with one name – {both} – expected different names – pass their folders one by one"
         )
     return cases
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _listed(path: Path) -> list[Case]:
@@ -365,7 +370,8 @@ def _group(files: Sequence[Path], root: Path, channels: Sequence[str]) -> list[C
     groups: dict[str, dict[int, Path]] = {}
     for file in files:
         stem, channel = _split(_stem(file), channels)
-        name = str((file.parent / stem if stem else file.parent).relative_to(root)).replace(os.sep, "/")
+        folder = file.absolute().parent
+        name = str((folder / stem if stem else folder).relative_to(root.absolute())).replace(os.sep, "/")
         groups.setdefault(name if name != "." else root.resolve().name, {})[channel] = file
     cases = []
     for name, found in groups.items():
@@ -393,7 +399,7 @@ def _stem(file: Path) -> str:
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
-    return file.stem
+    return name if file.is_dir() else file.stem  # a folder may be named by a DICOM UID
 
 
 def is_nifti(path: Path) -> bool:

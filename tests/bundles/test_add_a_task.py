@@ -62,8 +62,8 @@ def test_a_task_with_a_shipped_name_does_not_get_the_shipped_results(tmp_path: P
     ("old", "new", "text"),
     [
         ("320, 20]", "320, 21]", "does not fit the strides along z"),
-        ('"fragments": {', '"other": {', "expected a section 'fragments', found none"),
-        ("{", "[", "no task file"),
+        ('"fragments": {', '"other": {', "expected 'fragments', found none"),
+        ("{", "[", "unreadable task file"),
     ],
 )
 def test_a_spoiled_task_file_is_one_line(old: str, new: str, text: str, tmp_path: Path, capsys) -> None:

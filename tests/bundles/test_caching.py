@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from dcd_ext.data import cache as cache_module
+from dcd_ext.inference.cohort import CohortDataset
 from tests.conftest import make_workflow, read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:monai")
@@ -49,4 +50,4 @@ def test_evaluation_caches_nothing(prepared, monkeypatch) -> None:
     workflow = make_workflow(
         "hippocampus_segmentation_student", "train", "evaluate", dataset_dir=str(prepared("hippocampus"))
     )
-    assert workflow.parser.get_parsed_content("validate::dataset").cache_num == 0
+    assert type(workflow.parser.get_parsed_content("validate::dataset")) is CohortDataset

@@ -8,7 +8,7 @@ from torch import nn
 
 from dcd_ext.evaluation import DetailMaps, count_flops, dataset_record, network_record
 from dcd_ext.evaluation.feature_maps import detail_map
-from dcd_ext.io import write_json
+from dcd_ext.io import sha256, write_json
 from dcd_ext.wavelets import DetailProjection
 from tests.conftest import ToyNet
 
@@ -35,7 +35,9 @@ def test_records(tmp_path):
     assert len(record["weights_sha256"]) == 64 and "patch" not in record
     assert dataset_record(None) == dataset_record(str(tmp_path)) == {}
     write_json({"name": "n", "modality": {"10": "c", "9": "b", "0": "a"}}, tmp_path / "datalist.json")
-    assert dataset_record(str(tmp_path)) == {"task": "n", "modalities": ["a", "b", "c"], "dataset_dir": str(tmp_path)}
+    record = dataset_record(str(tmp_path))
+    assert record.pop("datalist_sha256", None) == sha256(tmp_path / "datalist.json")
+    assert record == {"task": "n", "modalities": ["a", "b", "c"], "dataset_dir": str(tmp_path)}
 
 
 def test_detail_maps_are_those_of_the_stages(tmp_path):

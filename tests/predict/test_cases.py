@@ -64,6 +64,16 @@ def test_test_entries_of_a_data_list(tmp_path: Path) -> None:
     assert found(tmp_path, ["A", "B"]) == {"first": ["i/a0.nii", "i/a1.nii"], "b0": ["i/b0.nii", "i/b1.nii"]}
 
 
+def test_a_folder_of_dicom_is_one_image(tmp_path: Path) -> None:
+    for folder in ("1.2.840.99", "p/1.2.840.100"):
+        touch(tmp_path, f"{folder}/IM1", f"{folder}/IM2")
+        for file in (tmp_path / folder).iterdir():
+            file.write_bytes(bytes(128) + b"DICM")
+    assert found(tmp_path, ["T1"]) == {"1.2.840.99": ["1.2.840.99"], "p/1.2.840.100": ["p/1.2.840.100"]}
+    (case,) = find_inputs([tmp_path / "1.2.840.99"], ["T1"])
+    assert (case.name, case.files) == ("1.2.840.99", (tmp_path / "1.2.840.99",))
+
+
 def test_results_are_not_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii", "masks/a_seg.nii.gz")
     assert [case.name for case in find_inputs([tmp_path], ["T1"], tmp_path / "masks")] == ["a"]

@@ -99,7 +99,8 @@ def require_finite(checkpoint: Any, path: str | os.PathLike, next_step: str) -> 
 def _tensors(item: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors in nested dictionaries and lists, with their keys."""
     if isinstance(item, torch.Tensor):
-        yield name, item
+        if item.layout is torch.strided:  # others are no weights, which those say who load them
+            yield name, item
     elif isinstance(item, dict | list | tuple):
         for key, value in item.items() if isinstance(item, dict) else enumerate(item):
             yield from _tensors(value, f"{name}.{key}" if name else str(key))
