@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,14 @@ SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_wor
 
 
 @pytest.fixture(autouse=True)
-def _process_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def _process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bundle configs set the excepthook, and MONAI's determinism switches global flags: put them back."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    previous = signal.getsignal(signal.SIGTERM)  # commands set it, too
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    yield
+    signal.signal(signal.SIGTERM, previous)
 
 
 @pytest.fixture(scope="session")

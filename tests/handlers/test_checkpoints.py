@@ -124,7 +124,7 @@ def test_resume_of_another_configuration(tmp_path, make_trainer):
     [
         (
             lambda c: c.update(epoch=-3),
-            "unusable checkpoint – .*checkpoint_last.pt, epoch – expected at least 1, found -3",
+            "unusable checkpoint – .*checkpoint_last.pt, epoch – expected at least 0, found -3",
         ),
         (lambda c: c.update(epoch=0.5), "epoch – expected a whole number, found 0.5"),
         (lambda c: c.pop("epoch"), "unusable checkpoint .* – expected 'epoch', found none"),

@@ -10,7 +10,7 @@ from tests.conftest import read_json
 def test_epochs_that_are_trained_again_replace_their_old_entries(make_trainer, tmp_path):
     """The record may be newer than the checkpoint: of a run resumed after epoch 1, epochs 2 and 3 are trained anew."""
     old = [{"epoch": epoch, "seconds": 100.0, "loss": -float(epoch)} for epoch in (1, 2, 3)]
-    write_json({"epochs": old}, tmp_path / "training.json")
+    write_json({"seconds": 300.0, "epochs": old}, tmp_path / "training.json")
     trainer = make_trainer(handlers=[TrainingRecord(str(tmp_path / "training.json"))], max_epochs=3)
 
     @trainer.on(Events.STARTED)
