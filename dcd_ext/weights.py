@@ -1,6 +1,7 @@
 """Read checkpoints and load weights, strictly and without running what a pickle holds."""
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from dcd_ext.errors import UserError
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "network.")
 
 
-def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """The dictionary that ``torch.save`` wrote to ``path``, on the CPU, read with ``weights_only=True``.
 
     Args:
         path: the file.
         next_step: what the user does when it cannot be read.
+        allowed: classes and functions that the file may name, besides those of tensors.
 
     Raises:
         UserError: if the file is missing, unreadable or holds no dictionary.
@@ -25,7 +27,8 @@ def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         expected = "tensors only (weights_only=True)"
         raise UserError("weights cannot be read", path, expected, type(e).__name__, next_step) from e
@@ -51,6 +54,15 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
     for key in ("model", "network"):
         if isinstance(state.get(key), dict):
             state = state[key]
+    load_state(network, state, path, next_step)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike, next_step: str) -> None:
+    """Load the state dict that was read from ``path``, as :func:`load_weights` does.
+
+    Raises:
+        UserError: if any key or shape differs.
+    """
     for prefix in _WRAPPER_PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}

@@ -10,6 +10,8 @@ from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, load_task, merge, pr
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
 _UNCHANGED = ("fast_cpu", "inference_trt", "multi_gpu_train")
+# what bundles of an imported nnU-Net have instead of ours, and the code it calls
+_NNUNET = BUNDLE_SRC / "nnunet"
 
 
 def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
@@ -25,8 +27,9 @@ def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[
     position = list(base).index("device")
     common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
     keys = [*list(base)[:position], *common, *[k for k in list(base)[position:] if k not in common]]
-    merged = merge(sources, base, common, *(role["train"] if name == "train" else []))
-    return prune({k: merged[k] for k in [*keys, *merged] if k not in _SOURCES})
+    ensemble = _ensemble(task).get(role["readme"]["role"], {}).get(name, {})
+    merged = merge(sources, base, common, *(role["train"] if name == "train" else []), ensemble)
+    return prune({k: merged[k] for k in [*keys, *merged] if k in merged and k not in _SOURCES})
 
 
 def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
@@ -35,11 +38,17 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
     return prune(merge(_macro_sources("evaluate", task), {"overlay": overlay})["overlay"])
 
 
+def _ensemble(task: dict[str, Any]) -> dict[str, Any]:
+    """Overlays for a teacher of several folds."""
+    return load(_NNUNET / "ensemble.json") if len(task.get("nnunet", {}).get("folds", [])) > 1 else {}
+
+
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
+    imported = load(_NNUNET / "fragments.json") if "nnunet" in task else {}
     return {
-        "fragments": {**fragments, **fragments[name], **task["fragments"]},
+        "fragments": {**fragments, **fragments[name], **imported, **task["fragments"]},
         "distillation": task["distillation"],
     }
 
@@ -77,6 +86,9 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
         "The bundle's code and configuration: Apache License 2.0, see LICENSE. No data are part of it.\n"
         f"Data its weights are trained on: {task['readme']['data_license']}\n"
     )
+    if "nnunet" in task:
+        files.update({f"docs/nnunet/{n}.json": to_json(task["nnunet"][n]) for n in ("plans", "dataset")})
+        files.update({p.relative_to(_NNUNET).as_posix(): p.read_text("utf-8") for p in sorted(_NNUNET.glob("*/*.py"))})
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return {f"{name}/{path}": text for path, text in files.items()}

@@ -30,7 +30,9 @@ def check_task_file(task: Mapping[str, Any], path: Path) -> None:
     _agree(path, "n_blocks", stages, len(common["n_blocks"]), "one per entry of 'strides'")
     _agree(path, "inputs", common["in_channels"], len(about["inputs"]), "'in_channels' names")
     _agree(path, "outputs", common["num_classes"], len(about["outputs"]), "'num_classes' names")
-    _agree(path, "class_names", about["outputs"][1:], task["evaluate"]["class_names"], "'outputs' without background")
+    if task["fragments"].get("region_values") is None:  # several regions share a label value
+        named = task["evaluate"]["class_names"]
+        _agree(path, "class_names", about["outputs"][1:], named, "'outputs' without background")
     for key in ("patch_size", "pixdim"):
         _agree(path, key, 3, len(common[key]), "one number per axis x, y, z")
     for axis, side in enumerate(common["patch_size"]):
