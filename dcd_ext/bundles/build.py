@@ -87,7 +87,9 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
         f"Data its weights are trained on: {task['readme']['data_license']}\n"
     )
     if "nnunet" in task:
-        files.update({f"docs/nnunet/{n}.json": to_json(task["nnunet"][n]) for n in ("plans", "dataset")})
+        about = dict(task["nnunet"])
+        files.update({f"docs/nnunet/{n}.json": to_json(about.pop(n)) for n in ("plans", "dataset")})
+        files["docs/nnunet/import.json"] = to_json(about)
         files.update({p.relative_to(_NNUNET).as_posix(): p.read_text("utf-8") for p in sorted(_NNUNET.glob("*/*.py"))})
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""

@@ -9,7 +9,7 @@ from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.sources import roles, to_json
 from dcd_ext.data.datalist import write_datalist
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, first_cause
 from dcd_ext.io import make_folder, save_checkpoint, write_text
 from dcd_ext.nnunet.datalist import nnunet_datalist
 from dcd_ext.nnunet.results import Results, read_results
@@ -43,13 +43,25 @@ def import_nnunet(
     with tempfile.TemporaryDirectory(dir=make_folder(output), prefix=".import-") as folder:
         stage = Path(folder)
         write_text(to_json(task), stage / f"{name}.json")
-        for role in roles():
-            for path, text in build_bundle(stage / f"{name}.json", role).items():
-                write_text(text, stage / path)
-        _write_weights(read, stage / f"{name}_segmentation_teacher")
+        _build(read, name, stage)
         if datalist is not None:
             write_datalist(datalist, stage)
         return list(_move(stage, output))
+
+
+def _build(results: Results, name: str, stage: Path) -> None:
+    """The bundles of the task file in ``stage``, and the teacher's weights."""
+    try:
+        for role in roles():
+            for path, text in build_bundle(stage / f"{name}.json", role).items():
+                write_text(text, stage / path)
+        _write_weights(results, stage / f"{name}_segmentation_teacher")
+    except UserError:
+        raise
+    except Exception as error:  # what a network raises whose plans contradict themselves cannot be foreseen
+        found = (str(first_cause(error)).strip() or type(error).__name__).splitlines()[0]
+        where = results.folder / "plans.json"
+        raise UserError("the network cannot be built", where, "plans of one training", found, _STEP) from error
 
 
 def _write_weights(results: Results, teacher: Path) -> None:

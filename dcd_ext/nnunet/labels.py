@@ -31,6 +31,8 @@ def read_labels(dataset: dict[str, Any], where: Path) -> Labels:
     try:
         named = {plain_name(name, where): _values(value) for name, value in dataset["labels"].items()}
         order = [int(value) for value in dataset.get("regions_class_order") or ()]
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("unusable labels", where, "label values by name", found, _STEP) from error
@@ -58,6 +60,8 @@ def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
     channels = dataset.get("channel_names") or dataset.get("modality")
     try:
         return [plain_name(channels[key], where) for key in sorted(channels, key=int)]  # type: ignore[index, arg-type]
+    except UserError:
+        raise
     except (TypeError, ValueError, KeyError) as error:
         raise UserError("unusable channels", where, "channel_names by number", channels, _STEP) from error
 

@@ -45,6 +45,8 @@ def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configu
     entries = resolve(plans, name, where)
     try:
         return _checked(plans, entries, name, where)
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("incomplete plans", where, "plans.json of nnU-Net v2.5 or later", found, _STEP) from error

@@ -107,7 +107,7 @@ def _read_fold(path: Path) -> Fold:
     if not isinstance(weights, dict) or not isinstance(configuration, str) or "trainer_name" not in content:
         raise UserError("not a checkpoint of nnU-Net", path, expected, ", ".join(map(str, content))[:80], step)
     axes = content.get("inference_allowed_mirroring_axes") or ()
-    if not set(axes) <= {0, 1, 2}:
+    if not isinstance(axes, (tuple, list)) or any(axis not in (0, 1, 2) for axis in axes):
         raise UserError("not a checkpoint of a 3D network", path, "mirroring axes 0, 1, 2", axes, step)
     name = re.sub("^fold_", "", path.parent.name)
     return Fold(name, path, weights, configuration, [int(axis) for axis in axes])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.inferers import SlidingWindowInferer
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import gaussian_filter
 
 # the blending weights' standard deviation per side of the patch, and their maximum
@@ -52,13 +53,13 @@ class WindowInferer(SlidingWindowInferer):
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         members = list(getattr(network, "members", [network]))
-        image = torch.as_tensor(inputs[0].as_tensor() if hasattr(inputs, "as_tensor") else inputs[0])
+        image = convert_to_tensor(inputs[0], track_meta=False)
         total = self._predict(image, members[0])
         for member in members[1:]:
             total += self._predict(image, member)
         if len(members) > 1:
             total /= len(members)
-        return total[None]
+        return convert_to_dst_type(total[None], inputs, dtype=total.dtype, device=total.device)[0]
 
     def _predict(self, image: torch.Tensor, network: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Logits (K, X, Y, Z) of one network for an image (C, X, Y, Z)."""
