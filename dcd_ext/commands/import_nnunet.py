@@ -1,7 +1,7 @@
 """Make bundles (teacher, student, DCD student) of a network trained with nnU-Net v2 (3d_fullres).
 
-docs/bring_your_teacher.md explains what comes out. The teacher's label maps are nnU-Net's (without test-time mirroring).
-Several folds become one teacher, an ensemble.
+docs/bring_your_teacher.md explains what comes out. The teacher's label maps are nnU-Net's (without test-time
+mirroring). Several folds become one teacher, an ensemble.
 """
 
 import argparse

@@ -12,6 +12,8 @@ from dcd_ext.nnunet.labels import read_channels, read_labels
 from dcd_ext.nnunet.results import Results, read_json
 from dcd_ext.nnunet.task import task_name
 
+_VARIABLE = "nnUNet_preprocessed"
+
 
 def nnunet_datalist(results: Results, raw: Path, splits: Path | None, output: Path) -> dict[str, Any]:
     """Content of ``datalist.json`` for the folder ``output``.
@@ -64,10 +66,10 @@ def _cases(raw: Path, section: str, ending: str, channels: int) -> list[Case]:
 
 
 def _default_splits(name: str) -> Path:
-    folder = os.environ.get("nnUNet_preprocessed", "")
+    folder = os.environ.get(_VARIABLE, "")
     path = Path(folder, name, "splits_final.json")
     if not folder or not path.is_file():
-        expected, found = "splits_final.json", path if folder else "no variable nnUNet_preprocessed"
+        expected, found = "splits_final.json", path if folder else f"no variable {_VARIABLE}"
         raise UserError("no splits", name, expected, found, "pass --splits FILE")
     return path
 

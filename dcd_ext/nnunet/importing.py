@@ -81,5 +81,3 @@ def _move(stage: Path, output: Path) -> Iterator[Path]:
             raise UserError("exists already", output / path.name, next_step=step)
     for path in made:
         yield path.replace(output / path.name)
-
-

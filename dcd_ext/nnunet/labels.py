@@ -34,10 +34,10 @@ def read_labels(dataset: dict[str, Any], where: Path) -> Labels:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise UserError("unusable labels", where, "label values by name", found, _STEP) from error
+        what = f"{type(error).__name__}: {error}"
+        raise UserError("unusable labels", where, "label values by name", what, _STEP) from error
     ignore = named.pop("ignore", [None])[0]
-    found = sorted({value for values in named.values() for value in values})
+    found = sorted({value for group in named.values() for value in group})
     if found != list(range(len(found))) or len(found) < 2 or named.get("background") != [0]:
         raise UserError("unusable labels", where, "background 0, then 1, 2, ... without gaps", found, _STEP)
     if all(len(values) == 1 for values in named.values()):

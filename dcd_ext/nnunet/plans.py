@@ -10,8 +10,13 @@ from dcd_ext.errors import UserError
 _UNET = "dynamic_network_architectures.architectures.unet."
 # supported classes, and what they call the number of convolutions or blocks per encoder stage
 NETWORKS = {_UNET + "ResidualEncoderUNet": "n_blocks_per_stage", _UNET + "PlainConvUNet": "n_conv_per_stage"}
-SCHEMES = ("ZScoreNormalization", "CTNormalization", "NoNormalization")
-SCHEMES += ("RescaleTo01Normalization", "RGBTo01Normalization")
+SCHEMES = (
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
 _READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 _RESAMPLING = "resample_data_or_seg_to_shape"
 _STEP = "docs/bring_your_teacher.md lists what can be imported"

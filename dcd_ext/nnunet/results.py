@@ -1,4 +1,4 @@
-"""A results folder of nnU-Net v2: plans, data set and checkpoints, read without nnunetv2 and without running pickles."""
+"""A results folder of nnU-Net v2: plans, data set and checkpoints, read without nnunetv2; no pickle is run."""
 
 import json
 import re
@@ -93,7 +93,9 @@ def _found(model: Path, checkpoint: str) -> list[str]:
     if not numbers and names:
         return ["all"]
     if not numbers:
-        raise UserError("no trained fold", model, f"fold_0/{checkpoint}", "none", "train one, or pass --checkpoint NAME")
+        raise UserError(
+            "no trained fold", model, f"fold_0/{checkpoint}", "none", "train one, or pass --checkpoint NAME"
+        )
     return numbers
 
 

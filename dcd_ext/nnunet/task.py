@@ -160,8 +160,8 @@ def _metadata(name: str, channels: list[str], labels: Labels) -> dict[str, Any]:
         "inputs": channels,
         "outputs": labels.outputs,
         "references": [
-            "Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. "
-            "Nat Methods 18, 203-211 (2021)"
+            "Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biomedical image "
+            "segmentation. Nat Methods 18, 203-211 (2021)"
         ],
     }
 
@@ -176,5 +176,3 @@ def _readme(name: str, channels: list[str], labels: Labels) -> dict[str, Any]:
         "data_license": f"{name}: see its source.",
         "prepare": "dcd import-nnunet --results nnUNet_results --raw nnUNet_raw --output bundles",
     }
-
-

@@ -89,7 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def write_images(source: Path, target: Path) -> None:
-    """Two real cases, and one larger than the patch along every axis, stored from left to right, with an empty border."""
+    """Two real cases, and one larger than the patch along every axis, stored the other way, with an empty border."""
     target.mkdir(parents=True)
     files = sorted(source.iterdir())
     for file in files[:2]:

@@ -123,7 +123,7 @@ def _four_heads(path: Path) -> None:
 
 def _a_key_less(path: Path) -> None:
     state = network(plans()).state_dict()
-    torch.save(checkpoint({key: value for key, value in list(state.items())[1:]}), path)
+    torch.save(checkpoint(dict(list(state.items())[1:])), path)
 
 
 def _of_2d(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The code inside imported bundles against values that nnU-Net itself computed (tests/integration/nnunet/reference.py)."""
+"""The code inside imported bundles against values that nnU-Net computed (tests/integration/nnunet/reference.py)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 from tests.nnunet import conftest  # noqa: F401  (the bundles' code is found from here on)
 
 pytest.importorskip("nnunet_scripts")
-from nnunet_scripts import Ensemble, LabelLoss, LabelMapd, NetworkGridd, WindowInferer  # noqa: E402
-from nnunet_scripts.inferer import blending_weights, window_starts  # noqa: E402
-from nnunet_scripts.resampling import resample, resample_labels, resampled_shape  # noqa: E402
+from nnunet_scripts import Ensemble, LabelLoss, LabelMapd, NetworkGridd, WindowInferer
+from nnunet_scripts.inferer import blending_weights, window_starts
+from nnunet_scripts.resampling import resample, resample_labels, resampled_shape
 
 REFERENCE = np.load(Path(__file__).with_name("reference.npz"))
 ABOUT = json.loads(str(REFERENCE["about"]))
@@ -143,6 +143,13 @@ def test_regions_paint_in_their_order():
     found = LabelMapd("pred", region_values=[2, 1])({"pred": logits})["pred"]
     assert found.flatten().tolist() == [2, 1, 1, 0]
     assert LabelMapd("pred")({"pred": logits})["pred"].flatten().tolist() == [0, 0, 1, 0]
+
+
+def test_voxels_without_a_known_label_are_not_scored():
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 3.0, 3.0]]).reshape(2, 4, 1, 1)
+    label = torch.tensor([1.0, 1.0, 2.0, 0.0]).reshape(1, 4, 1, 1)
+    found = LabelMapd("pred", ignore=2)({"pred": logits, "label": label})
+    assert found["pred"].flatten().tolist() == [1, 0, 0, 1] and found["label"].flatten().tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("regions", [None, [[1, 2], [2]]])

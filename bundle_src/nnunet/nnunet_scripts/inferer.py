@@ -43,7 +43,7 @@ class WindowInferer(SlidingWindowInferer):
     Args:
         roi_size: the patch.
         overlap: of neighbouring windows, as a part of the patch.
-        kwargs: further arguments of ``SlidingWindowInferer``; of these only ``device``, where the sums are kept, counts.
+        kwargs: further arguments of ``SlidingWindowInferer``; only ``device``, where the sums are kept, counts.
     """
 
     def __init__(self, roi_size: Sequence[int], overlap: float = 0.5, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ ANISOTROPIC = 3
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
     """Voxels per axis after resampling, so that the volume's extent stays the same up to rounding."""
-    return tuple(int(round(s / t * n)) for n, s, t in zip(shape, spacing, new_spacing, strict=True))
+    return tuple(round(s / t * n) for n, s, t in zip(shape, spacing, new_spacing, strict=True))
 
 
 def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None = None) -> int | None:

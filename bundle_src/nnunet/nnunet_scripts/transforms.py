@@ -69,7 +69,7 @@ class NetworkGridd(MapTransform, InvertibleTransform):
         return d
 
     def _network_axes(self, image: torch.Tensor) -> np.ndarray:
-        """(C, X, Y, Z) with the network's axes; memory in the order z, y, x, on which the last bit of a mean depends."""
+        """(C, X, Y, Z) with the network's axes; in memory z, y, x, on which the last bit of a mean depends."""
         stored = np.ascontiguousarray(np.asarray(image, np.float32).transpose(0, 3, 2, 1))
         return stored.transpose(0, *(axis + 1 for axis in self.transpose))
 

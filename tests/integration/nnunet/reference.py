@@ -45,7 +45,9 @@ def image() -> np.ndarray:
 
 def preprocessed(schemes, masks, transpose, spacing, new_spacing) -> np.ndarray:
     def resampling(order, is_seg):
-        return lambda data, shape, old, new: resample_data_or_seg_to_shape(data, shape, old, new, is_seg, order, 0, None)
+        return lambda data, shape, old, new: resample_data_or_seg_to_shape(
+            data, shape, old, new, is_seg, order, 0, None
+        )
 
     plans = SimpleNamespace(
         transpose_forward=transpose,
@@ -73,9 +75,7 @@ def main() -> None:
     for number, (old, new, order, kind) in enumerate(RESAMPLING):
         shape = compute_new_shape(source.shape[1:], old, new)
         data = source.astype(kind)
-        arrays[f"resampled_{number}"] = resample_data_or_seg_to_shape(
-            data, shape, old, new, False, order, 0, None
-        )
+        arrays[f"resampled_{number}"] = resample_data_or_seg_to_shape(data, shape, old, new, False, order, 0, None)
     for number, case in enumerate(PREPROCESSING):
         arrays[f"preprocessed_{number}"] = preprocessed(*case)
     windows = [compute_steps_for_sliding_window((size,), (patch,), 0.5)[0] for size, patch in SIZES]

@@ -81,7 +81,7 @@ def adam(trainer: trainer_module.nnUNetTrainer) -> tuple:
 
 def train(name: str, fold: int, epochs: int = 4, iterations: int = 70) -> None:
     """A short training by nnU-Net, without worker processes, that finds both classes; without its final validation."""
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
     torch.manual_seed(fold)
     np.random.seed(fold)
     preprocessed = OUTPUT / "preprocessed" / name
