@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The gate, the same locally, before a commit and in CI.
-#   ./runtests.sh                 everything: style, types, imports between rooms, generated files, package, tests
+#   ./runtests.sh                 everything: style, types, allowed imports, generated files, package, tests
 #   ./runtests.sh --style         everything but the package and the tests: seconds
 #   ./runtests.sh --quick         without the tests marked slow
 #   ./runtests.sh --setup         only install

@@ -1,7 +1,5 @@
 """Detail Consistent Distillation for MONAI: wavelet detail losses, distillation, data preparation, evaluation."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from types import ModuleType

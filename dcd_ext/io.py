@@ -1,7 +1,5 @@
 """Files are complete or not there: write to a temporary name, then rename. And the SHA-256 of a file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

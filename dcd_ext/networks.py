@@ -1,5 +1,7 @@
 """What a network needs before it is trained: initial weights and deep supervision in training only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,18 @@ from dcd_ext.errors import UserError
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """The layout in which 3D convolutions are fastest: channels last on a CPU, contiguous elsewhere."""
     return torch.channels_last_3d if torch.device(device).type == "cpu" else torch.contiguous_format
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Draw initial weights on the CPU from ``seed``, and leave the global random state unchanged.
+
+    Runs that differ only in their teacher or in unused projections then start identically.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also seed the accelerators, whose state is not forked
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def prepare_for_training(
@@ -26,15 +40,14 @@ def prepare_for_training(
     Args:
         network: a network; ``network.initialize`` (a function of one module) is applied if it has one, and its
             ``decoder.deep_supervision`` flag, if it is set, is switched.
-        seed: initial weights are a function of this number alone, whatever was built before the network.
+        seed: the initial weights depend on this number only, not on what was built before.
         device: where it is trained, in the :func:`memory_format` of that device.
         amp: mixed precision, for a CPU; on CUDA the trainer's own autocast does it.
     """
     device = torch.device(device)
     initialize = getattr(network, "initialize", None)
     if initialize is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             network.apply(initialize)
     if getattr(getattr(network, "decoder", None), "deep_supervision", False):
         network.register_forward_pre_hook(_follow_training_mode)

@@ -1,7 +1,5 @@
 """Run one function over many cases: processes for computing, threads for reading, with a progress bar."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading

@@ -1,7 +1,5 @@
 """A table, and its text for a terminal or a Markdown page (for HTML: ``report/macros.html``)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

@@ -1,6 +1,4 @@
-"""What a result was computed with."""
-
-from __future__ import annotations
+"""Versions and hardware that a result was computed with."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

@@ -4,15 +4,12 @@ A phantom's label map, and as its prediction the same map moved by one voxel wit
 random inside the brain. All of ``evaluating``'s metrics, from reading the label file to writing the prediction.
 
 Usage:
-    python scripts/bench_evaluation.py [--shape 240 240 155] [--repeats 5] [--json FILE]
+    python -m scripts.bench_evaluation [--shape 240 240 155] [--repeats 5] [--json FILE]
 """
-
-from __future__ import annotations
 
 import argparse
 import resource
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.commands.common import positive
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.evaluation import score_file

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Seconds per volume, peak memory and Dice of teacher and student, eager and exported, with the same sliding window.
 
 Usage:
@@ -7,8 +6,6 @@ Usage:
 
 A bundle without models/model.pt gets random weights in a temporary copy: they cost the same time, but have no Dice.
 """
-
-from __future__ import annotations
 
 import argparse
 import re

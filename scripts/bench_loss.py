@@ -7,13 +7,11 @@ student and teacher, MSE) and (d) plain feature MSE with the same projection, on
 weight and bias, and agree with each other where they should.
 
 Usage:
-    python scripts/bench_loss.py [--small] [--repeats 5] [--threads 2] [--only time|memory] [--markdown] [--json FILE]
+    python -m scripts.bench_loss [--small] [--repeats 5] [--threads 2] [--only time|memory] [--markdown] [--json FILE]
 
 Variants take turns, so that a busy machine disturbs them alike; each peak comes from a process of its own. The direct
 form takes minutes at the full patch: it is run once after its warm-up, stage by stage, and not for all stages at once.
 """
-
-from __future__ import annotations
 
 import argparse
 import importlib.util
@@ -22,14 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.io import write_json
 from dcd_ext.losses import DCDLoss
 from dcd_ext.losses._projections import make_projections
@@ -125,7 +121,7 @@ def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse
 
 def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
     """:func:`peak_extra` in a fresh process."""
-    command = [sys.executable, __file__, "--device", args.device, "--threads", str(args.threads)]
+    command = [sys.executable, "-m", "scripts.bench_loss", "--device", args.device, "--threads", str(args.threads)]
     command += ["--small"] if args.small else []
     command += ["--peak-of", variant, "--stages", *map(str, stages)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -173,9 +169,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine; with --threads 1")
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time; use with --threads 1")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
-    parser.add_argument("--only", choices=("time", "memory"), help="default: both")
+    parser.add_argument("--only", choices=("time", "memory"), help="measure only this (default: both)")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

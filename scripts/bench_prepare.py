@@ -1,19 +1,15 @@
-#!/usr/bin/env python3
-"""Prepare synthetic ISLES-size cases, kill it half-way, start again: memory, use of the cores, nothing done twice.
+"""Prepare synthetic cases of ISLES size, kill the preparation half-way and restart it: memory, core use, repeated work.
 
 Cases have the published sizes: FLAIR 512×512×29, DWI, ADC and mask 112×112×73. A few are drawn, the others are links
 to them under other names, because preparation takes each file as it comes. Run it on an idle machine.
 
 Usage:
-    python scripts/bench_prepare.py --output FOLDER [--cases 200] [--jobs N] [--json FILE]
+    python -m scripts.bench_prepare --output FOLDER [--cases 200] [--jobs N] [--json FILE]
 
-Exits with 1 when memory, cores or the restart miss what is promised.
+The exit code is 1 when memory, core use or the restart miss their limits.
 """
 
-from __future__ import annotations
-
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +21,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from dcd_ext.data.cases import read_datalist
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json
@@ -112,7 +109,7 @@ def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: i
 
 
 def report(phases: list[dict[str, Any]], redone: int, total: int, listed: int) -> list[str]:
-    """Print the table and return what misses its promise."""
+    """Print the table and return the limits that were missed."""
     for phase in phases:
         print(
             f"{phase['name']}: {phase['finished']} of {total} cases finished, {phase['seconds']:.0f} s, "
@@ -143,14 +140,14 @@ def main(argv: list[str] | None = None) -> int:
     second = run("restart", source, output, args.jobs, args.cases)
     after = markers(output)
     redone = sum(after.get(name) != stamp for name, stamp in before.items())
-    listed = len(json.loads((output / "datalist.json").read_text("utf-8"))["training"])
+    listed = len(read_datalist(output / "datalist.json")["training"])
     missed = report([first, second], redone, args.cases, listed)
     if args.json:
         content = {"cases": args.cases, "jobs": args.jobs, "redone": redone, "listed": listed}
         write_json({**content, "phases": [first, second], "missed": missed}, args.json)
     shutil.rmtree(source)
     shutil.rmtree(output)
-    print("\n".join(missed) or "all as promised")
+    print("\n".join(missed) or "all limits met")
     return 1 if missed else 0
 
 

@@ -5,17 +5,14 @@ those of MONAI's ``SupervisedTrainer`` with the shipped handlers: forward, deep 
 SGD. float32 on CPU, AMP on CUDA.
 
 Usage:
-    python scripts/bench_step.py [--side 96] [--repeats 5] [--threads 2] [--markdown] [--json FILE]
+    python -m scripts.bench_step [--side 96] [--repeats 5] [--threads 2] [--markdown] [--json FILE]
 
 The three take turns, so that a busy machine disturbs them alike; ratios are of medians.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.hooks import FeatureHooks

@@ -5,8 +5,6 @@ take turns, so that a busy machine disturbs them alike; time does not depend on 
 Writes widths_<task>.json, .md and .svg.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -23,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from monai.bundle import ConfigParser
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError, show_plainly
@@ -194,14 +191,14 @@ def write_results(result: dict[str, Any], stem: Path, command: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = sorted(p.name[:-21] for p in (ROOT / "bundles").glob("*_segmentation_student"))
-    parser.add_argument("--task", choices=tasks, default="brats24", help="default brats24")
+    parser.add_argument("--task", choices=tasks, default="brats24", help="task (default brats24)")
     parser.add_argument("--factors", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="R")
-    parser.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the bundle's")
-    parser.add_argument("--volume", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: 1.5 patches a side")
+    parser.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the bundle's patch")
+    parser.add_argument("--volume", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: 1.5 patches")
     parser.add_argument("--repeats", type=positive, default=10, help="timed passes per patch (default 10)")
     parser.add_argument("--volume_repeats", type=int, default=3, help="timed passes per volume (default 3; 0: none)")
-    parser.add_argument("--threads", type=positive, help="default: torch's choice")
-    parser.add_argument("--small", action="store_true", help="smallest patch: to try the command")
+    parser.add_argument("--threads", type=positive, help="number of threads (default: torch's choice)")
+    parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")
     parser.add_argument("--run", action="append", default=[], metavar="R=FILE", help="metrics.json at factor R")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (default runs)")
     return parser
@@ -216,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = measure(options, ROOT / "bundles" / f"{options.task}_segmentation_student")
     add_dice(options.run, result["members"])
     stem = options.output / f"widths_{options.task}"
-    write_results(result, stem, shlex.join(["python", "scripts/bench_widths.py", *arguments]))
+    write_results(result, stem, shlex.join(["python", "-m", "scripts.bench_widths", *arguments]))
     print(to_text(widths_table(result)))
     print(f"{stem}.json, .md and .svg")
 

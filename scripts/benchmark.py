@@ -1,7 +1,5 @@
 """What the benchmarks share: options, timing in turns, the memory of a process, and the page that shows a result."""
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import gc

@@ -1,7 +1,5 @@
 """Generate ``bundles/``, every shipped task in every role, from ``bundle_src/``; ``--check`` only compares."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

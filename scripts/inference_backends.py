@@ -1,7 +1,5 @@
 """Ways to run a bundle's network on the CPU, all called like the network itself."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 

@@ -4,9 +4,6 @@ Each combination lives in a process of its own, so that its peak memory is its o
 busy machine disturbs them alike.
 """
 
-from __future__ import annotations
-
-import json
 import multiprocessing
 import time
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from monai.metrics import compute_dice
 from torch.nn.functional import one_hot
 
 from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.data.cases import load_cases
 from dcd_ext.errors import UserError
 from scripts.benchmark import process_bytes, reset_peak
 from scripts.inference_backends import build
@@ -41,18 +39,11 @@ def load_volumes(bundle: BundleFolder, dataset_dir: Path | None, count: int, sha
         generator = torch.Generator().manual_seed(0)
         size = (1, spec["num_channels"], *(shape or spec["spatial_shape"]))
         return Volumes([torch.randn(size, generator=generator) for _ in range(count)], [])
-    try:
-        cases = json.loads((dataset_dir / "datalist.json").read_text("utf-8"))["training"]
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError("no data list", dataset_dir, "datalist.json", e, "run dcd prepare") from e
     parser = ConfigParser()
     parser.read_config(str(bundle.root / "configs" / "train.json"))  # its preprocessing takes the label along
     preprocessing = parser.get_parsed_content("validate::preprocessing")
-    loaded = []
-    for case in [c for c in cases if c["fold"] == 0][:count]:
-        files = case["image"] if isinstance(case["image"], list) else [case["image"]]
-        paths = [str(dataset_dir / f) for f in files]
-        loaded.append(preprocessing({"image": paths, "label": str(dataset_dir / case["label"])}))
+    cases = load_cases(str(dataset_dir), "validation")[:count]
+    loaded = [preprocessing({key: case[key] for key in ("image", "label")}) for case in cases]
     plain = [{k: item[k].as_tensor().contiguous()[None] for k in ("image", "label")} for item in loaded]
     return Volumes([item["image"] for item in plain], [item["label"] for item in plain])
 

@@ -4,8 +4,6 @@ The ``brats24`` bundles run as they are, made small by their overlay ``configs/q
 printed, so that the same can be done with real data.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

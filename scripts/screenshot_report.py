@@ -1,13 +1,11 @@
-"""Pictures of a report at the width of a laptop and of a phone, by headless Chromium, for documents.
+"""Screenshots of a report at the width of a laptop and of a phone, with headless Chromium.
 
 Usage:
-    python scripts/screenshot_report.py report.html --output docs/results/hippocampus_report
+    python -m scripts.screenshot_report report.html --output docs/results/hippocampus_report
 
-writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. Exit status 1 if the page sticks out of the window or an
+writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. The exit code is 1 if the page overflows the window or an
 image does not load.
 """
-
-from __future__ import annotations
 
 import argparse
 import html
@@ -20,7 +18,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dcd_ext.errors import UserError, show_plainly
 
 HEIGHTS = {1280: 2400, 390: 1600}
@@ -55,7 +52,7 @@ def layout(page: Path, width: int) -> dict[str, Any]:
     """What the browser says of ``page`` in a window of ``width`` pixels.
 
     Returns:
-        ``width`` of the window and ``content_width``, in CSS pixels; ``wide``: elements that stick out; number of
+        ``width`` of the window and ``content_width``, in CSS pixels; ``wide``: elements that overflow; number of
         ``images`` and the alt texts of those ``broken``.
 
     Raises:
@@ -85,7 +82,7 @@ def screenshot(page: Path, width: int, height: int, png: Path) -> None:
         made = Path(folder) / "shot.png"
         _run(page, width, height, f"--screenshot={made}")
         if not made.exists():
-            raise UserError("the browser took no picture", page, "a PNG file", "none", "open the page by hand")
+            raise UserError("the browser wrote no screenshot", page, "a PNG file", "none", "open the page by hand")
         shutil.move(made, png)
 
 
@@ -114,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         fits = seen["content_width"] <= seen["width"] and not seen["wide"]
         good = good and fits and not seen["broken"]
         print(
-            f"{width} px: {'fits' if fits else 'sticks out: ' + '; '.join(seen['wide'][:3])}, "
+            f"{width} px: {'fits' if fits else 'overflows: ' + '; '.join(seen['wide'][:3])}, "
             f"{seen['images'] - len(seen['broken'])} of {seen['images']} images loaded"
         )
     return 0 if good else 1

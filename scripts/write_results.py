@@ -4,8 +4,6 @@ Each RUN is the output folder of a bundle that was trained and evaluated: ``metr
 types a number.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

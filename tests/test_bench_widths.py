@@ -37,7 +37,7 @@ def test_small_run_writes_table_numbers_and_plot(tmp_path, capsys):
     page, plot = ((tmp_path / f"widths_hippocampus.{end}").read_text("utf-8") for end in ("md", "svg"))
     alt = re.search(r"!\[(.+)\]\(widths_hippocampus.svg\)", page)[1]
     assert "r = 4: " in alt and f"<dc:title>{alt}</dc:title>" in plot
-    assert "python scripts/bench_widths.py --task hippocampus --small" in page and "| 412,921 | 93.6 % |" in page
+    assert "python -m scripts.bench_widths --task hippocampus --small" in page and "| 412,921 | 93.6 % |" in page
 
 
 def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):

@@ -11,6 +11,7 @@ import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.wavelets import DetailProjection
+from dcd_ext.wavelets.axis_maps import analysis_matrix, synthesis_matrix
 
 # odd, mixed and tiny; some shorter than the filter, some no multiple of 2^levels (reflection needs sides above 1)
 SIDES = [(5, 6, 7), (31, 7, 5), (16, 33, 5), (14, 16, 23)]
@@ -87,6 +88,15 @@ def test_layout_of_the_input_does_not_matter():
 def test_backward_is_the_transpose(mode):
     x = torch.randn(1, 1, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(DetailProjection("db2", 2, mode), (x,))
+
+
+@pytest.mark.parametrize("side", [5, 16, 21])
+def test_synthesis_of_orthogonal_wavelets_is_the_transpose_of_analysis(side):
+    """With zero extension, for every wavelet that PyWavelets calls orthogonal: the fast energy relies on it."""
+    for wavelet in (name for name in pywt.wavelist(kind="discrete") if pywt.Wavelet(name).orthogonal):
+        for level, letter in ((1, "a"), (1, "d"), (2, "d"), (3, "a")):
+            analysis, synthesis = (f(side, wavelet, "zero", level, letter) for f in (analysis_matrix, synthesis_matrix))
+            np.testing.assert_allclose(synthesis.T, analysis, atol=1e-12, err_msg=f"{wavelet}, {level} {letter}")
 
 
 def test_constant_vanishes_inside():

@@ -1,4 +1,4 @@
-"""What a bundle says about itself: ``metadata.json`` and ``docs/README.md``."""
+"""Generate a bundle's ``metadata.json`` and ``docs/README.md``."""
 
 import re
 from copy import deepcopy

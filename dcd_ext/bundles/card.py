@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def readme_commands(text: str) -> list[str]:
-    """Every command line in the code blocks of a README; a line that ends in a backslash goes on in the next."""
+    """Every command line in the code blocks of a README; lines joined at backslashes."""
     blocks = [block.replace("\\\n", " ") for block in _BLOCK.findall(text)]
     lines = (line.strip() for block in blocks for line in block.splitlines())
     return [re.sub(r"\s+", " ", line) for line in lines if line and not line.startswith("#")]

@@ -21,7 +21,7 @@ class Differs(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked."""
+    """A bundle under verification."""
 
     bundle: BundleFolder  # unpacked if it was a zip
     contents: Contents  # as they came, folder or zip

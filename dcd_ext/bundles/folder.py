@@ -52,7 +52,7 @@ class BundleFolder:
     def parser(self) -> ConfigParser:
         """``inference.json``, ready to build from; code of the bundle is found, as in ``monai.bundle run``."""
         if str(self.root) not in sys.path:
-            sys.path.insert(1, str(self.root))
+            sys.path.append(str(self.root))
         parser = ConfigParser(json.loads(json.dumps(self._inference)))
         parser["bundle_root"] = str(self.root)
         return parser

@@ -1,4 +1,4 @@
-"""Take the inventory of a bundle: what would run if it were run. Nothing of it is executed, imported or unpacked."""
+"""Statically inspect a bundle: an inventory of what it would execute. Nothing is executed, imported or unpacked."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dcd_ext.bundles.contents import Contents, open_contents
-from dcd_ext.bundles.inspect_code import OTHER, REACHING, kind_of_name
+from dcd_ext.bundles.inspect_code import OTHER, SENSITIVE, kind_of_name
 from dcd_ext.bundles.inspect_files import Inventory
 
 _WIDTH = 160
@@ -20,7 +20,7 @@ _MAX_LINES = 36
 def inspect(path: Path, seconds: float = 10.0, everything: bool = False) -> list[str]:
     """The inventory as lines for a terminal: control characters escaped, at most 40 lines unless everything is wanted.
 
-    After so many seconds no further file is read; the rest is listed as not read.
+    After ``seconds`` no further file is read; the remaining ones are listed as not read.
     """
     contents = open_contents(path)
     inventory, end = Inventory(contents), time.monotonic() + seconds
@@ -36,8 +36,8 @@ def inspect(path: Path, seconds: float = 10.0, everything: bool = False) -> list
     for (title, entries, _), limit in zip(groups, limits, strict=True):
         lines.extend(_format_group(title, entries, limit))
     lines += [
-        "This is an inventory, no verdict: harmful code may look like any other, and may be reached by harmless names.",
-        "Run a stranger's bundle in a container without network:",
+        "This is an inventory, not a verdict: harmful code can look harmless.",
+        "Run an untrusted bundle in a container without network access:",
     ]
     shown = (escape(line) for line in lines)
     return [*(line if everything else _shorten(line) for line in shown), f"  {container_command(path)}"]
@@ -61,14 +61,14 @@ def _groups(contents: Contents, inventory: Inventory) -> Iterable[tuple[str, lis
     yield "downloads", lines["downloads"], 2
     yield "addresses in configs", _joined(counts["addresses"]), 1
     yield "paths outside the bundle in configs", _joined(counts["outside"]), 1
-    yield "links and names that lead out of the bundle", contents.problems, 2
-    yield "files that tools start by themselves", [_few(lines["started"])] if lines["started"] else [], 1
+    yield "links and paths that leave the bundle", contents.problems, 2
+    yield "files that tools run automatically", [_few(lines["started"])] if lines["started"] else [], 1
     yield "NOT READ", unread, 3
     yield "other files", _joined(counts["others"]), 1
 
 
 def _limits(groups: list[tuple[str, list[str], int]]) -> list[int]:
-    """Lines that each group may show: what groups with little to say do not need goes to the first ones."""
+    """Lines shown per group: the lines that short groups do not use go to the first groups that need more."""
     limits = [limit for *_, limit in groups]
     spare = _MAX_LINES - sum(len(_format_group(*group)) for group in groups)
     for i, (_, entries, limit) in enumerate(groups):
@@ -88,8 +88,8 @@ def _format_group(title: str, entries: list[str], limit: int) -> list[str]:
 
 
 def _expression_lines(names: Counter[str]) -> list[str]:
-    """Names by kind; those come first that say most about what an expression can do."""
-    groups: dict[str, Counter[str]] = {REACHING: Counter(), OTHER: Counter()}
+    """Names by kind, the sensitive ones first."""
+    groups: dict[str, Counter[str]] = {SENSITIVE: Counter(), OTHER: Counter()}
     for name, count in names.most_common():
         groups.setdefault(kind_of_name(name), Counter())[name] = count
     return [f"{kind}: {line}" for kind, counts in groups.items() for line in _joined(counts)]

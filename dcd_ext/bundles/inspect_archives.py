@@ -1,4 +1,4 @@
-"""What checkpoints, other pickles, TorchScript archives and NumPy files would load, told without loading them."""
+"""What checkpoints, other pickles, TorchScript archives and NumPy files refer to, determined without loading them."""
 
 import itertools
 import pickletools
@@ -18,7 +18,7 @@ FILE_OPERATORS = frozenset({"torch.save", "torch.from_file", "torch.load", "ops.
 
 
 def describe(file: IO[bytes]) -> str:
-    """What a file, which has to be seekable, holds that would be run or looked up when it is loaded.
+    """What a seekable file would execute or import when loaded, as one line.
 
     Raises:
         ValueError, RuntimeError and others: if it cannot be read.

@@ -1,4 +1,4 @@
-"""What Python code and ``$`` expressions name, read from their syntax trees: nothing is executed or imported."""
+"""Names used by Python code and ``$`` expressions, from their syntax trees: nothing is executed or imported."""
 
 import ast
 import builtins
@@ -11,10 +11,10 @@ from collections import Counter
 
 # packages whose names are only counted
 FAMILIAR = frozenset({"monai", "torch", "ignite", "numpy", "dcd_ext", "dynamic_network_architectures"})
-# builtins that run text, import, open files or reach attributes by name
-_REACHING = frozenset({"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "getattr", "globals"})
-_REACHING |= {"input", "locals", "open", "setattr", "vars"}
-REACHING, OTHER = "reaching further", "other modules"
+# builtins that execute text, import, open files or access attributes by name
+_SENSITIVE = frozenset({"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "getattr", "globals"})
+_SENSITIVE |= {"input", "locals", "open", "setattr", "vars"}
+SENSITIVE, OTHER = "sensitive names", "other modules"
 _BUILTINS = frozenset(dir(builtins))
 _REFERENCE, _REFERENCE_NAME = re.compile(r"@\w*(?:(?:::|#)\w*)*"), "_reference_"
 
@@ -73,15 +73,15 @@ def familiar(name: str) -> bool:
 def kind_of_name(name: str) -> str:
     """Under which heading a name of :func:`names_used` is listed."""
     root = name.partition(".")[0]
-    if name in _REACHING or name.startswith("(") or "__" in name:
-        return REACHING
+    if name in _SENSITIVE or name.startswith("(") or "__" in name:
+        return SENSITIVE
     if not root or name in _BUILTINS:
         return "builtins and methods"
     return root if familiar(name) else OTHER
 
 
 def summarize_python(source: bytes) -> str:
-    """One line on a Python file: what it imports, how many functions and classes it has, which names reach further.
+    """One line on a Python file: its imports, its numbers of functions and classes, the sensitive builtins it uses.
 
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: if it is no Python.
@@ -96,6 +96,6 @@ def summarize_python(source: bytes) -> str:
     functions = sum(isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) for n in nodes)
     classes = sum(isinstance(n, ast.ClassDef) for n in nodes)
     text = f"imports {', '.join(sorted(imports)) or 'nothing'}; {functions} functions, {classes} classes"
-    reaching = sorted(_REACHING.intersection(_names(tree)))
-    text += f"; uses {', '.join(reaching)}" if reaching else ""
+    sensitive = sorted(_SENSITIVE.intersection(_names(tree)))
+    text += f"; uses {', '.join(sensitive)}" if sensitive else ""
     return text + ("" if encoding.startswith(("utf-8", "ascii")) else f"; in the encoding {encoding}")

@@ -1,4 +1,4 @@
-"""Read each file of a bundle for its inventory: which kind it is, and what it says would run."""
+"""Read the files of a bundle, by kind, into its inventory."""
 
 import builtins
 import configparser
@@ -29,7 +29,7 @@ _KINDS = {
 }
 # characters of one expression, and of all together with some for each
 _MAX_EXPRESSION, _MAX_EXPRESSIONS, _EACH = 10_000, 1_000_000, 50
-# names of files and folders that Python, git, editors, shells and test runners read without being told to
+# files and folders that Python, git, editors, shells and test runners execute or read automatically
 _STARTED = re.compile(
     r"(^|/)(\.git|\.vscode|\.idea|\.github|\.envrc|\.pdbrc|\.pythonrc.*|\.bashrc|\.profile|\.pre-commit-config\.yaml"
     r"|(site|user)customize\.py|conftest\.py|setup\.(py|cfg)|pyproject\.toml|tox\.ini|pytest\.ini|noxfile\.py"
@@ -39,7 +39,7 @@ _OUTSIDE = re.compile(r"(/|~|[A-Za-z]:[\\/])|(.{0,500}[\\/])?\.\.([\\/]|$)")
 
 
 class Inventory:
-    """What :meth:`read` saw.
+    """What was found by :meth:`read`.
 
     Attributes:
         lines: ``python``, ``archives``, ``downloads``, ``started``: a line for each file or entry.
@@ -57,7 +57,7 @@ class Inventory:
         self.unread: defaultdict[str, list[str]] = defaultdict(list)
 
     def read(self, path: str) -> None:
-        """Add one file."""
+        """Read one file and add what it contains."""
         if _STARTED.search(path.lower()):
             self.lines["started"].append(path)
         try:

@@ -1,4 +1,4 @@
-"""Weights that travel beside the zip, as in the model zoo: ``large_files.yml`` says where they are."""
+"""Weights stored outside the zip, as in the model zoo: ``large_files.yml`` holds their addresses."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

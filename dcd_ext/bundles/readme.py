@@ -1,4 +1,4 @@
-"""Whether the commands of a bundle's README can run, told from the files alone: no command is run."""
+"""Static check of the commands in a bundle's README: none of them is run."""
 
 import ast
 import importlib.util

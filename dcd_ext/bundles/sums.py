@@ -80,7 +80,7 @@ def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> i
 
 
 def check_zip(root: Path, path: Path) -> None:
-    """Compare a zip with what :func:`write_zip` makes of its content: times, permissions, order, all other bytes."""
+    """Compare a zip with what :func:`write_zip` makes of its content, byte by byte, with a :class:`UserError`."""
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder, "expected.zip")
         write_zip(root, expected)

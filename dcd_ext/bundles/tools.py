@@ -31,7 +31,11 @@ def _find(name: str, bundle_root: str) -> str:
 
 
 def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method."""
+    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method.
+
+    Raises:
+        UserError: for an unknown method.
+    """
     configs = Path(bundle_root) / "configs"
     known = ["dcd", *sorted(p.stem for p in (configs / "methods").glob("*.json"))]
     names = known if list(names) == ["all"] else names
@@ -44,6 +48,9 @@ def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | 
 
 def read_options(arguments: Sequence[str]) -> dict[str, Any]:
     """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them.
+
+    Raises:
+        UserError: for a word that is no option, or an option without value.
 
     Example:
         >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])

@@ -1,4 +1,4 @@
-"""Export to TorchScript: traced by MONAI's ``ckpt_export``, then freed of what only this machine knows."""
+"""Export to TorchScript: traced by MONAI's ``ckpt_export``, without debug records, which hold paths of this machine."""
 
 import os
 import subprocess
@@ -15,7 +15,11 @@ from dcd_ext.errors import UserError
 
 
 def run_monai_export(command: str, bundle: BundleFolder, path: Path, **options: Any) -> None:
-    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one."""
+    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one.
+
+    Raises:
+        UserError: if it fails, with the last line of its output.
+    """
     options.update(net_id="network_def", filepath=path, ckpt_file=bundle.weights)
     options.update(meta_file="configs/metadata.json", config_file="configs/inference.json")
     options.update(use_trace=True, input_shape=list(bundle.smallest_input()))

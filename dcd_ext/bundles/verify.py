@@ -1,4 +1,4 @@
-"""Verify a bundle of this project, folder or zip: is it what its sources give, and do its weights fit?"""
+"""Verify a bundle of this project, folder or zip: its configs match its sources, and its weights fit."""
 
 import tempfile
 from pathlib import Path

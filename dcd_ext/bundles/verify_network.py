@@ -62,7 +62,7 @@ def check_torchscript(subject: Subject) -> str:
     with zipfile.ZipFile(path) as archive:
         reaching = sorted(FILE_OPERATORS.intersection(torchscript_names(archive)))
     if reaching:
-        raise UserError("operator on files", "models/model.ts", "none", reaching[0], "do not load it")
+        raise UserError("file operator", "models/model.ts", "none", reaching[0], "do not load it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 announces the end of TorchScript
         _, metadata, extra = load_net_with_metadata(str(path), more_extra_files=("inference.json",))

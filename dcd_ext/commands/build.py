@@ -1,6 +1,6 @@
 """Build the bundles (teacher, student, DCD student) of a task file of your own, or of a shipped task.
 
-docs/add_a_task.md explains the file. Weights that lie in the folder already are kept.
+docs/add_a_task.md explains the file. Weights already in the folder are kept.
 """
 
 import argparse

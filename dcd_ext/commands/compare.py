@@ -19,13 +19,13 @@ EXAMPLE = "dcd compare runs/teacher runs/student runs/student_dcd --output repor
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder, or name=folder; two or more")
     parser.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="the page; .md and .json lie beside it"
+        "--output", type=Path, default=Path("report.html"), help="HTML page; .md and .json are written next to it"
     )
     parser.add_argument("--baseline", metavar="NAME", help="run to test against (default: student, else the first)")
-    parser.add_argument("--teacher", metavar="NAME", help="run at the end of the gap (default: teacher, if there)")
+    parser.add_argument("--teacher", metavar="NAME", help="upper end of the recovered gap (default: teacher, if any)")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="cases to draw (default 3)")
     parser.add_argument("--dataset_dir", help="folder of datalist.json, if the data set was moved")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """List what would run if a bundle were run: an inventory of a folder or zip, read without executing any of it.
 
-Ends with 0 whatever it lists, because it is no verdict.
+The exit code is 0 whatever is listed: the inventory is not a verdict.
 """
 
 import argparse
@@ -13,7 +13,7 @@ EXAMPLE = "dcd inspect downloaded_bundle.zip"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
-    parser.add_argument("--all", action="store_true", dest="everything", help="every line in full, however many")
+    parser.add_argument("--all", action="store_true", dest="everything", help="print all lines in full")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
-"""Train and evaluate one student per distillation method on equal terms, each by the bundle's own commands.
+"""Train and evaluate one student per distillation method under the same conditions, by the bundle's own commands.
 
-Started again, it goes on where it stopped.
+When started again, it continues where it stopped.
 """
 
 import argparse

@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the cases")
     parser.add_argument("--cases", type=int, default=10, help="labelled scans (default 10)")
     parser.add_argument("--test_cases", type=int, default=0, help="further scans without labels (default 0)")
-    parser.add_argument("--layout", choices=LAYOUTS, default="brats24", help="default brats24")
-    parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels (default: small)")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument("--layout", choices=LAYOUTS, default="brats24", help="folder layout (default brats24)")
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels per axis (default: small)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument(
         "--flair_spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), default=(0.875, 0.875, 5.0), help="isles22, mm"
     )

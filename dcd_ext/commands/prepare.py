@@ -1,7 +1,7 @@
 """Find the cases of a published data set and write datalist.json with seeded folds.
 
-Images are never copied. isles22 also resamples DWI, ADC and mask onto the FLAIR grid; started again, it goes on where
-it stopped.
+Images are never copied. isles22 also resamples DWI, ADC and mask onto the FLAIR grid; when started again, it continues
+where it stopped.
 """
 
 import argparse
@@ -76,5 +76,5 @@ def _source(options: argparse.Namespace) -> Path:
     if options.download:
         return download_msd(options.download, options.source or options.output)
     if options.source is None:
-        raise UserError("no data set named", "--source", "the unpacked data set", "nothing", "add --source DIR")
+        raise UserError("no data set given", "--source", "the unpacked data set", "nothing", "add --source DIR")
     return options.source

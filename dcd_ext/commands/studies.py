@@ -1,4 +1,4 @@
-"""Make the studies folder of MONAI Label from a prepared data set: links, or 4-D files where a case has channels."""
+"""Make a studies folder for MONAI Label from a prepared data set: links, or 4-D files for multi-channel cases."""
 
 import argparse
 from pathlib import Path

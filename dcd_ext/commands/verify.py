@@ -20,7 +20,7 @@ EXAMPLE = "dcd verify dist/hippocampus_segmentation_student_v0.1.0.zip"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE_OR_ZIP", help="a bundle's folder or zip")
     parser.add_argument("--task", type=Path, metavar="TASK.json", help="task file of bundles of your own task")
-    parser.add_argument("--trust", action="store_true", help="execute configs that differ from the sources, too")
+    parser.add_argument("--trust", action="store_true", help="also execute configs that differ from the sources")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Compare the gradients of distillation and segmentation loss, and propose the weight that gives a wanted ratio."""
+"""Compare the gradients of distillation and segmentation loss, and propose the weight for a target ratio."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class GradientMeter:
     def fit(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Train the distillation loss's own parameters alone, one step of Adam per batch.
 
-        Untrained projections miss the teacher's features by far more than those of any later epoch.
+        Without this, untrained projections would give a far larger loss than in any later epoch.
         """
         optimizer = torch.optim.Adam([p for p in self.kd_loss.parameters() if p.requires_grad], lr=1e-2)
         for image, label in batches:
@@ -84,7 +84,7 @@ class GradientMeter:
             optimizer.step()
 
     def _forward(self, image: torch.Tensor) -> tuple[Any, ...]:
-        """What a distillation loss is called with, but for the label."""
+        """The arguments of the distillation loss except for the label."""
         with self._student_hooks:
             output = self.network(image)
         teacher_output = None
@@ -140,7 +140,7 @@ def calibrate(
         checkpoint: student weights from the middle of a run: ``checkpoint_last.pt``, whose trained projections are
             taken over if they are this method's, or ``model.pt``; None: the initial weights.
         batches: how many augmented training batches to look at; they are the same for every method.
-        target_ratio: wanted ``kd_weight · |grad KD| / |grad seg|``.
+        target_ratio: target of ``kd_weight · |grad KD| / |grad seg|``.
         fit_steps: steps for which projections that do not come from the checkpoint are trained first.
 
     Returns:
@@ -174,7 +174,7 @@ def calibrate(
 
 
 def _load(network: nn.Module, kd_loss: nn.Module, checkpoint: str | None) -> str:
-    """Load what the checkpoint has; where the loss's own parameters come from."""
+    """Load the checkpoint; returns the source of the loss's own parameters."""
     own = kd_loss.state_dict()
     source = "initial" if any(p.requires_grad for p in kd_loss.parameters()) else "none"
     if checkpoint is None:

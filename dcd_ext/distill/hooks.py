@@ -23,7 +23,7 @@ class FeatureHooks:
         network: the network; wrappers such as ``DistributedDataParallel`` are looked through.
         paths: dotted module paths, e.g. ``encoder.stages.0``.
         stop_after_last: end the forward pass, and with it the ``with`` block, once every hook has fired.
-        replace: called with the index of the path and the module's output; returns what the network goes on with.
+        replace: called with the index of the path and the module's output; returns the value that replaces it.
 
     Raises:
         UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once.
@@ -70,7 +70,7 @@ class FeatureHooks:
         self._handles = []
 
     def pop(self) -> list[torch.Tensor]:
-        """The collected features in the order of ``paths``; no graph of theirs is kept."""
+        """The collected features in the order of ``paths``; none is kept. Raises as the class does."""
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
             if len(features) != 1:

@@ -1,4 +1,4 @@
-"""The phase before FreeKD: tune the frequency prompts on the task, with the teacher frozen."""
+"""Prompt tuning for FreeKD: train the frequency prompts on the task with a frozen teacher."""
 
 import logging
 import statistics
@@ -13,17 +13,17 @@ from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses._options import check_number, check_whole
-from dcd_ext.losses._projections import seeded
 from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
+from dcd_ext.networks import seeded
 from dcd_ext.tensors import plain_tensor, unwrap
 
 _log = logging.getLogger(__name__)
 
 
 class PromptTuner(nn.Module):
-    """Runs a frozen teacher whose features are replaced by what the prompts leave of them.
+    """A frozen teacher whose hooked features are replaced by their masked reconstruction.
 
-    Everything that uses the output of a named module, skip connections included, sees the masked feature.
+    Everything that uses the output of a hooked module, including skip connections, receives the masked feature.
 
     Args:
         teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.

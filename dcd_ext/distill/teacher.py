@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcd_ext.networks import autocast_on_cpu
+from dcd_ext.networks import autocast_on_cpu, seeded
 from dcd_ext.tensors import plain_tensor
 from dcd_ext.weights import load_weights
 
@@ -43,12 +43,12 @@ def load_teacher(
             drawn from a forked generator: a run with a teacher must start exactly like one without.
         ckpt_path: the teacher's ``model.pt``.
         device: where it runs.
-        cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast applies to it, too.
+        cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast also applies to it.
 
     Raises:
         UserError: if the checkpoint is missing or does not fit.
     """
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         network = network_def()
     load_weights(network, ckpt_path, "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>")
     return FrozenTeacher(autocast_on_cpu(network, cpu_autocast)).to(device)

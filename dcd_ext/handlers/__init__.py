@@ -1,6 +1,5 @@
 """Handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does the work."""
 
-from dcd_ext.distill.handler import DistillationHandler
 from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.metrics_json import MetricsJson
@@ -10,7 +9,6 @@ from dcd_ext.handlers.weights_loader import WeightsLoader
 
 __all__ = [
     "Checkpoints",
-    "DistillationHandler",
     "EpochSeed",
     "MetricsJson",
     "ResumableRun",

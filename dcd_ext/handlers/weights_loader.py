@@ -23,7 +23,7 @@ class WeightsLoader:
         self.path = path
 
     def attach(self, engine: Engine) -> None:
-        """Register with any engine."""
+        """Register with an engine; the weights are loaded when it starts."""
         if not engine.has_event_handler(self, Events.STARTED):
             engine.add_event_handler(Events.STARTED, self)
 

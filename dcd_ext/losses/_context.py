@@ -1,4 +1,4 @@
-"""Global context: one vector per patch, pooled from a feature, that is added to every voxel."""
+"""Global context block: one vector per patch, pooled from a feature and added to every voxel."""
 
 import torch
 from torch import nn

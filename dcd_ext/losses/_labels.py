@@ -1,4 +1,4 @@
-"""Losses over features that use the class of every voxel, and how they read the label."""
+"""Base class of feature losses that use the label, and functions that read and resize labels."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from dcd_ext.tensors import plain_tensor
 
 
 class LabelledFeatureLoss(FeatureLoss):
-    """A feature loss whose ``stage`` is given the label (B, X, Y, Z), -1 where it is to be ignored.
+    """A feature loss whose ``stage`` receives the label (B, X, Y, Z), with -1 at ignored voxels.
 
     Args:
         num_classes: K, background included.
-        ignore_label: label value to leave out, as are negative ones.
+        ignore_label: label value to ignore; negative values are always ignored.
 
     The other arguments are those of :class:`FeatureLoss`; the convolutions have a bias.
     """
@@ -37,18 +37,18 @@ class LabelledFeatureLoss(FeatureLoss):
         self.num_classes, self.ignore_label = num_classes, ignore_label
 
     def label_of(self, inputs: LossInputs) -> torch.Tensor:
-        """(B, X, Y, Z), -1 where ignored."""
+        """The label (B, X, Y, Z), with -1 at ignored voxels."""
         return read_label(inputs.label, len(inputs.student_features[0]), self.num_classes, self.ignore_label)
 
 
 def read_label(
     label: torch.Tensor | None, batch_size: int, num_classes: int, ignore_label: int | None = None
 ) -> torch.Tensor:
-    """The label as whole numbers (B, X, Y, Z), with -1 where it is negative or ``ignore_label``.
+    """The label as integers (B, X, Y, Z), with -1 where it is negative or equals ``ignore_label``.
 
     Raises:
         ValueError: if the label is missing or of another shape.
-        UserError: if it holds other values than class numbers.
+        UserError: if it contains values that are not class numbers.
     """
     if label is None:
         raise ValueError("this loss needs the batch's label (B, 1, X, Y, Z), got None")
@@ -64,13 +64,13 @@ def read_label(
             "label",
             f"whole numbers from 0 to {num_classes - 1}",
             label[:, 0][wrong][0].item(),
-            "set num_classes to the network's, and ignore_label if voxels are to be left out",
+            "set num_classes to the network's, and ignore_label if voxels are to be ignored",
         )
     return classes.masked_fill(ignored, -1)
 
 
 def nearest(label: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """Resize ``label`` (B, X, Y, Z) to ``grid`` by picking voxels ``floor(i * X / X_i)``; nothing is averaged.
+    """Resize ``label`` (B, X, Y, Z) to ``grid`` by nearest-neighbour selection of the voxels ``floor(i * X / X_i)``.
 
     Raises:
         ValueError: if the label is smaller than the grid.

@@ -1,4 +1,4 @@
-"""Read pairs of logits from network outputs, whatever form they come in."""
+"""Pairs of student and teacher logits from network outputs of any supported form."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Checks of options, which users set on the command line: an error is one line."""
+"""Validation of options that users set in configs or on the command line; an error is one line."""
 
 import math
 from collections.abc import Sequence

@@ -1,34 +1,26 @@
-"""Project student features to the teacher's width, a slab of voxels at a time.
+"""Project student features to the teacher's width, one slab of voxels at a time.
 
 At full resolution a projected feature is several times larger than the student's own, and most losses need several
-tensors of that size. Computed slab by slab and once more in the backward pass, only the student's feature is ever kept,
-and a slab stays in cache.
+tensors of that size. Slabs are computed again in the backward pass, so that only the student's feature is stored,
+and each slab stays in cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dcd_ext.networks import seeded
+
 Result = TypeVar("Result")
 
 # Elements of a slab over all channels: enough to keep a device busy, small next to a feature of the finest stage.
 _SLAB_ELEMENTS = 1 << 22
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Draw initial values from ``seed`` and leave the random state as it was.
-
-    A run with distillation weight 0 must equal a plain run bit for bit.
-    """
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the accelerators as well, which are not forked
-        torch.default_generator.manual_seed(seed)
-        yield
+# recompute(function, *arguments): evaluated again in the backward pass instead of storing intermediate results
+recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
 def make_projections(student: Sequence[int], teacher: Sequence[int], kind: str, bias: bool) -> nn.ModuleList:
@@ -62,16 +54,8 @@ def weight_and_bias(
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.to(dtype)
 
 
-def recompute(function: Callable[..., Result], *arguments: Any) -> Result:
-    """``function(*arguments)``, evaluated again in the backward pass instead of keeping its intermediate results."""
-    if not torch.is_grad_enabled():
-        return function(*arguments)
-    result: Result = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return result
-
-
 def slab_size(x: torch.Tensor, dim: int = 2, multiple: int = 1) -> int:
-    """How long a slab of ``x`` (B, C, ...) along ``dim`` may be to have a bounded size: a multiple of ``multiple``."""
+    """Length along ``dim`` of a slab of ``x`` (B, C, ...) of bounded size, a multiple of ``multiple``."""
     unit = max(1, x.numel() // x.shape[dim]) * multiple
     return multiple * max(1, _SLAB_ELEMENTS // unit)
 
@@ -81,7 +65,7 @@ def over_slabs(
 ) -> list[Result]:
     """``function`` of every slab of voxels of ``student`` (B, C_S, N) and ``teacher`` (B, C_T, N), recomputed backward.
 
-    What needs only sums over voxels never has a whole projected feature in memory.
+    A loss that needs only sums over voxels never stores a whole projected feature.
     """
     size = slab_size(teacher)
     slabs = zip(student.split(size, 2), teacher.split(size, 2), strict=True)

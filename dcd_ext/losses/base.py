@@ -15,12 +15,12 @@ from dcd_ext.tensors import plain_tensor
 Terms = dict[str, torch.Tensor]
 Output = torch.Tensor | Sequence[torch.Tensor] | None
 
-# what a teacher's energy is at least, for normalize="teacher"
+# lower bound of the teacher's energy, for normalize="teacher"
 _SMALLEST_ENERGY = 1e-8
 
 
 class LossInputs(NamedTuple):
-    """What a loss was called with; see :meth:`DistillationLoss.forward`."""
+    """The arguments of a call; see :meth:`DistillationLoss.forward`."""
 
     student_features: Sequence[torch.Tensor]
     teacher_features: Sequence[torch.Tensor]
@@ -30,13 +30,13 @@ class LossInputs(NamedTuple):
 
     @property
     def device_type(self) -> str:
-        """Where the student's tensors are: "cpu", "cuda", ..."""
+        """Device type of the student's tensors: "cpu", "cuda", ..."""
         outputs = [self.student_output] if isinstance(self.student_output, torch.Tensor) else self.student_output or []
         return next((tensor.device.type for tensor in (*self.student_features, *outputs)), "cpu")
 
 
 class DistillationLoss(nn.Module, ABC):
-    """A loss between a student and its frozen teacher; everything it trains is a parameter of this module.
+    """A loss between a student and its frozen teacher; all its trained parameters belong to this module.
 
     Computed outside autocast in float32 (float64 stays); no gradient reaches the teacher's side.
 
@@ -103,8 +103,8 @@ class FeatureLoss(DistillationLoss):
             widths.
         bias: whether the convolutions have one.
         train_projections: False freezes them at their initial values.
-        normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages of very different
-            magnitude weigh alike; None: as they are.
+        normalize: "teacher" divides each stage's terms by :meth:`teacher_energy`, so that stages whose
+            features differ in magnitude contribute equally; None: no normalisation.
 
     Raises:
         UserError: for unusable options.
@@ -165,7 +165,7 @@ class FeatureLoss(DistillationLoss):
         return stages
 
     def label_of(self, inputs: LossInputs) -> torch.Tensor | None:
-        """The label as :meth:`stage` wants it, read once per call and after the features were checked."""
+        """The label in the form that :meth:`stage` needs, read once per call, after the features were checked."""
         return inputs.label
 
     @abstractmethod
@@ -173,7 +173,7 @@ class FeatureLoss(DistillationLoss):
         """The unweighted terms of stage ``i`` from features (B, C_i, X_i, Y_i, Z_i) of one floating type."""
 
     def teacher_energy(self, i: int, teacher: torch.Tensor) -> torch.Tensor:
-        """What ``normalize="teacher"`` divides stage ``i`` by: the loss of a student whose projection is zero."""
+        """The divisor of stage ``i`` for ``normalize="teacher"``: the loss of a student whose projection is zero."""
         return teacher.square().mean()
 
     def _check_features(self, inputs: LossInputs) -> None:
@@ -193,5 +193,5 @@ class FeatureLoss(DistillationLoss):
 
 
 def compute_dtype(student: torch.Tensor, teacher: torch.Tensor) -> torch.dtype:
-    """The floating type that both fit in, at least float32."""
+    """The common floating type of both, at least float32."""
     return torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)

@@ -1,4 +1,4 @@
-"""Several distillation losses at once."""
+"""Weighted sum of several distillation losses."""
 
 from collections.abc import Mapping
 

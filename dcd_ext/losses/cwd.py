@@ -27,7 +27,7 @@ class CWDLoss(FeatureLoss):
         temperature: T > 0; None: 4 on logits, 1 on features.
         divergence: "kl" or "mse_preset".
         present_only: on logits, compare only the channels of classes that the label of the sample holds (an extension
-            of ours: a class that the patch lacks has a map of noise); the mean is over these.
+            of ours: the map of an absent class is noise); the mean is over these.
 
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``on="logits"`` needs none
     of them.

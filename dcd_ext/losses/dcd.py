@@ -13,7 +13,7 @@ from dcd_ext.wavelets.energy import detail_energy
 
 
 class DCDLoss(FeatureLoss):
-    """Make the student's directional wavelet details equal to the teacher's, at every encoder stage.
+    """Mean squared difference of the directional wavelet details of student and teacher, summed over encoder stages.
 
     ``sum over stages i of mean (D_J(phi_i(F_i^S)) - D_J(F_i^T))²``, where ``phi_i`` is a trained 1×1×1 convolution to
     the teacher's width and ``D_J`` keeps the six mixed subbands of J wavelet levels (Detail Consistent Distillation,
@@ -29,8 +29,8 @@ class DCDLoss(FeatureLoss):
             projection on the grid of LLL_(j-1) (what the authors' released code does, with correct filters here).
         cap_levels: limit J per stage by PyWavelets' rule for its shortest side, but to no less than 1.
         normalize: "teacher" divides each stage's error by the detail energy ``mean D_J(F_i^T)²`` of the batch, so that
-            stages of very different energy weigh alike; None: Eq. 6 as it stands.
-        engine: "fast", or "reference": the same numbers by the short form in ``wavelets/energy/reference.py``.
+            stages contribute equally; None: Eq. 6.
+        engine: "fast", or "reference": the same values by the implementation in ``wavelets/energy/reference.py``.
 
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the ``phi_i`` have a bias.
 

@@ -1,4 +1,4 @@
-"""Distillation of wavelet details where tuned frequency prompts say that they matter."""
+"""FreeKD: distillation of wavelet details, weighted by tuned frequency prompts."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class FreeKDLoss(FeatureLoss):
         prompts: file written by ``PromptTuner.save``; or "none" for the reduced variant ``M = 1``, which is not
             FreeKD and must be reported as "FreeKD without prompts".
         levels: Haar levels J; limited per stage by floor(log2(shortest side)).
-        mse_weight: weight of the plain MSE next to the details' 1.
+        mse_weight: weight of the plain MSE; the details have weight 1.
         stage_weights: weight per stage; None: their sum.
 
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the convolutions have a bias.

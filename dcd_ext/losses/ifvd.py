@@ -1,4 +1,4 @@
-"""Intra-class feature variation: how similar each voxel is to the mean of its own class."""
+"""Intra-class feature variation distillation: similarity of each voxel to the mean of its class."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ class IFVDLoss(LabelledFeatureLoss):
 
     Args:
         num_classes: K, background included.
-        ignore_label: label value to leave out, as are negative ones.
+        ignore_label: label value to ignore; negative values are always ignored.
         balance_classes: average over each present class first, then over these (an extension of ours: background is
             most of any patch).
 

@@ -1,4 +1,4 @@
-"""Frequency prompts: which wavelet coefficients of the teacher matter, as soft masks."""
+"""Frequency prompts: soft masks over the teacher's wavelet coefficients."""
 
 import os
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list
 
 
 def masked_reconstruction(prompt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the tokens leave of ``x`` (B, C, X, Y, Z), summed over the tokens, and the overlap of their masks.
+    """``x`` (B, C, X, Y, Z) after masking by every token, summed over the tokens, and the overlap of their masks.
 
     The volume is reconstructed from the masked coefficients of all bands; the overlap is the mean over the bands of
     the mean soft Dice between the masks of different tokens.

@@ -1,4 +1,4 @@
-"""Region- and context-aware distillation: small classes count as much as large ones."""
+"""Region- and context-aware distillation, in which every class present has equal weight."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,14 +9,15 @@ from torch import nn
 from dcd_ext.losses._context import ContextBlock
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest
 from dcd_ext.losses._options import check_choice, check_number
-from dcd_ext.losses._projections import over_slabs, project, seeded, slab_size
+from dcd_ext.losses._projections import over_slabs, project, slab_size
 from dcd_ext.losses.base import Terms
+from dcd_ext.networks import seeded
 
 _TERMS = ("foreground", "background", "attention", "context")
 
 
 class _Moments(NamedTuple):
-    """What is kept of a projected student feature p (B, C, N) and its error e = p - teacher."""
+    """Moments of a projected student feature p (B, C, N) and its error e = p - teacher."""
 
     spatial: torch.Tensor  # mean over channels of |p|, (B, N)
     channel: torch.Tensor  # mean over voxels of |p|, (B, C)
@@ -38,7 +39,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
     Source: "ReCo-KD: Region- and Context-Aware Knowledge Distillation", arXiv 2601.08301, 2026, after its authors' own
     port of a later framework; a 3D descendant of FGD (Yang et al., CVPR 2022). Certain: the terms of that port.
     Inferred: that they are the paper's equations, and which term carries which of its names. Its weights were not
-    readable. There nothing of this was trained, which makes the context term a plain MSE; here everything is.
+    readable. The port trains none of these layers, so its context term is a plain MSE; here they are trained.
 
     Args:
         num_classes: K, background included.
@@ -46,7 +47,7 @@ class ReCoKDLoss(LabelledFeatureLoss):
         temperature: tau > 0 of the attention.
         coefficients: of "foreground", "background", "attention" and "context", 1 where not given.
         max_attention: limit for S^T in R; None: none. Above some hundred the loss looks at single voxels.
-        ignore_label: label value to leave out of R, as are negative ones.
+        ignore_label: label value to ignore in R; negative values are always ignored.
 
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; ``train_projections``
     holds for the context blocks, too.

@@ -1,6 +1,4 @@
-"""Detail projections of the runs' encoder features next to each other."""
-
-from __future__ import annotations
+"""Detail projections of the runs' encoder features, side by side."""
 
 from collections.abc import Sequence
 from typing import Any

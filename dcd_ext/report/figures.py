@@ -1,7 +1,5 @@
 """Figures as self-contained ``<img>`` elements."""
 
-from __future__ import annotations
-
 import base64
 import io
 from contextlib import AbstractContextManager
@@ -39,7 +37,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The look of all figures."""
+    """Matplotlib settings of all figures."""
     return mpl.rc_context(_STYLE)
 
 
@@ -72,7 +70,7 @@ class Pictures:
 
 
 def svg(figure: Figure, alt: str) -> Markup:
-    """A figure of lines as an image with a text for those who cannot see it."""
+    """A vector figure as an ``<img>`` with alternative text."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -80,10 +78,10 @@ def svg(figure: Figure, alt: str) -> Markup:
 
 
 def image(figure: Figure, alt: str, dpi: int) -> Markup:
-    """A figure of pixels as an image with a text for those who cannot see it."""
+    """A raster figure as an ``<img>`` with alternative text."""
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
-    # a palette halves the file, and nobody sees it in a grey picture with a few coloured lines
+    # a palette halves the file; in a grey picture with a few coloured lines the difference is invisible
     Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return _img(buffer.getvalue(), "png", alt, figure)
 

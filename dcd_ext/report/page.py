@@ -1,7 +1,5 @@
 """The report as one HTML file without any external resource, from the template ``page.html``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

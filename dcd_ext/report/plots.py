@@ -1,7 +1,5 @@
 """Plots of scores, paired differences and training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

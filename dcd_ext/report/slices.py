@@ -1,7 +1,5 @@
 """Pictures of the cases in which the runs differ most."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The comparison as tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dcd_ext.report.comparison import HIGHER_IS_BETTER
@@ -90,7 +88,7 @@ def _cost(comparison: dict[str, Any]) -> Table:
 def _masks(comparison: dict[str, Any]) -> Table:
     rows = [[n, *(str(c[k]) for k in ("missed", "false_alarm", "empty"))] for n, c in comparison["runs"].items()]
     note = "Masks, that is cases times classes. " + comparison["empty_rule"].capitalize() + "."
-    return Table("Missed and invented masks", ["run", "missed", "false alarms", "both empty (excluded)"], rows, note)
+    return Table("Missed and false-alarm masks", ["run", "missed", "false alarms", "both empty (excluded)"], rows, note)
 
 
 def _digits(metric: str) -> int:
@@ -105,7 +103,7 @@ def _mean_sem(entry: dict[str, Any] | None, metric: str, sign: str = "") -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value as people print it."""
+    """A p-value with four decimals, or ``< 0.0001``."""
     if p is None:
         return "–"
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

@@ -1,4 +1,4 @@
-"""Which subbands a projection keeps, and the cheaper of two ways to write it."""
+"""The subbands that a projection keeps, and its shorter expansion into subband terms."""
 
 from collections.abc import Sequence
 from itertools import product

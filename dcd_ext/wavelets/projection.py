@@ -16,9 +16,9 @@ Maps = Sequence[tuple[Factors, Factors]]
 
 
 class DetailProjection(nn.Module):
-    """Decompose, zero all subbands but ``bands``, reconstruct on the original grid; without doing any of the three.
+    """Wavelet decomposition, zeroing of all subbands but ``bands``, and reconstruction, as one linear map.
 
-    With perfect reconstruction this linear map is ``x - sum of removed subbands' reconstructions`` (or the sum of the
+    With perfect reconstruction the map is ``x - sum of removed subbands' reconstructions`` (or the sum of the
     kept ones, if fewer), and each of these is a product of three one-axis maps, applied as small matrices.
 
     Args:

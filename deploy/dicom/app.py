@@ -1,7 +1,5 @@
 """The application: load DICOM, choose and stack series, run a bundle, write a DICOM segmentation."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

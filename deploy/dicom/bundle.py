@@ -1,6 +1,4 @@
-"""What a bundle says about its channels, its labels and where it comes from, and whether its weights can be used."""
-
-from __future__ import annotations
+"""Read channels, labels and origin from a bundle's metadata, and check its weights."""
 
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.torchscript import load_torchscript

@@ -4,8 +4,6 @@ The App SDK's own conversion is not used: it takes the row spacing for the colum
 slice, and gives the whole volume the number type of the first slice, which cuts off the fractions of rescaled values.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Segment one MR study with a bundle: DICOM in, one DICOM segmentation out; ``scripts/monai_deploy.sh`` calls it."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

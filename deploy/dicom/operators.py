@@ -1,7 +1,5 @@
 """Two operators between the App SDK's DICOM loader and its bundle inference: choose the series, stack their voxels."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a DICOM segmentation describes the labels of a bundle."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from monai.deploy.operators.dicom_seg_writer_operator import SegmentDescription

@@ -1,7 +1,5 @@
 """Which series of a study belongs to which channel of the network, by the series' descriptions."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,9 @@
 """MONAI Label's server, closed to the web pages of other sites; ``serve.py`` starts it in place of ``monailabel.app``.
 
-The server has no password, and a browser on the same machine reaches it from whatever page it shows. MONAI Label lets
+The server has no password, and a browser on the same machine reaches it from any page it shows. MONAI Label lets
 every page read the answers unless ``MONAI_LABEL_CORS_ORIGINS`` is set. The server loads this file from the app folder,
 so it imports nothing of this project.
 """
-
-from __future__ import annotations
 
 from collections.abc import Collection
 

@@ -3,8 +3,6 @@
 MONAI Label loads this file by its path from the app folder, so it imports nothing of this project.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from typing import Any

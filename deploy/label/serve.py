@@ -1,7 +1,5 @@
 """Start MONAI Label on loopback with bundles of this collection; ``scripts/monai_label.sh`` calls it."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os
@@ -41,11 +39,11 @@ def find_bundles(folders: list[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for folder in (given.resolve() for given in folders):
         if not (folder / "configs" / "inference.json").is_file():
-            raise UserError("no bundle", folder, "configs/inference.json in it", "none", "name a folder of bundles/")
+            raise UserError("not a bundle", folder, "configs/inference.json in it", "none", "name a folder of bundles/")
         if named.setdefault(folder.name, folder) != folder:
             where = f"{named[folder.name]} and {folder}"
             step = "rename one of the folders, or serve them one at a time with an --app each"
-            raise UserError("two bundles of one name", where, "another name for each", folder.name, step)
+            raise UserError("duplicate bundle name", where, "another name for each", folder.name, step)
     return named
 
 

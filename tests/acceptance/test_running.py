@@ -1,8 +1,4 @@
-"""Train, evaluate and infer with bundles: one process and two, NIfTI and DICOM, in their folders and elsewhere.
-
-Not all nine: a teacher's configs are the student's but for the width, a task's two students have the same inference and
-evaluation, and their trainings differ by the distillation; tests/bundles/test_generated.py proves it.
-"""
+"""Train, evaluate and infer with bundles: one process and two, NIfTI and DICOM, in their folders and elsewhere."""
 
 from __future__ import annotations
 
@@ -17,19 +13,12 @@ import pytest
 import torch
 from monai.transforms import LoadImage
 
-from tests.acceptance.conftest import config_files
-from tests.conftest import TASKS, read_json
+from tests.acceptance.conftest import DISTILLED, config_files
+from tests.conftest import read_json
 from tests.dicom_series import DESCRIPTIONS, write_study
 
 pytestmark = pytest.mark.slow
 EVALUATE = ("train", "evaluate")
-DISTILLED = [f"{task}_segmentation_student_dcd" for task in TASKS]
-
-
-@pytest.fixture(scope="module", params=[*DISTILLED, "hippocampus_segmentation_student"])
-def bundle(request, bundles):
-    """Whatever trains differently. Not to be changed, but for its ``models`` and ``eval``."""
-    return bundles(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Pack, verify, publish, download and load every bundle, and what MONAI's own checks say of it."""
+"""Pack, verify, publish, download and load bundles, and run MONAI's own checks on them."""
 
 from __future__ import annotations
 

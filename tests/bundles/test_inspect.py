@@ -117,7 +117,7 @@ ZOO = {
     ),
     "logging": (
         {"configs/logging.conf": "[handler_h]\nclass=os.popen\nargs=(sys.stdout, open('x'))\n"},
-        ["os.popen 1", "reaching further: open 1"],
+        ["os.popen 1", "sensitive names: open 1"],
     ),
     "tracking": ({"configs/t.json": {"tracking_uri": "https://log.example.org/x"}}, ["https://log.example.org 1"]),
     "arrays": ({"data/a.npy": b""}, ["other files"]),
@@ -151,7 +151,7 @@ def test_bundles_as_the_zoo_has_them(kind, zipped, tmp_path):
     assert len(lines) <= 40 and lines[0].startswith("spleen: ")
     text = "\n".join(lines)
     assert all(part in text for part in expected), text
-    assert "no verdict" in lines[-3] and "--network none" in lines[-1] and str(path) in lines[-1]
+    assert "not a verdict" in lines[-3] and "--network none" in lines[-1] and str(path) in lines[-1]
     assert kind == "arrays" or "NOT READ: none" in text
 
 
@@ -183,16 +183,16 @@ HOSTILE = {
     "unknown coding": ({"scripts/a.py": b"# coding: x\n"}, "cannot be read (SyntaxError): scripts/a.py"),
     "function passed on": ({"configs/a.json": {"x": "$list(map(os.system, ['x']))"}}, "os.system 1"),
     "attributes": ({"configs/a.json": {"x": "$().__class__.__base__.__subclasses__()"}}, ".__class__.__base__.__sub"),
-    "a reference called": ({"configs/a.json": {"x": "$@f('x')"}}, "reaching further: (a value)() 1"),
+    "a reference called": ({"configs/a.json": {"x": "$@f('x')"}}, "sensitive names: (a value)() 1"),
     "import under another name": ({"configs/a.json": {"x": "$from os import system as list"}}, "system as list 1"),
     "a module through torch": ({"configs/a.json": {"_target_": "torch.os.system"}}, "torch.os.system 1"),
     "a class through MONAI": ({"configs/a.json": {"_target_": "monai.apps.utils.subprocess.Popen"}}, "ss.Popen 1"),
     "a builtin as a class": ({"configs/a.json": {"_target_": "exec"}}, "exec 1"),
-    "a planted repository": ({".git/config": "[core]\nfsmonitor = touch /tmp/never"}, "themselves: .git/config"),
+    "a planted repository": ({".git/config": "[core]\nfsmonitor = touch /tmp/never"}, "automatically: .git/config"),
     "a module's name": ({"json.py": "print(1)"}, "named like a module"),
-    "a compiled module": ({"scripts/x.so": b"\x7fELF"}, "themselves: scripts/x.so"),
+    "a compiled module": ({"scripts/x.so": b"\x7fELF"}, "automatically: scripts/x.so"),
     "a list of large files": ({"large_files.json": {"large_files": [], "x": "$os.system('x')"}}, "os.system 1"),
-    "a script": ({"run": "#!/bin/sh\n"}, "themselves: run"),
+    "a script": ({"run": "#!/bin/sh\n"}, "automatically: run"),
     "escapes": ({"configs/\x1b[2J\u202e.json": {"_target_": "a\x1b]0;x\x07\nb"}}, r"a\x1b]0;x\x07\nb 1"),
     "huge expression": ({"configs/a.json": {"x": "$" + " " * 200_000}}, "too large or too many: configs/a.json"),
     "many expressions": ({"configs/a.json": ["$a"] * 300_000}, "too large or too many: configs/a.json"),
@@ -290,7 +290,7 @@ def test_names_are_those_python_would_look_up():
     names = names_used("[f(p) for p in @a.parts() if p.ok and x.y['k'](1)](lambda q: q.z)")
     assert names == {"f": 1, ".parts": 1, ".ok": 1, "x.y": 1, ".z": 1, "(a value)()": 2}
     kinds = {"torch.load": "torch", "torch.sys.exit": "other modules", ".a.b": "builtins and methods"}
-    kinds |= {"len": "builtins and methods", "eval": "reaching further", "x.__dict__": "reaching further"}
+    kinds |= {"len": "builtins and methods", "eval": "sensitive names", "x.__dict__": "sensitive names"}
     assert {name: kind_of_name(name) for name in kinds} == kinds
     assert escape("a\x1b[1m\u202eé\udc80\n") == r"a\x1b[1m\u202eé\udc80\n"
 

@@ -1,5 +1,6 @@
 """Pack a bundle, publish it on loopback, get it the ways MONAI offers, and use it where nothing of ours is."""
 
+import functools
 import os
 import re
 import shlex
@@ -18,13 +19,14 @@ from dcd_ext.bundles.verify import verify
 from dcd_ext.commands.main import main as dcd
 from tests.bundles.conftest import NAME
 from tests.bundles.hub import served
+from tests.processes import fork_module
 
 pytestmark = pytest.mark.slow
 ZIP = f"{NAME}_v0.1.0.zip"
 
 
 def monai(*arguments, cwd, **environment):
-    """``python -m monai.bundle`` as a stranger runs it: no ``dcd_ext``, another directory."""
+    """``python -m monai.bundle`` where ``dcd_ext`` is not installed, in another directory."""
     blocker = cwd / "blocker"
     blocker.mkdir(exist_ok=True)
     (blocker / "dcd_ext.py").write_text("raise ImportError('dcd_ext is not installed here')")
@@ -34,12 +36,10 @@ def monai(*arguments, cwd, **environment):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=300)
 
 
-def infer(root, data, output, cwd):
-    result = monai(
-        *("run", "inference", "--bundle_root", root, "--config_file", root / "configs" / "inference.json"),
-        *("--dataset_dir", data, "--output_dir", output),
-        cwd=cwd,
-    )
+def infer(root, data, output, run):
+    """The label map of one case; ``run`` starts ``python -m monai.bundle``."""
+    arguments = ["run", "inference", "--bundle_root", root, "--config_file", root / "configs" / "inference.json"]
+    result = run(*arguments, "--dataset_dir", data, "--output_dir", output)
     assert result.returncode == 0, result.stdout + result.stderr
     (file,) = output.rglob("*_seg.nii.gz")
     return nib.load(file)
@@ -54,7 +54,8 @@ def test_packed_served_downloaded_and_used_elsewhere(small, packed, prepared, tm
     got = tmp_path / "got" / NAME
     assert dcd(["verify", "--trust", str(got)]) == 0
     data = prepared("hippocampus")
-    ours, theirs = (infer(r, data, tmp_path / n, tmp_path) for r, n in ((small, "ours"), (got, "theirs")))
+    theirs = infer(got, data, tmp_path / "theirs", functools.partial(monai, cwd=tmp_path))
+    ours = infer(small, data, tmp_path / "ours", lambda *arguments: fork_module("monai.bundle", arguments, tmp_path))
     assert np.array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj))
     assert np.array_equal(ours.affine, theirs.affine) and len(np.unique(np.asarray(ours.dataobj))) > 1
 
@@ -83,7 +84,8 @@ def test_a_flipped_byte_is_refused_with_the_files_name(packed, tmp_path, capsys)
     broken.write_bytes(data)
     assert dcd(["verify", "--trust", str(broken)]) == 1
     assert "damaged file – models/model.pt – " in capsys.readouterr().err
-    result = monai("download", "--name", NAME, "--url", broken.as_uri(), "--bundle_dir", "got", cwd=tmp_path)
+    arguments = ["download", "--name", NAME, "--url", broken.as_uri(), "--bundle_dir", "got"]
+    result = fork_module("monai.bundle", arguments, tmp_path)
     assert result.returncode != 0 and "models/model.pt" in result.stderr
     config = tmp_path / "unpacked" / NAME / "configs" / "inference.json"
     config.write_text(config.read_text().replace('"overlap": 0.5', '"overlap": 0.4'))
@@ -122,12 +124,15 @@ def test_every_command_of_the_readme_runs(packed, prepared, tmp_path):
     for command in readme_commands((root / "README.md").read_text("utf-8")):
         words = [data if w.startswith("prepared/") else w for w in shlex.split(command)]
         words += SHORT_RUN if "training" in words else []
-        programs = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
+        programs = {"torchrun": [sys.executable, "-m", "torch.distributed.run"]}
         if "pip" in words or words[0] == "dcd":
             continue
-        words[:1] = programs.get(words[0], words[:1])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(words, cwd=root, capture_output=True, text=True, env=environment, timeout=300)
+        if words[:3] == ["python", "-m", "monai.bundle"]:
+            result = fork_module("monai.bundle", words[3:], root)
+        else:
+            words[:1] = programs.get(words[0], words[:1])
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            result = subprocess.run(words, cwd=root, capture_output=True, text=True, env=environment, timeout=300)
         assert result.returncode == 0, command + result.stdout + result.stderr
         ran.append(command)
     assert len(ran) == 6 and ran[0] == "sha256sum -c SHA256SUMS"

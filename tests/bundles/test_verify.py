@@ -309,4 +309,4 @@ def test_torchscript_that_reaches_files_is_not_loaded(unpacked, monkeypatch):
     torch.jit.save(torch.jit.script(Reader()), unpacked / "models" / "model.ts")
     monkeypatch.setattr("dcd_ext.bundles.verify_network.load_net_with_metadata", lambda *_: pytest.fail("loaded"))
     result = one(unpacked, "torchscript")
-    assert result.status == FAILED and "operator on files" in result.detail and "torch.from_file" in result.detail
+    assert result.status == FAILED and "file operator" in result.detail and "torch.from_file" in result.detail

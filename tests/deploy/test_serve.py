@@ -50,14 +50,14 @@ def test_the_server_listens_on_loopback_only(tmp_path):
 
 def test_what_is_no_bundle_is_refused(bundle, tmp_path):
     assert find_bundles([bundle]) == {NAME: bundle}
-    with pytest.raises(UserError, match="no bundle – .* – expected configs/inference.json in it, found none"):
+    with pytest.raises(UserError, match="not a bundle – .* – expected configs/inference.json in it, found none"):
         find_bundles([tmp_path])
 
 
 def test_two_bundles_of_one_name_are_refused(bundle, tmp_path):
     namesake = tmp_path / "others" / NAME
     shutil.copytree(bundle, namesake)
-    message = f"two bundles of one name – {bundle} and {namesake} – expected another name for each, found {NAME} – "
+    message = f"duplicate bundle name – {bundle} and {namesake} – expected another name for each, found {NAME} – "
     with pytest.raises(UserError, match=message):
         find_bundles([bundle, namesake])
     assert find_bundles([bundle, bundle]) == {NAME: bundle}  # the same one, twice

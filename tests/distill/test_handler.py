@@ -7,10 +7,11 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.schedules import ConstantWeight, WarmupWeight
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
-from dcd_ext.handlers import DistillationHandler, TrainingRecord
+from dcd_ext.handlers import TrainingRecord
 from dcd_ext.losses import DCDLoss
 from tests.conftest import ToyNet
 

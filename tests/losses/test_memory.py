@@ -1,11 +1,12 @@
-"""Peak memory of one forward and backward pass at the brats24 patch, against plain feature MSE.
+"""Peak memory of one forward and backward pass at half the brats24 patch, against plain feature MSE.
 
-``pytest tests/losses/test_memory.py -s`` prints the table of docs/methods.md.
+``DCD_FULL_PATCH=1 pytest tests/losses/test_memory.py -s`` prints the table of docs/methods.md, at the whole patch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch import nn
 from dcd_ext.distill import PromptTuner
 from dcd_ext.losses import CWDLoss, DCDLoss, FitNetLoss, FreeKDLoss, IFVDLoss, LogitsLoss, ReCoKDLoss
 
-GRIDS = [(112, 160, 128), (56, 80, 64), (28, 40, 32), (14, 20, 16), (7, 10, 8), (7, 5, 4)]
+PARTS = 1 if os.environ.get("DCD_FULL_PATCH") else 2
+SIDES = [(112, 160, 128), (56, 80, 64), (28, 40, 32), (14, 20, 16), (7, 10, 8), (7, 5, 4)]
+GRIDS = [(x, y, z // PARTS) for x, y, z in SIDES]
 STUDENT, TEACHER, CLASSES = [8, 16, 32, 64, 80, 80], [32, 64, 128, 256, 320, 320], 5
 STATUS = Path("/proc/self/status")
 
@@ -98,5 +101,5 @@ def test_no_method_needs_three_times_the_memory_of_plain_mse(tmp_path, capsys):
     with capsys.disabled():
         for name, extra, seconds in rows:
             print(f"\n| {name} | {extra:.0f} | {extra / baseline:.2f} | {seconds / rows[0][2]:.1f} |", end="")
-    assert baseline > 500
+    assert baseline > 500 / PARTS
     assert all(extra < 3 * baseline for _, extra, _ in rows)

@@ -25,7 +25,7 @@ def test_the_probe_sees_what_is_wrong(report, tmp_path):
     bad.write_text(text.replace("<main>", '<main><div style="width:2000px">x</div><img src="none.png" alt="lost">', 1))
     seen = browser.layout(bad, 1280)
     assert seen["wide"] and seen["broken"] == ["lost"]
-    with pytest.raises(UserError, match="took no picture|no browser|did not finish"):
+    with pytest.raises(UserError, match="wrote no screenshot|no browser|did not finish"):
         browser.layout(_empty(tmp_path), 1280)
 
 

@@ -1,4 +1,4 @@
-"""The mean squared detail of a projected difference of features: the fast engine and its short reference form."""
+"""The mean squared detail of a projected difference of features: fast engine and reference implementation."""
 
 from dcd_ext.wavelets.energy.engine import detail_energy
 

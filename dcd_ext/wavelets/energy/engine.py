@@ -1,7 +1,7 @@
-"""The mean squared detail of ``W F_S + b - F_T`` with its gradients, computed in one go.
+"""The mean squared detail of ``W F_S + b - F_T`` with its gradients, computed in one pass.
 
-Value and gradients need the same products of the wide error, so that both are made while it is in cache; it is never
-stored, and the backward pass only scales.
+Value and gradients need the same products of the full-width error, so both are computed while it is in cache; it is
+never stored, and the backward pass only scales.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from dcd_ext.wavelets.energy.plan import Plan, make_plan
 from dcd_ext.wavelets.energy.reference import detail_error
 from dcd_ext.wavelets.energy.slabs import sample_energy
 
-# On smaller grids the reference form is faster: many products of microseconds each.
+# On smaller grids the reference is faster: the engine would run many products of microseconds each.
 _MIN_VOXELS = 2048
 # Share of |E|² below which the energy of the details is computed without a difference: float32 then still leaves it
 # four digits.
@@ -43,7 +43,7 @@ def detail_energy(
         teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
         wavelet, levels, mode, reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`; no limit on levels.
         keys: subbands, as :func:`dcd_ext.wavelets.bands.parse_bands` gives them.
-        reference: take the short form, whose result equals the fast one's up to rounding.
+        reference: use the reference implementation; results agree up to rounding.
     """
     dtype = weight.dtype
     options = (wavelet, levels, mode, keys)
@@ -55,8 +55,8 @@ def detail_energy(
         return detail_error(_error(student, weight, bias, teacher), *options, reconstruct, level_reduction)
     mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
     if plan.identity and bool(share < _SMALL_SHARE):
-        # Where smooth content drowns the details, their energy is lost in the rounding of the difference: take the
-        # value from the reference, four channels at a time. (The gradients are no such difference.)
+        # Where smooth content dominates, the energy of the details is lost in the rounding of a difference: compute the
+        # value with the reference, four channels at a time. (The gradients involve no such difference.)
         mean = mean + (_reference_mean(student, weight, bias, teacher, options) - mean).detach()
     return mean
 

@@ -16,7 +16,7 @@ from dcd_ext.wavelets.axis_maps import analysis_matrix
 from dcd_ext.wavelets.bands import Term
 
 # PyWavelets' filters are orthonormal to about 1e-12; what is below this is their rounding, not a border.
-NEGLIGIBLE = 1e-10
+_NEGLIGIBLE = 1e-10
 
 
 class _Block(NamedTuple):
@@ -65,7 +65,7 @@ def make_gram(
 
 
 def _nonzero(matrix: np.ndarray, device: torch.device, dtype: torch.dtype) -> _Block:
-    large = np.abs(matrix) > NEGLIGIBLE
+    large = np.abs(matrix) > _NEGLIGIBLE
     rows, columns = np.flatnonzero(large.any(axis=1)), np.flatnonzero(large.any(axis=0))
     return _Block(
         torch.tensor(rows, device=device),

@@ -1,16 +1,16 @@
-"""The transform of one feature grid as small matrices: what the fast energy needs to know about its geometry."""
+"""The transform of one feature grid as small matrices, computed once per grid for the fast engine."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-import numpy as np
+import pywt
 import torch
 
-from dcd_ext.wavelets.axis_maps import analysis_matrix, axis_map, synthesis_matrix
-from dcd_ext.wavelets.bands import Term, expand
-from dcd_ext.wavelets.energy.gram import NEGLIGIBLE, Gram, make_gram
+from dcd_ext.wavelets.axis_maps import axis_map
+from dcd_ext.wavelets.bands import expand
+from dcd_ext.wavelets.energy.gram import Gram, make_gram
 
 # The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
 _MAX_TERMS = 8
@@ -73,9 +73,9 @@ def make_plan(
 ) -> Plan | None:
     """The plan for volumes of ``sides`` (D, H, W), or None where the transform is not orthogonal or has many terms."""
     identity, sign, terms = expand(keys, levels)
-    if mode != "zero" or not 0 < len(terms) <= _MAX_TERMS or not _is_orthogonal(sides, wavelet, mode, terms):
+    # with an orthogonal wavelet and zero extension each term's synthesis is the transpose of its analysis
+    if mode != "zero" or not pywt.Wavelet(wavelet).orthogonal or not 0 < len(terms) <= _MAX_TERMS:
         return None
-
     # A plan first made in inference mode must serve training as well.
     with torch.inference_mode(False), torch.no_grad():
         depth, height, width = (
@@ -85,16 +85,3 @@ def make_plan(
         columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in width), initial=0))]
         gram = make_gram(sides, wavelet, mode, terms, device, dtype)
         return Plan(identity, sign, depth, height, torch.cat(width), columns, gram)
-
-
-def _is_orthogonal(sides: Sequence[int], wavelet: str, mode: str, terms: Sequence[Term]) -> bool:
-    """Whether each term's synthesis is the transpose of its analysis: orthogonal wavelets under zero extension."""
-    axes = {(n, term.level, letter) for term in terms for n, letter in zip(sides, term.key, strict=True)}
-    return all(_is_transpose(n, wavelet, mode, level, letter) for n, level, letter in axes)
-
-
-@cache
-def _is_transpose(n: int, wavelet: str, mode: str, level: int, letter: str) -> bool:
-    analysis = analysis_matrix(n, wavelet, mode, level, letter)
-    synthesis = synthesis_matrix(n, wavelet, mode, level, letter)
-    return analysis.shape == synthesis.T.shape and bool(np.abs(analysis - synthesis.T).max() < NEGLIGIBLE)

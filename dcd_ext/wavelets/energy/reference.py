@@ -1,4 +1,4 @@
-"""The mean squared wavelet detail of an error volume: the form that serves every option."""
+"""The mean squared wavelet detail of an error volume: reference implementation, which supports all options."""
 
 from collections.abc import Sequence
 

@@ -1,16 +1,16 @@
-"""``|P E|²`` and its gradients for orthogonal wavelets, without ever holding the wide error ``E = W F_S + b - F_T``.
+"""``|P E|²`` and its gradients for orthogonal wavelets, without storing the full-width error ``E = W F_S + b - F_T``.
 
 With ``P = α + σ Σ_k a_k^T a_k`` (``a_k`` the analysis map of a kept or removed subband, α = 1, σ = -1 if removed),
 ``c_k = a_k E`` and ``d_k = 2ασ c_k + Σ_l a_k a_l^T c_l``::
 
     P P E = α E + Σ_k a_k^T d_k          |P E|² = α |E|² + Σ_k <c_k, d_k>
 
-so that the wide error is analysed but never synthesised; the gradients follow in the coefficients' domain::
+so that the full-width error is analysed but never synthesised; the gradients follow in the coefficient domain::
 
     d/dF_S = 2 W^T P P E = 2 (α W^T E + Σ_k a_k^T (W^T d_k))        synthesis of the student's few channels
     d/dW   = 2 (P P E) F_S^T = 2 (α E F_S^T + Σ_k d_k (a_k F_S)^T)  analysis of the student's few channels
 
-``E`` is made in slabs of a few planes that stay in cache, reduced along H and W at once, and forgotten.
+``E`` is computed in slabs of a few planes that stay in cache, reduced along H and W immediately, and discarded.
 """
 
 from collections.abc import Iterator
