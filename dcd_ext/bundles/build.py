@@ -1,5 +1,6 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
         UserError: if the task is incomplete or contradicts itself.
     """
     task, role = load_task(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
+    if "nnunet" in task and str(_NNUNET) not in sys.path:
+        sys.path.append(str(_NNUNET))  # the README counts the parameters of a network that may be an ensemble
     name = f"{task_file.stem}_segmentation_{role_name}"
     train = build_config("train", task, role)
     configs = {

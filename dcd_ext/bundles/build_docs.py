@@ -49,6 +49,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     parser = ConfigParser(deepcopy(train))
     parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
+        "network": "A residual-encoder U-Net (nnU-Net's)",
         **task["readme"],
         **role["readme"],
         "title": f"{task['metadata']['title']}: {role['metadata']['title']}",
@@ -58,6 +59,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
         "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
+        "batch": train["batch_size"],
         "iterations": train["iterations_per_epoch"],
         "epochs": train["max_epochs"],
         "channels": train["in_channels"],

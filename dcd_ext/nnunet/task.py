@@ -11,6 +11,7 @@ from dcd_ext.nnunet.results import Results
 # nnU-Net turns about the first axis alone where the patch is this much longer along another one
 _ANISOTROPIC_PATCH = 3
 _ROTATION = 0.5236
+_NETWORK_NAMES = dict(zip(NETWORKS, ("A residual-encoder U-Net (nnU-Net's)", "A plain U-Net (nnU-Net's)"), strict=True))
 # arguments that a bundle sets by its own keys
 _BY_KEYS = {"n_stages": "$len(@strides)", "strides": "@strides"}
 _BY_KEYS["features_per_stage"] = "$[max(f // @reduction_factor, @min_features) for f in @features]"
@@ -55,7 +56,7 @@ def build_task(results: Results) -> dict[str, Any]:
             "teacher_ckpt": f"$@bundle_root + '/../{name}_segmentation_teacher/models/model.pt'",
         },
         "metadata": _metadata(name, channels, labels),
-        "readme": _readme(name, channels, labels),
+        "readme": {"network": _NETWORK_NAMES[configuration.network], **_readme(name, channels, labels)},
         "nnunet": {
             "plans": results.plans,
             "dataset": results.dataset,

@@ -54,7 +54,11 @@ def test_all_bundles_are_what_their_task_file_gives(tmp_path):
         assert {result.check: result.detail for result in found if result.status == "FAILED"} == {}
 
 
-def test_folds_become_an_ensemble_of_which_the_student_sees_features_of_one(tmp_path):
+def test_folds_become_an_ensemble_of_which_the_student_sees_features_of_one(tmp_path, monkeypatch):
+    # as in a new process: the code inside bundles has not been imported yet
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "nnunet_scripts").is_dir()])
+    for module in [name for name in sys.modules if name.startswith("nnunet_scripts")]:
+        monkeypatch.delitem(sys.modules, module)
     write_results(tmp_path / "results", folds=("0", "2"))
     assert run_import(tmp_path / "results" / NAME, tmp_path / "bundles") == 0
     members = [network(plans(), seed=seed) for seed in (0, 1)]
