@@ -50,6 +50,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
         "network": "A residual-encoder U-Net (nnU-Net's)",
+        "dataset_dir": f"prepared/{task['readme']['task_name']}",
         **task["readme"],
         **role["readme"],
         "title": f"{task['metadata']['title']}: {role['metadata']['title']}",

@@ -175,5 +175,7 @@ def _readme(name: str, channels: list[str], labels: Labels) -> dict[str, Any]:
         + ", ".join(f"{label} {value}" for value, label in sorted(labels.values.items())[1:])
         + ".",
         "data_license": f"{name}: see its source.",
-        "prepare": "dcd import-nnunet --results nnUNet_results --raw nnUNet_raw --output bundles",
+        # dcd import-nnunet --raw has written it beside the bundles
+        "dataset_dir": "bundles",
+        "prepare": "dcd check bundles/datalist.json",
     }

@@ -75,6 +75,15 @@ def test_folds_become_an_ensemble_of_which_the_student_sees_features_of_one(tmp_
         torch.testing.assert_close(loaded(image).softmax(1), mean)
 
 
+def test_without_folds_every_numbered_one_is_taken_or_that_of_all_cases(tmp_path, capfd):
+    model = write_results(tmp_path / "results", folds=("all",))
+    assert run_import(model, tmp_path / "bundles") == 0
+    about = read_json(tmp_path / "bundles" / f"{NAME}_segmentation_student" / "docs" / "nnunet" / "import.json")
+    assert about["folds"] == ["all"]
+    assert run_import(model, tmp_path / "again", "--folds", "0") == 1
+    assert re.fullmatch(r"error: weights not found .* no such file .*\n", capfd.readouterr().err)
+
+
 def test_checkpoints_written_with_numpy_1_can_be_read(tmp_path):
     model = write_results(tmp_path / "results")
     path = model / "fold_0" / "checkpoint_final.pth"

@@ -1,4 +1,4 @@
-"""Make small nnU-Net results folders; runs in the environment of nnU-Net (scripts/nnunet.sh), which has no dcd_ext.
+"""Make small nnU-Net results folders; runs in the environment of nnU-Net (scripts/nnunet.sh).
 
 python train.py TASK04_HIPPOCAMPUS OUTPUT
 
