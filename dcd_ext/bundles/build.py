@@ -39,6 +39,11 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
     return prune(merge(_macro_sources("evaluate", task), {"overlay": overlay})["overlay"])
 
 
+def _imported(task: dict[str, Any]) -> dict[str, Any]:
+    """Fragments that take the place of ours in bundles of an imported nnU-Net."""
+    return load(_NNUNET / "fragments.json") if "nnunet" in task else {}
+
+
 def _ensemble(task: dict[str, Any]) -> dict[str, Any]:
     """Overlays for a teacher of several folds."""
     return load(_NNUNET / "ensemble.json") if len(task.get("nnunet", {}).get("folds", [])) > 1 else {}
@@ -47,9 +52,8 @@ def _ensemble(task: dict[str, Any]) -> dict[str, Any]:
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
-    imported = load(_NNUNET / "fragments.json") if "nnunet" in task else {}
     return {
-        "fragments": {**fragments, **fragments[name], **imported, **task["fragments"]},
+        "fragments": {**fragments, **fragments[name], **_imported(task), **task["fragments"]},
         "distillation": task["distillation"],
     }
 
