@@ -16,13 +16,14 @@ def build_metadata(task: dict[str, Any], role: dict[str, Any], results: dict[str
     """``metadata.json``: a release record with the tested versions and the measured scores."""
     versions = dict(re.findall(r"^([\w.-]+)==([^\s+]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
     about, common = task["metadata"], {**task["common"], **role["common"]}
+    packages = [*_PACKAGES, *(["scipy"] if "nnunet" in task else [])]  # imported networks: for resampling
     base = load(BUNDLE_SRC / "base" / "metadata.json")
     return {
         **{k: base[k] for k in ("schema", "version", "changelog")},
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "required_packages_version": {name: versions[name] for name in _PACKAGES},
+        "required_packages_version": {name: versions[name] for name in packages},
         "name": f"{about['title']}, {role['metadata']['title']}",
         "description": f"{about['title']}: {role['readme']['role_text']}",
         **{k: base[k] for k in base if k not in ("schema", "version", "changelog", "eval_metrics", "references")},

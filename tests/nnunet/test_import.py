@@ -50,6 +50,8 @@ def test_all_bundles_are_what_their_task_file_gives(tmp_path):
     write_results(tmp_path / "results")
     assert run_import(tmp_path / "results" / NAME, tmp_path / "bundles") == 0
     for role in ("teacher", "student", "student_dcd"):
+        metadata = read_json(tmp_path / "bundles" / f"{NAME}_segmentation_{role}" / "configs" / "metadata.json")
+        assert "scipy" in metadata["required_packages_version"]
         found = verify(tmp_path / "bundles" / f"{NAME}_segmentation_{role}", tmp_path / "bundles" / f"{NAME}.json")
         assert {result.check: result.detail for result in found if result.status == "FAILED"} == {}
 
