@@ -13,11 +13,11 @@ from dcd_ext.errors import UserError
 from dcd_ext.weights import read_checkpoint
 
 _STEP = "pass nnU-Net's folder <trainer>__<plans>__<configuration>, or the folder of its data set"
-# a fold's checkpoint also holds its training curves, as NumPy numbers; files of numpy 1 name their module otherwise
-_SCALAR: Any = np._core.multiarray.scalar  # type: ignore[attr-defined]
+# a fold's checkpoint also holds its training curves, as NumPy numbers; numpy 1 and 2 name the module otherwise
+_SCALAR: Any = np.float32(0).__reduce__()[0]
 _ALLOWED = (
     np.dtype,
-    _SCALAR,
+    (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
