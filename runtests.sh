@@ -5,7 +5,7 @@
 #   ./runtests.sh --quick         without the tests marked slow
 #   ./runtests.sh --setup         only install
 #   ./runtests.sh --fuzz [N]      only damaged and hostile inputs, N of them (default 5000); writes the counts into docs/checks.md
-#   ./runtests.sh --integration   install MONAI Label and MONAI Deploy, too, and run the tests that need them, alone
+#   ./runtests.sh --integration   install MONAI Label, MONAI Deploy and nnU-Net, too, and run the tests that need them, alone
 # Further arguments go to pytest, e.g. ./runtests.sh --quick -k wavelets
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -44,6 +44,7 @@ case "${1:-}" in
     shift
     scripts/monai_label.sh --setup
     scripts/monai_deploy.sh --setup
+    scripts/nnunet.sh --setup
     export DCD_INTEGRATION=1 # from now on a missing environment is a failure
     # one server in one process, the apps in the other
     pytest --dist loadfile -m integration "$@"

@@ -1,6 +1,7 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ _PACKAGE = Path(dcd_ext.__file__).parent
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
 _UNCHANGED = ("fast_cpu", "inference_trt", "multi_gpu_train")
+# what bundles of an imported nnU-Net have instead of ours, and the code it calls
+_NNUNET = BUNDLE_SRC / "nnunet"
 
 
 def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[str, Any]:
@@ -29,8 +32,9 @@ def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[
     position = list(base).index("device")
     common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
     keys = [*list(base)[:position], *common, *[k for k in list(base)[position:] if k not in common]]
-    merged = merge(sources, base, common, *(role["train"] if name == "train" else []))
-    return prune({k: merged[k] for k in [*keys, *merged] if k not in _SOURCES})
+    ensemble = _ensemble(task).get(role["readme"]["role"], {}).get(name, {})
+    merged = merge(sources, base, common, *(role["train"] if name == "train" else []), ensemble)
+    return prune({k: merged[k] for k in [*keys, *merged] if k in merged and k not in _SOURCES})
 
 
 def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
@@ -39,11 +43,21 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
     return prune(merge(_macro_sources("evaluate", task), {"overlay": overlay})["overlay"])
 
 
+def _imported(task: dict[str, Any]) -> dict[str, Any]:
+    """Fragments that take the place of ours in bundles of an imported nnU-Net."""
+    return load(_NNUNET / "fragments.json") if "nnunet" in task else {}
+
+
+def _ensemble(task: dict[str, Any]) -> dict[str, Any]:
+    """Overlays for a teacher of several folds."""
+    return load(_NNUNET / "ensemble.json") if len(task.get("nnunet", {}).get("folds", [])) > 1 else {}
+
+
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
     return {
-        "fragments": {**fragments, **fragments[name], **task["fragments"]},
+        "fragments": {**fragments, **fragments[name], **_imported(task), **task["fragments"]},
         "distillation": task["distillation"],
     }
 
@@ -57,6 +71,8 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
         UserError: if the task is incomplete or contradicts itself.
     """
     task, role = read_task_file(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
+    if "nnunet" in task and str(_NNUNET) not in sys.path:
+        sys.path.append(str(_NNUNET))  # the README counts the parameters of a network that may be an ensemble
     name = f"{task_file.stem}_segmentation_{role_name}"
     train = build_config("train", task, role)
     configs = {
@@ -82,6 +98,11 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
         "The bundle's code and configuration: Apache License 2.0, see LICENSE. No data are part of it.\n"
         f"Data its weights are trained on: {task['readme']['data_license']}\n"
     )
+    if "nnunet" in task:
+        about = dict(task["nnunet"])
+        files.update({f"docs/nnunet/{n}.json": to_json(about.pop(n)) for n in ("plans", "dataset")})
+        files["docs/nnunet/import.json"] = to_json(about)
+        files.update({p.relative_to(_NNUNET).as_posix(): p.read_text("utf-8") for p in sorted(_NNUNET.glob("*/*.py"))})
     files["LICENSE"] = (ROOT / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return {f"{name}/{path}": text for path, text in files.items()}

@@ -17,13 +17,14 @@ def build_metadata(task: dict[str, Any], role: dict[str, Any], results: dict[str
     """``metadata.json``: a release record with the tested versions and the measured scores."""
     versions = dict(re.findall(r"^([\w.-]+)==([^\s+]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
     about, common = task["metadata"], {**task["common"], **role["common"]}
+    packages = [*_PACKAGES, *(["scipy"] if "nnunet" in task else [])]  # imported networks: for resampling
     base = load(BUNDLE_SRC / "base" / "metadata.json")
     return {
         **{k: base[k] for k in ("schema", "version", "changelog")},
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "required_packages_version": {name: versions[name] for name in _PACKAGES},
+        "required_packages_version": {name: versions[name] for name in packages},
         "name": f"{about['title']}, {role['metadata']['title']}",
         "description": f"{about['title']}: {role['readme']['role_text']}",
         **{k: base[k] for k in base if k not in ("schema", "version", "changelog", "eval_metrics", "references")},
@@ -51,6 +52,8 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     with torch.device("meta"):  # nothing is computed with it
         parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
+        "network": "A residual-encoder U-Net (nnU-Net's)",
+        "dataset_dir": f"prepared/{task['readme']['task_name']}",
         **task["readme"],
         **role["readme"],
         "title": f"{task['metadata']['title']}: {role['metadata']['title']}",
@@ -60,6 +63,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
         "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
+        "batch": train["batch_size"],
         "iterations": train["iterations_per_epoch"],
         "epochs": train["max_epochs"],
         "channels": train["in_channels"],

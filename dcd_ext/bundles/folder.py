@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class BundleFolder:
         return first, second, third
 
     def parser(self) -> ConfigParser:
-        """``inference.json``, ready to build from."""
+        """``inference.json``, ready to build from; code of the bundle is found, as in ``monai.bundle run``."""
+        if str(self.root) not in sys.path:
+            sys.path.append(str(self.root))
         parser = ConfigParser(json.loads(json.dumps(self._inference)))
         parser["bundle_root"] = str(self.root)
         return parser

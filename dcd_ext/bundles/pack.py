@@ -21,7 +21,7 @@ from dcd_ext.readers import read_metrics
 from dcd_ext.weights import read_checkpoint
 
 # what a bundle consists of; everything else in its folder (eval, other weights) stays at home
-_PARTS = ("configs/**/*", "docs/**/*", "scripts/**/*.py", "LICENSE")
+_PARTS = ("configs/**/*", "docs/**/*", "*scripts/**/*.py", "LICENSE")
 
 
 def pack(

@@ -22,7 +22,9 @@ def read_task_file(path: Path) -> dict[str, Any]:
     check_network(common, path)
     _agree(path, "inputs", common["in_channels"], len(about["inputs"]), "'in_channels' names")
     _agree(path, "outputs", common["num_classes"], len(about["outputs"]), "'num_classes' names")
-    _agree(path, "class_names", about["outputs"][1:], task["evaluate"]["class_names"], "'outputs' without background")
+    if task["fragments"].get("region_values") is None:  # several regions share a label value
+        named = task["evaluate"]["class_names"]
+        _agree(path, "class_names", about["outputs"][1:], named, "'outputs' without background")
     return task
 
 

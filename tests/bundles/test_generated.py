@@ -27,6 +27,7 @@ DISTILLATION = {
     "teacher",
     "kd_stages",
     "taps",
+    "teacher_taps",
     "kd_loss_def",
     "kd_loss",
     "kd_weight",

@@ -21,10 +21,11 @@ SHORT = {"iterations_per_epoch": 2, "num_workers": 0}
 
 
 def tool_environment(name: str) -> Path:
-    """Folder of an installed environment (``label``, ``deploy``); skips the test where there is none."""
+    """Folder of an installed environment (``label``, ``deploy``, ``nnunet``); skips the test where there is none."""
     folder = Path(os.environ.get(f"DCD_{name.upper()}_VENV", ROOT / f".venv-{name}"))
     if not (folder / ".installed").is_file():
-        reason = f"{folder.name} is not installed: ./runtests.sh --integration, or scripts/monai_{name}.sh --setup"
+        script = "nnunet.sh" if name == "nnunet" else f"monai_{name}.sh"
+        reason = f"{folder.name} is not installed: ./runtests.sh --integration, or scripts/{script} --setup"
         pytest.fail(reason) if REQUIRED else pytest.skip(reason)
     return folder
 

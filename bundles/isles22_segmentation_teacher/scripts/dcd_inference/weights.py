@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,12 +20,13 @@ _ORIGIN = "origin"
 _LFS = b"version https://git-lfs"
 
 
-def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """The dictionary that ``torch.save`` wrote to ``path``, on the CPU, read with ``weights_only=True``.
 
     Args:
         path: the file.
         next_step: what the user does when it cannot be read.
+        allowed: classes and functions that the file may name, besides those of tensors.
 
     Raises:
         UserError: if the file is missing, unreadable, holds no dictionary, or a tensor in it is not finite.
@@ -33,7 +34,8 @@ def read_checkpoint(path: str | os.PathLike, next_step: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch's own text advises to read the file without weights_only
         expected = "tensors only (weights_only=True)"
         raise UserError("weights cannot be read", path, expected, _what_is_there(path, e), next_step) from e
@@ -133,6 +135,15 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
     for key in ("model", "network"):
         if isinstance(state.get(key), dict):
             state = state[key]
+    load_state(network, state, path, next_step)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike, next_step: str) -> None:
+    """Load the state dict that was read from ``path``, as :func:`load_weights` does.
+
+    Raises:
+        UserError: if any key or shape differs.
+    """
     for prefix in _WRAPPER_PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}

@@ -1,0 +1,83 @@
+"""nnU-Net's results folder to a task file, three bundles and, if asked for, a data list."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dcd_ext.bundles.build import build_bundle
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.sources import roles, to_json
+from dcd_ext.data.datalist import write_datalist
+from dcd_ext.errors import UserError, first_cause
+from dcd_ext.io import make_folder, write_text
+from dcd_ext.nnunet.datalist import nnunet_datalist
+from dcd_ext.nnunet.results import Results, read_results
+from dcd_ext.nnunet.task import build_task, task_name
+from dcd_ext.weights import load_state, save_checkpoint
+
+_STEP = "plans.json, dataset.json and the checkpoint have to be of one training"
+
+
+def import_nnunet(
+    results: Path,
+    output: Path,
+    folds: Sequence[str] | None = None,
+    raw: Path | None = None,
+    splits: Path | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+) -> list[Path]:
+    """Write ``<data set>.json``, the teacher with its weights, the two students, and a data list if ``raw`` is given.
+
+    Everything is made in a hidden folder and moved when it is complete; weights are loaded strictly before that.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if anything cannot be imported, or is there already.
+    """
+    read = read_results(results, folds, checkpoint)
+    name, task = task_name(read), build_task(read)
+    datalist = None if raw is None else nnunet_datalist(read, raw, splits, output)
+    with tempfile.TemporaryDirectory(dir=make_folder(output), prefix=".import-") as folder:
+        stage = Path(folder)
+        write_text(to_json(task), stage / f"{name}.json")
+        _build(read, name, stage)
+        if datalist is not None:
+            write_datalist(datalist, stage)
+        return list(_move(stage, output))
+
+
+def _build(results: Results, name: str, stage: Path) -> None:
+    """The bundles of the task file in ``stage``, and the teacher's weights."""
+    try:
+        for role in roles():
+            for path, text in build_bundle(stage / f"{name}.json", role).items():
+                write_text(text, stage / path)
+        _write_weights(results, stage / f"{name}_segmentation_teacher")
+    except UserError:
+        raise
+    except Exception as error:  # what a network raises whose plans contradict themselves cannot be foreseen
+        found = (str(first_cause(error)).strip() or type(error).__name__).splitlines()[0]
+        where = results.folder / "plans.json"
+        raise UserError("the network cannot be built", where, "plans of one training", found, _STEP) from error
+
+
+def _write_weights(results: Results, teacher: Path) -> None:
+    """``models/model.pt`` of the teacher; each fold has to fit its network."""
+    network: Any = BundleFolder(teacher).parser().get_parsed_content("network_def")
+    members = getattr(network, "members", [network])
+    for member, fold in zip(members, results.folds, strict=True):
+        load_state(member, fold.weights, fold.path, _STEP)
+    save_checkpoint(network.state_dict(), teacher / "models" / "model.pt")
+
+
+def _move(stage: Path, output: Path) -> Iterator[Path]:
+    made = sorted(path for path in stage.iterdir() if path.name != "__pycache__")
+    for path in made:
+        if (output / path.name).exists():
+            step = "choose another --output, or remove it"
+            raise UserError("exists already", output / path.name, next_step=step)
+    for path in made:
+        yield path.replace(output / path.name)

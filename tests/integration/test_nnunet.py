@@ -1,0 +1,186 @@
+"""Imported bundles against nnU-Net itself: logits, label maps of raw cases, and the way back into nnU-Net."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.commands.main import main as dcd
+from tests.conftest import ROOT, read_json
+from tests.integration.conftest import call, tool_environment
+
+pytestmark = pytest.mark.integration
+HERE = Path(__file__).parent / "nnunet"
+TRAINED = "nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"
+HIPPOCAMPUS, SAGITTAL, ENSEMBLE = "Dataset004_Hippocampus", "Dataset005_Sagittal", "ensemble"
+# data set of the network -> data set of the images
+IMAGES = {
+    HIPPOCAMPUS: HIPPOCAMPUS,
+    SAGITTAL: SAGITTAL,
+    ENSEMBLE: HIPPOCAMPUS,
+    "Dataset006_Plain": HIPPOCAMPUS,
+    "Dataset007_Regions": HIPPOCAMPUS,
+    "Dataset008_CT": HIPPOCAMPUS,
+}
+SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0, "cache_rate": 0.0}
+
+
+def in_nnunet(program: str, *arguments: str | Path) -> None:
+    """Run a program of nnU-Net's environment."""
+    folder = tool_environment("nnunet") / "bin"
+    call([str(folder / program), *map(str, arguments)], PYTHONPATH="")
+
+
+@dataclass
+class World:
+    """What nnU-Net made, and the bundles of it."""
+
+    trained: Path
+    folder: Path
+
+    def model(self, name: str) -> Path:
+        return self.trained / "results" / (HIPPOCAMPUS if name == ENSEMBLE else name) / TRAINED
+
+    def images(self, name: str) -> Path:
+        return self.folder / "images" / IMAGES[name]
+
+    def bundle(self, name: str, role: str = "teacher") -> Path:
+        """Of a network, imported at the first call."""
+        bundles = self.folder / "bundles" / name
+        if not bundles.is_dir():
+            splits = self.trained / "preprocessed" / HIPPOCAMPUS / "splits_final.json"
+            options = ["--folds", "0", *(["1"] if name == ENSEMBLE else [])]
+            if IMAGES[name] == name:
+                options += ["--raw", str(self.trained / "raw"), "--splits", str(splits)]
+            if name == ENSEMBLE:
+                options += ["--raw", str(self.trained / "raw" / HIPPOCAMPUS), "--splits", str(splits)]
+            assert dcd(["import-nnunet", "--results", str(self.model(name)), "--output", str(bundles), *options]) == 0
+        return bundles / f"{self.model(name).parent.name}_segmentation_{role}"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Networks trained by nnU-Net; $DCD_NNUNET_MODELS keeps them for further sessions. And what they predict."""
+    tool_environment("nnunet")
+    data = Path(os.environ.get("DCD_DATA_DIR", ROOT.parent / "shared" / "data")).resolve() / "Task04_Hippocampus"
+    if not data.is_dir():
+        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {data})")
+    folder = tmp_path_factory.mktemp("nnunet")
+    made = World(Path(os.environ.get("DCD_NNUNET_MODELS", folder / "models")), folder)
+    if not (made.trained / "results" / "Dataset008_CT").is_dir():
+        in_nnunet("python", HERE / "train.py", data, made.trained)
+    for name in (HIPPOCAMPUS, SAGITTAL):
+        write_images(made.trained / "raw" / name / "imagesTs", made.images(name))
+    jobs = [job(made, name) for name in IMAGES]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    in_nnunet("python", HERE / "predict.py", folder / "jobs.json")
+    return made
+
+
+def write_images(source: Path, target: Path) -> None:
+    """Two real cases, and one larger than the patch along every axis, stored the other way, with an empty border."""
+    target.mkdir(parents=True)
+    files = sorted(source.iterdir())
+    for file in files[:2]:
+        shutil.copy(file, target)
+    image = nib.load(files[2])
+    thick = image.header.get_zooms()[0] > 2
+    voxels = np.pad(np.tile(np.asarray(image.dataobj), (2 if thick else 1, 1, 1)), ((3, 0), (0, 4), (2, 2)))
+    nib.save(nib.Nifti1Image(voxels, image.affine @ np.diag([-1, 1, 1, 1])), target / "large_0000.nii.gz")
+
+
+def job(world: World, name: str) -> dict:
+    """What nnU-Net is to predict with a network, and the patch whose logits it is to write."""
+    folder = world.folder / "nnunet" / name
+    folder.mkdir(parents=True)
+    plans = read_json(world.model(name) / "plans.json")
+    side = plans["configurations"]["3d_fullres"]["patch_size"]
+    patch = np.random.default_rng(0).normal(size=(1, 1, *side)).astype("float32")
+    np.save(folder / "patch.npy", patch)
+    files = {"patch": str(folder / "patch.npy"), "logits": str(folder / "logits.npy")}
+    where = {"source": str(world.images(name)), "target": str(folder), "model": str(world.model(name))}
+    return {**where, **files, "folds": [0, 1] if name == ENSEMBLE else [0]}
+
+
+def label_maps(folder: Path, ending: str) -> dict[str, np.ndarray]:
+    return {p.name.removesuffix(ending): np.asarray(nib.load(p).dataobj) for p in folder.glob(f"*{ending}")}
+
+
+def infer(bundle: Path, source: Path, target: Path, **settings: object) -> dict[str, np.ndarray]:
+    """Label maps of the bundle, in this process."""
+    config = str(bundle / "configs" / "inference.json")
+    override = {"bundle_root": str(bundle), "dataset_dir": str(source), "output_dir": str(target)}
+    override |= {"separate_folder": False, **settings}
+    workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **override)
+    workflow.initialize()
+    workflow.run()
+    return label_maps(target, "_0000_seg.nii.gz")
+
+
+def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys() and len(found) == 3
+    differing = {case: int((found[case] != expected[case]).sum()) for case in expected}
+    assert set(differing.values()) == {0}, differing
+    # a constant map would agree by accident
+    assert len({int(value) for case in expected.values() for value in np.unique(case)}) > 1
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_label_maps_are_nnu_net_s_voxel_for_voxel(world, tmp_path, name):
+    found = infer(world.bundle(name), world.images(name), tmp_path)
+    assert_equal(found, label_maps(world.folder / "nnunet" / name, ".nii.gz"))
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGES if name != ENSEMBLE])
+def test_logits_are_nnu_net_s(world, name):
+    folder = world.folder / "nnunet" / name
+    with torch.no_grad():
+        found = BundleFolder(world.bundle(name)).network()(torch.from_numpy(np.load(folder / "patch.npy")))
+    np.testing.assert_allclose(found.numpy(), np.load(folder / "logits.npy"), atol=1e-5, rtol=0)
+
+
+def test_the_comparison_would_notice_stock_windows(world, tmp_path):
+    stock = {"_target_": "SlidingWindowInferer", "roi_size": "@patch_size", "overlap": 0.5, "mode": "gaussian"}
+    found = infer(world.bundle(HIPPOCAMPUS), world.images(HIPPOCAMPUS), tmp_path, inferer=stock)
+    expected = label_maps(world.folder / "nnunet" / HIPPOCAMPUS, ".nii.gz")
+    assert (found["large"] != expected["large"]).sum() > 5
+
+
+# neither package can be imported, installed or not
+WITHOUT_US = (
+    "import sys; sys.modules.update(dcd_ext=None, nnunetv2=None); import runpy; sys.argv[0] = 'monai.bundle'; "
+    "runpy.run_module('monai.bundle', run_name='__main__')"
+)
+
+
+@pytest.mark.parametrize("name", [HIPPOCAMPUS, ENSEMBLE])
+def test_a_student_distilled_from_it_runs_in_nnu_net(world, tmp_path, name):
+    """Distilled by features of one fold, by features and outputs of the ensemble; two epochs each."""
+    root = world.bundle(name, "student_dcd")
+    methods = [root / "configs" / "methods" / "combined.json"] if name == ENSEMBLE else []
+    files = [str(file) for file in (root / "configs" / "train.json", *methods)]
+    override = {"bundle_root": str(root), "dataset_dir": str(root.parent), "kd_schedule": 0.5, "allow_unchecked": True}
+    workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **override, **SHORT)
+    workflow.initialize()
+    workflow.run()
+    assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "results")]) == 0
+    [model] = (tmp_path / "results" / HIPPOCAMPUS).iterdir()
+    folders = ["-i", world.images(name), "-o", tmp_path / "nnunet", "-m", model, "-f", "0"]
+    options = ["-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1", "--disable_progress_bar"]
+    in_nnunet("nnUNetv2_predict_from_modelfolder", *folders, *options)
+    command = [sys.executable, "-c", WITHOUT_US, "run", "inference", "--bundle_root", str(root)]
+    command += ["--config_file", str(root / "configs" / "inference.json"), "--dataset_dir", str(world.images(name))]
+    call([*command, "--output_dir", str(tmp_path / "bundle"), "--separate_folder", "False"], PYTHONPATH="")
+    found = label_maps(tmp_path / "bundle", "_0000_seg.nii.gz")
+    assert_equal(found, label_maps(tmp_path / "nnunet", ".nii.gz"))
