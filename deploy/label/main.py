@@ -4,6 +4,7 @@ MONAI Label loads this file by its path from the app folder, so it imports nothi
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,6 +72,8 @@ class BundleApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
         self.bundles = {name: os.path.join(app_dir, "model", name) for name in names}
+        # the readers that the bundles' preprocessing names
+        sys.path[:0] = [os.path.join(path, "scripts") for path in self.bundles.values()]
         description = "3D MRI segmentation bundles: teachers, students and distilled students"
         super().__init__(app_dir, studies, conf, "DCD bundles", description, version=monailabel.__version__)
 
