@@ -1,17 +1,21 @@
 """nnU-Net's planning rules for 3D networks: spacing, patch, strides, features, blocks and batch size.
 
-Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. Nat Methods 18,
-203-211 (2021); the residual encoder and its reference of memory: Isensee F et al. nnU-Net Revisited, MICCAI 2024.
+Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. Nat Methods
+18, 203-211 (2021); the residual encoder and its reference of memory: Isensee F et al. nnU-Net Revisited, MICCAI 2024.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
+
+from dcd_ext.errors import UserError
 
 # an axis this much coarser than the others makes a data set anisotropic; so does a patch for the augmentation
 ANISOTROPY = 3
@@ -41,7 +45,7 @@ class Plan:
 
 def plan(
     spacings: Sequence[Sequence[float]],
-    shapes: Sequence[Sequence[int]],
+    shapes: Sequence[Sequence[float]] | np.ndarray,
     channels: int,
     classes: int,
     gpu_memory: float = _REFERENCE_GIB,
@@ -63,7 +67,7 @@ def plan(
     while True:
         strides, kernels, patch = topology(spacing, patch)
         features = [min(_FEATURES * 2**i, _MOST_FEATURES) for i in range(len(strides))]
-        blocks = [_BLOCKS[min(i, len(_BLOCKS) - 1)] for i in range(len(strides))]
+        blocks = [_blocks(i) for i in range(len(strides))]
         elements = _elements(patch, strides, kernels, features, blocks, channels, classes)
         smaller = _smaller(spacing, patch, median)
         if elements <= budget or smaller is None:
@@ -84,6 +88,35 @@ def plan(
     return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
 
 
+def read_plans(path: Path) -> Plan:
+    """nnU-Net's own plan for 3D at full resolution; of its network only what the bundles' network has, too.
+
+    nnU-Net counts the axes of a file as z, y, x and may permute them.
+
+    Raises:
+        UserError: if the file is no plans file with a 3D network.
+    """
+    try:
+        plans = json.loads(path.read_text("utf-8"))
+        chosen = plans["configurations"]["3d_fullres"]
+        network = chosen["architecture"]["arch_kwargs"]
+        # position in the plans of each axis x, y, z
+        order = [list(plans.get("transpose_forward", [0, 1, 2])).index(axis) for axis in (2, 1, 0)]
+        strides, kernels = ([[row[a] for a in order] for row in network[key]] for key in ("strides", "kernel_sizes"))
+        blocks = network.get("n_blocks_per_stage") or [_blocks(i) for i in range(len(strides))]
+        spacing, patch = ([chosen[key][a] for a in order] for key in ("spacing", "patch_size"))
+        lists = (spacing, patch, strides, kernels, list(network["features_per_stage"]), list(blocks))
+        reasons = dict.fromkeys(("pixdim", "patch_size", "strides", "features", "batch_size"), f"from {path.name}")
+        return Plan(*lists, int(chosen["batch_size"]), reasons)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        expected, found = "plans of nnU-Net 2.5 or later with 3d_fullres", f"{type(error).__name__}: {error}"
+        raise UserError("no plans", path, expected, found, "leave --plans out to plan anew") from error
+
+
+def _blocks(stage: int) -> int:
+    return _BLOCKS[min(stage, len(_BLOCKS) - 1)]
+
+
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, str]:
     """The spacing to resample to, and why: the median, but finer along the coarse axis of an anisotropic set."""
     target, sides = np.median(spacings, 0), np.median(shapes, 0)
@@ -97,8 +130,10 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray
     return target, f"the median; along the coarse axis {'xyz'[worst]} the 10th percentile (anisotropic set)"
 
 
-def topology(spacing: Sequence[float], patch: Sequence[int]) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """Strides and kernels per stage, the first stride 1, and the patch with every side made divisible by the strides."""
+def topology(
+    spacing: Sequence[float] | np.ndarray, patch: Sequence[int]
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Strides and kernels per stage, the first stride 1, and the patch with sides that the strides divide."""
     voxel, side, kernel = list(map(float, spacing)), list(patch), [1, 1, 1]
     strides, kernels = [[1, 1, 1]], []
     while True:

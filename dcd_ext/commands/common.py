@@ -1,6 +1,7 @@
 """Arguments that several commands have in common."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A number above 0, for ``type=`` of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
 
 
 def add_jobs(parser: argparse.ArgumentParser, default: int | None = None) -> None:

@@ -1,6 +1,5 @@
 """Write the bundle of a student: the teacher's configs with a narrower network, and the distillation."""
 
-import json
 import re
 import shutil
 from copy import deepcopy

@@ -30,7 +30,7 @@ def input_shapes(shape: Sequence[int] | None, documented: Sequence[Any]) -> list
     """Spatial shapes to try: the given one, or a small one and at last the documented one.
 
     Args:
-        shape: of ``--shape``.
+        shape: of ``--patch``.
         documented: ``spatial_shape`` of the bundle's metadata, whose entries may be formulas.
     """
     if shape:
@@ -74,7 +74,7 @@ def propose(
         return hooks
     text = " ".join(str(problem).split())[:160]
     tried = ", ".join("×".join(map(str, shape)) for shape in shapes)
-    raise UserError("no input fits the network", type(teacher).__name__, f"one of {tried}", text, "pass --shape X Y Z")
+    raise UserError("no input fits the network", type(teacher).__name__, f"one of {tried}", text, "pass --patch X Y Z")
 
 
 @torch.no_grad()

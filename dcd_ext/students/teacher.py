@@ -17,6 +17,8 @@ from dcd_ext.weights import load_weights
 
 _SUFFIXES = (".json", ".yaml", ".yml")
 _NETWORK_KEYS = ("network_def", "network", "net", "model")
+# arguments of an inferer that name a device
+_DEVICES = ("device", "sw_device")
 _CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
 
 
@@ -37,6 +39,8 @@ class TeacherBundle:
         self, root: Path, train_file: str | None = None, network_key: str | None = None, trust: bool = False
     ) -> None:
         self.root = root.resolve()
+        # arguments for another process
+        self.reopen = {"root": root, "train_file": train_file, "network_key": network_key, "trust": trust}
         folder = self.root / "configs"
         files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
         self.configs = {f.name: _read(f) for f in files if f.stem != "metadata"}
@@ -55,6 +59,43 @@ class TeacherBundle:
         with seeded():
             network = self.definitions.build(definition, self.network_key)
         return network.eval() if isinstance(network, nn.Module) else network
+
+    def inferer(self) -> Any:
+        """That of the inference config, on the CPU.
+
+        Raises:
+            UserError: if there is none that can be built.
+        """
+        definitions = self._inference()
+        key = definitions.follow("inferer")
+        definition = definitions.raw(key)
+        if not isinstance(definition, dict):
+            where, found = definitions.file, repr(definition)[:80] if definition else "none"
+            raise UserError(
+                "no inferer", where, "a dictionary with _target_ at 'inferer'", found, "use --reduction_factor"
+            )
+        return definitions.build({k: v for k, v in definition.items() if k not in _DEVICES}, key)
+
+    def transform_argument(self, name: str, argument: str) -> Any:
+        """An argument of the first transform of a kind in the inference config; None if there is none."""
+        definitions = self._inference()
+        waiting: list[Any] = [definitions.raw("preprocessing")]
+        while waiting:
+            entry = waiting.pop(0)
+            if isinstance(entry, str) and entry.startswith("@"):
+                entry = definitions.raw(definitions.follow(entry[1:]))
+            if isinstance(entry, dict) and str(entry.get("_target_")).endswith(name):
+                return definitions.build(entry.get(argument), f"{name} {argument}")
+            children = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+            waiting.extend(children)
+        return None
+
+    def _inference(self) -> Definitions:
+        name = next((n for n in self.configs if Path(n).stem == "inference"), None)
+        if name is None:
+            where = self.root / "configs"
+            raise UserError("no inference config", where, "inference.json or .yaml", "none", "use --reduction_factor")
+        return Definitions(self.configs[name], self.root / "configs" / name, self.definitions.trusted)
 
     @property
     def imports_code(self) -> bool:
