@@ -106,7 +106,8 @@ def read_plans(path: Path) -> Plan:
         blocks = network.get("n_blocks_per_stage") or [_blocks(i) for i in range(len(strides))]
         spacing, patch = ([chosen[key][a] for a in order] for key in ("spacing", "patch_size"))
         lists = (spacing, patch, strides, kernels, list(network["features_per_stage"]), list(blocks))
-        reasons = dict.fromkeys(("pixdim", "patch_size", "strides", "features", "batch_size"), f"from {path.name}")
+        names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
+        reasons = dict.fromkeys(names, f"from {path.name}")
         return Plan(*lists, int(chosen["batch_size"]), reasons)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         expected, found = "plans of nnU-Net 2.5 or later with 3d_fullres", f"{type(error).__name__}: {error}"

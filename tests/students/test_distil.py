@@ -68,7 +68,9 @@ def test_a_student_has_a_tenth_and_trains(
     student = distil(make_bundle(tmp_path / "zoo", NETWORKS[name], suffix, sign))
     printed, file = capsys.readouterr().out, f"train.{suffix}"
     weights = torch.load(student / "models" / "teacher.pt", weights_only=True)
-    total = sum(tensor.numel() for tensor in weights.values() if tensor.is_floating_point())
+    # DynUNet has its layers under several names
+    floats = {t.data_ptr(): t.numel() for t in weights.values() if t.is_floating_point()}
+    total = sum(floats.values())
     assert 10 * parameters(student, file, "network_def") <= total and f"{total:,} -> " in printed
     assert parameters(student, f"inference.{suffix}", "network_def") == parameters(student, file, "network_def")
     parser = ConfigParser()
@@ -79,16 +81,18 @@ def test_a_student_has_a_tenth_and_trains(
         assert (student / "models" / "model.pt").is_file()
 
 
-def test_a_yaml_bundle_from_the_command_line(tmp_path: Path) -> None:
-    """Training with the handler, then inference in an interpreter that cannot import dcd_ext."""
+def test_a_yaml_bundle_infers_without_this_package(tmp_path: Path) -> None:
+    """Training in this process, then the command line in an interpreter that cannot import dcd_ext."""
     student = distil(make_bundle(tmp_path / "zoo", NETWORKS["UNet"], "yaml", "::"), "--kd_weight", "0.3")
+    train(student, "train.yaml", tmp_path / "data")
     options = ["--bundle_root", str(student), "--dataset_dir", str(tmp_path / "data")]
-    for name, file in (("training", "train.yaml"), ("inference", "inference.yaml")):
-        hide = "sys.modules['dcd_ext'] = None; " if name == "inference" else ""
-        code = f"import sys; {hide}import runpy; runpy.run_module('monai.bundle', run_name='__main__')"
-        command = [sys.executable, "-c", code, "run", name, "--config_file", str(student / "configs" / file), *options]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-2000:]
+    code = (
+        "import sys; sys.modules['dcd_ext'] = None; import runpy; runpy.run_module('monai.bundle', run_name='__main__')"
+    )
+    files = ["--config_file", str(student / "configs" / "inference.yaml")]
+    command = [sys.executable, "-c", code, "run", "inference", *files, *options]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
     assert len(list((student / "eval").rglob("*.nii.gz"))) == 2
 
 
@@ -183,7 +187,7 @@ def test_weights_may_be_torchscript(tmp_path: Path) -> None:
     network.load_state_dict(state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.trace(network, torch.zeros(1, 1, 16, 16, 16)).save(teacher / "models" / "model.ts")
+        torch.jit.trace(network, torch.zeros(1, 1, 8, 8, 8), check_trace=False).save(teacher / "models" / "model.ts")
     (teacher / "models" / "model.pt").unlink()
     copied = torch.load(distil(teacher) / "models" / "teacher.pt", weights_only=True)
     assert all(torch.equal(copied[key], value) for key, value in state.items())
