@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +74,39 @@ def new_task(data: DataSet, name: str, gpu_memory: float, planned: Plan | None =
     }
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Nibabel, gzip and zlib raise a dozen types for a broken file."""
+    try:
+        yield
+    except Exception as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+        raise UserError("unreadable image", path, "NIfTI", found, "convert or replace it") from error
+
+
 def _grid(case: Case, channels: int) -> tuple[list[float], list[int]]:
     """Spacing in mm and shape of a case, axes in the order of RAS, to which training turns the images."""
     path = case.images[0]
-    try:
+    with _readable(path):
         image = open_image(path)
         order = nib.io_orientation(image.affine)[:, 0].astype(int)
         zooms, shape = image.header.get_zooms()[:3], image.shape
-    except Exception as error:  # nibabel raises a dozen types for a broken file
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
-        raise UserError("unreadable image", path, "NIfTI", found, "convert or replace it") from error
     stored = shape[3] if len(shape) == 4 else len(case.images)
     if len(shape) not in (3, 4) or stored != channels:
         raise UserError(
             f"case {case.case}: other channels", path, f"{channels} channel(s)", f"shape {shape}", "correct it"
         )
+    if not all(0 < zoom < math.inf for zoom in zooms):
+        raise UserError(f"case {case.case}: no spacing", path, "millimetres above 0", f"{zooms}", "correct the header")
     axes = [int(np.flatnonzero(order == axis)[0]) for axis in range(3)]
     return [float(zooms[axis]) for axis in axes], [int(shape[axis]) for axis in axes]
 
 
 def _box(path: Path) -> list[float]:
     """Part of each side, in the order of RAS, that the box around the non-zero voxels takes."""
-    stored = voxels(path)
-    data: np.ndarray = stored.any(-1) if stored.ndim == 4 else stored != 0
+    with _readable(path):
+        stored = voxels(path)
+    data = np.asarray(stored.any(-1) if stored.ndim == 4 else stored != 0)
     order = nib.io_orientation(open_image(path).affine)[:, 0].astype(int)
     parts = [1.0, 1.0, 1.0]
     for axis in range(3):

@@ -97,6 +97,7 @@ def read_nnunet(folder: Path, index: dict[str, Any] | None = None) -> DataSet:
     if ending not in _SUFFIXES:
         raise UserError("not NIfTI", path, " or ".join(_SUFFIXES), ending, "convert the images")
     regions = [name for name, value in labels.items() if not isinstance(value, int) or name == "ignore"]
+    regions += [name for name, value in labels.items() if list(labels.values()).count(value) > 1]
     if regions:
         step = "number every label once; of a trained network: dcd import-nnunet"
         raise UserError("labels that overlap or are ignored", path, "one whole number per label", regions[0], step)

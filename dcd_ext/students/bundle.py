@@ -111,9 +111,12 @@ def _narrowed(config: dict[str, Any], target: str, changed: dict[str, Any]) -> d
 
 def _distillation(teacher: TeacherBundle, hooks: list[Hook], kd_weight: float) -> dict[str, Any]:
     """Entries of a training config; those of the shipped DCD students."""
+    key = teacher.network_key
+    # arguments that refer to others of the same network mean the teacher's
+    own = re.compile(rf"@{_either(key)}(?:::|#)")
     return {
         "teacher_ckpt": "$@bundle_root + '/models/teacher.pt'",
-        "teacher_def": {**teacher.definitions.raw(teacher.network_key), "_mode_": "callable"},
+        "teacher_def": {**_mapped(teacher.definitions.raw(key), own, "@teacher_def::"), "_mode_": "callable"},
         "teacher": {
             "_target_": "dcd_ext.distill.teacher.load_teacher",
             "network_def": "@teacher_def",
@@ -182,16 +185,22 @@ def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
 
 def _shifted(config: Any, handlers: str) -> Any:
     """A config in which every number that follows the id of the list is greater by one."""
-    pattern = re.compile(rf"({handlers.replace('::', '(?:::|#)')}(?:::|#))(\d+)")
+    pattern = re.compile(rf"({_either(handlers)}(?:::|#))(\d+)")
+    return _mapped(config, pattern, lambda match: f"{match[1]}{int(match[2]) + 1}")
 
-    def shift(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {shift(k): shift(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [shift(item) for item in value]
-        return pattern.sub(lambda m: f"{m[1]}{int(m[2]) + 1}", value) if isinstance(value, str) else value
 
-    return shift(config)
+def _either(key: str) -> str:
+    """A pattern for an id with any of MONAI's two separators."""
+    return re.escape(key).replace("::", "(?:::|#)")
+
+
+def _mapped(value: Any, pattern: re.Pattern[str], replacement: Any) -> Any:
+    """Replaced in every text of a config, keys included."""
+    if isinstance(value, dict):
+        return {_mapped(k, pattern, replacement): _mapped(v, pattern, replacement) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, pattern, replacement) for item in value]
+    return pattern.sub(replacement, value) if isinstance(value, str) else value
 
 
 def _content(parser: ConfigParser) -> dict[str, Any]:

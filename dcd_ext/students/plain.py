@@ -90,10 +90,11 @@ class Definitions:
             UserError: if it is not plain and the bundle is not trusted, or cannot be built.
         """
         try:
-            if self.trusted is None:
-                return self._evaluate(deepcopy(definition))
-            self._parser["_definition"] = deepcopy(definition)
-            return self._parser.get_parsed_content("_definition")
+            parser = ConfigParser(deepcopy(self._parser.config))
+            # in its place, because its entries may refer to each other
+            place = key if key in parser else "_definition"
+            parser[place] = deepcopy(definition)
+            return _Evaluation(parser).of(parser[place]) if self.trusted is None else parser.get_parsed_content(place)
         except _NotPlainError as error:
             expected, step = "classes of MONAI and torch with plain arguments", "pass --trust to run the bundle's code"
             raise self._refusal(f"'{key}' is not plain", expected, error, step) from error
@@ -106,13 +107,20 @@ class Definitions:
     def _refusal(self, what: str, expected: str, found: object, step: str) -> UserError:
         return UserError(what, self.file, expected, str(found), step)
 
-    def _evaluate(self, value: Any, depth: int = 0) -> Any:
+
+class _Evaluation:
+    """Evaluates plain entries of one config."""
+
+    def __init__(self, parser: ConfigParser) -> None:
+        self._parser = parser
+
+    def of(self, value: Any, depth: int = 0) -> Any:
         if depth > 50:
             raise _NotPlainError("entries that refer to each other in a circle")
         if isinstance(value, list):
-            return [self._evaluate(item, depth + 1) for item in value]
+            return [self.of(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            values = {k: self._evaluate(v, depth + 1) for k, v in value.items() if k != "_target_"}
+            values = {k: self.of(v, depth + 1) for k, v in value.items() if k != "_target_"}
             return _instance(value["_target_"], values) if "_target_" in value else values
         if isinstance(value, str) and value.startswith(("$", "@")):
             return self._expression(value.removeprefix("$"), depth)
@@ -124,7 +132,7 @@ class Definitions:
         def reference(match: re.Match[str]) -> str:
             if match[1] not in self._parser:
                 raise _NotPlainError(f"{text!r}, which refers to an unknown entry")
-            names[f"_{len(names)}"] = self._evaluate(self.raw(match[1]), depth + 1)
+            names[f"_{len(names)}"] = self.of(self._parser.get(match[1]), depth + 1)
             return f"_{len(names) - 1}"
 
         code = _REFERENCE.sub(reference, text)

@@ -146,6 +146,17 @@ def test_an_unusable_set_is_one_line(
     assert line.startswith(f"error: {text}") and not (tmp_path / "t.json").exists()
 
 
+def test_broken_files_and_headers_are_one_line(tmp_path: Path, capsys: Any) -> None:
+    source = decathlon(tmp_path / "set", 3)
+    image = source / "imagesTr" / "c1.nii.gz"
+    whole = image.read_bytes()
+    for content, text in ((whole[: len(whole) // 2], "unreadable image"), (b"no image", "unreadable image")):
+        image.write_bytes(content)
+        assert dcd(["new-task", str(source), "--output", str(tmp_path / "t.json")]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"error: {text}" in line and "c1.nii.gz" in line
+
+
 def test_images_that_are_no_nifti_and_an_edited_file(tmp_path: Path, capsys: Any) -> None:
     source = decathlon(tmp_path / "set")
     index = read_json(source / "dataset.json")

@@ -93,7 +93,7 @@ def test_a_yaml_bundle_infers_without_this_package(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "run", "inference", *files, *options]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert len(list((student / "eval").rglob("*.nii.gz"))) == 2
+    assert len(list((student / "eval").rglob("*.nii.gz"))) == 1
 
 
 def test_only_the_network_differs_from_the_teachers_configs(tmp_path: Path) -> None:
@@ -112,6 +112,18 @@ def test_only_the_network_differs_from_the_teachers_configs(tmp_path: Path) -> N
     assert handler["_target_"] == "ValidationHandler"
     metadata = json.loads((student / "configs" / "metadata.json").read_text("utf-8"))
     assert "eval_metrics" not in metadata and metadata["version"] in metadata["changelog"]
+
+
+def test_arguments_that_refer_to_the_width_follow_it(tmp_path: Path) -> None:
+    network = {**NETWORKS["SegResNet"], "norm": ["GROUP", {"num_groups": "$@network_def#init_filters // 2"}]}
+    student = distil(make_bundle(tmp_path / "zoo", network))
+    parser = ConfigParser()
+    parser.read_config(student / "configs" / "train.json")
+    parser["teacher_def::_mode_"] = "default"
+    teacher, narrow = (parser.get_parsed_content(key) for key in ("teacher_def", "network_def"))
+    groups = [net.down_layers[0][1].norm1.num_groups for net in (teacher, narrow)]
+    assert groups[0] == 8 and 4 % groups[1] == 0
+    teacher.load_state_dict(torch.load(student / "models" / "teacher.pt", weights_only=True))
 
 
 def spoil(bundle: Path, key: str, value: Any) -> Path:

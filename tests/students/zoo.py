@@ -1,4 +1,4 @@
-"""Self-made bundles in the Model Zoo's style, with a few small volumes to train on."""
+"""Self-made bundles in the Model Zoo's style, with one small volume to train on."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def make_bundle(root: Path, network: dict[str, Any], suffix: str = "json", sign:
 def _make_data(folder: Path, shape: tuple[int, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
-    for case in range(2):
+    for case in range(1):
         label = np.zeros(shape, np.uint8)
         label[4:10, 3:9, 5:12] = 1
         image = label + generator.normal(0, 0.2, label.shape).astype(np.float32)
