@@ -6,12 +6,13 @@ features, blocks and batch size follow nnU-Net's published rules, or its plans.
 
 import argparse
 import re
+import tempfile
 from pathlib import Path
 
+from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.new_task import new_task
 from dcd_ext.bundles.planner import read_plans
 from dcd_ext.bundles.sources import to_json
-from dcd_ext.bundles.task_file import check_task_file
 from dcd_ext.commands.common import positive_number
 from dcd_ext.data.dataset import read_dataset
 from dcd_ext.errors import UserError
@@ -41,7 +42,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("the file exists", options.output, "a new file", "an edited one?", "choose another --output")
     planned = read_plans(options.plans) if options.plans else None
     task = new_task(read_dataset(options.dataset), options.output.stem, options.gpu_memory, planned)
-    check_task_file(task, options.output)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, options.output.name)
+        write_text(to_json(task), draft)
+        build_bundle(draft, "teacher")
     write_text(to_json(task), options.output)
     values = {
         key: value for section in ("fragments", "evaluate", "train", "common") for key, value in task[section].items()
