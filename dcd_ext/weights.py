@@ -121,7 +121,8 @@ def _what_is_there(path: str | os.PathLike, error: Exception) -> str:
 def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) -> None:
     """Load ``path`` into ``network``; every key and shape has to fit.
 
-    The file is a state dict, plain or under the key ``model`` or ``network`` (as in ``checkpoint_last.pt``).
+    The file is a state dict, plain or under the key ``model``, ``state_dict`` or ``network`` (as in
+    ``checkpoint_last.pt``).
 
     Args:
         network: receives the weights.
@@ -132,7 +133,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
         UserError: if the file is missing or unreadable, or any key or shape differs.
     """
     state = read_checkpoint(path, next_step)
-    for key in ("model", "network"):
+    for key in ("state_dict", "model", "network"):
         if isinstance(state.get(key), dict):
             state = state[key]
     load_state(network, state, path, next_step)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dcd_ext.commands.common import add_jobs
 from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_datalist
+from dcd_ext.data.dataset import read_nnunet
 from dcd_ext.data.download import download_msd
 from dcd_ext.data.isles import GRID, resample_cases
 from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
@@ -24,12 +25,13 @@ _TASKS = """tasks:
   brats24      BraTS 2024 GLI (also the 2023 layout)
   isles22      ISLES 2022, onto the FLAIR grid
   hippocampus  Task04_Hippocampus of the Medical Segmentation Decathlon
-  msd          any data set in the Decathlon's layout"""
+  msd          any data set in the Decathlon's layout
+  nnunet       any data set in nnU-Net's raw layout"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{_TASKS}\n\n{parser.epilog}"
-    parser.add_argument("task", choices=("brats24", "isles22", *_DECATHLON), metavar="TASK", help="see below")
+    parser.add_argument("task", choices=("brats24", "isles22", *_DECATHLON, "nnunet"), metavar="TASK", help="see below")
     parser.add_argument("--source", type=Path, help="the unpacked data set, as published")
     parser.add_argument("--output", type=Path, required=True, help="folder for datalist.json")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
@@ -70,6 +72,9 @@ def _find(options: argparse.Namespace, source: Path) -> tuple[Task, list[Case]]:
         return BRATS24, find_brats(source)
     if options.task == "isles22":
         return ISLES22, find_isles(source)
+    if options.task == "nnunet":
+        data = read_nnunet(source)
+        return data.task, data.cases
     index = read_msd_index(source)
     name = options.task_name or (options.task if options.task != "msd" else str(index["name"]).lower())
     return Task.from_json(name, index["modality"], index["labels"]), find_msd(source)

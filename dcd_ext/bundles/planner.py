@@ -1,0 +1,208 @@
+"""nnU-Net's planning rules for 3D networks: spacing, patch, strides, features, blocks and batch size.
+
+Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. Nat Methods
+18, 203-211 (2021); the residual encoder and its reference of memory: Isensee F et al. nnU-Net Revisited, MICCAI 2024.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from torch import nn
+
+from dcd_ext.errors import UserError
+
+# an axis this much coarser than the others makes a data set anisotropic; so does a patch for the augmentation
+ANISOTROPY = 3
+# a feature map is halved while its side stays at least this, and its voxels are shorter than this times the shortest
+_SMALLEST_SIDE, _LONGEST_VOXEL = 4, 2
+_FEATURES, _MOST_FEATURES = 32, 320
+_BLOCKS = (1, 3, 4, 6, 6, 6)
+# elements of all feature maps of a patch that fill the memory at a batch of 2, in nnU-Net's unit
+_REFERENCE, _REFERENCE_GIB, _BATCH = 680_000_000, 8, 2
+# a batch holds at most this part of the data set's voxels
+_LARGEST_BATCH = 0.05
+
+
+@dataclass
+class Plan:
+    """What the rules give, axes x, y, z; ``reasons`` says why, by the task file's keys."""
+
+    spacing: list[float]
+    patch_size: list[int]
+    strides: list[list[int]]
+    kernels: list[list[int]]
+    features: list[int]
+    n_blocks: list[int]
+    batch_size: int
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def plan(
+    spacings: Sequence[Sequence[float]],
+    shapes: Sequence[Sequence[float]] | np.ndarray,
+    channels: int,
+    classes: int,
+    gpu_memory: float = _REFERENCE_GIB,
+) -> Plan:
+    """The plan for a data set.
+
+    Args:
+        spacings: of each case, in mm.
+        shapes: of each case, in voxels.
+        channels: of an image.
+        classes: with background.
+        gpu_memory: of the device that trains the network, in GiB.
+    """
+    spacing, why_spacing = target_spacing(np.asarray(spacings, float), np.asarray(shapes, float))
+    resampled = np.round(np.asarray(shapes) * np.asarray(spacings) / spacing)
+    median = np.maximum(np.median(resampled, 0), 1).astype(int)
+    patch = _first_patch(spacing, median)
+    budget = _REFERENCE * gpu_memory / _REFERENCE_GIB
+    while True:
+        strides, kernels, patch = topology(spacing, patch)
+        features = [min(_FEATURES * 2**i, _MOST_FEATURES) for i in range(len(strides))]
+        blocks = [_blocks(i) for i in range(len(strides))]
+        elements = _elements(patch, strides, kernels, features, blocks, channels, classes)
+        smaller = _smaller(spacing, patch, median)
+        if elements <= budget or smaller is None:
+            break
+        patch = smaller
+    largest = round(_LARGEST_BATCH * len(shapes) * math.prod(median.tolist()) / math.prod(patch))
+    batch = max(_BATCH, min(round(budget * _BATCH / elements), largest))
+    shown = " × ".join(map(str, median))
+    reasons = {
+        "pixdim": why_spacing,
+        "patch_size": f"as large as {gpu_memory:g} GiB allow; the median case has {shown} voxels at this spacing",
+        "strides": f"an axis is halved while its feature map keeps {_SMALLEST_SIDE} voxels and its voxels are "
+        "less than twice as long as the shortest",
+        "features": f"{_FEATURES}, doubled per stage, at most {_MOST_FEATURES}",
+        "n_blocks": "those of nnU-Net's residual encoder",
+        "batch_size": f"what the memory holds of this patch, at least {_BATCH}, at most 5 % of all voxels",
+    }
+    return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
+
+
+def read_plans(path: Path) -> Plan:
+    """nnU-Net's own plan for 3D at full resolution; of its network only what the bundles' network has, too.
+
+    nnU-Net counts the axes of a file as z, y, x and may permute them.
+
+    Raises:
+        UserError: if the file is no plans file with a 3D network.
+    """
+    try:
+        plans = json.loads(path.read_text("utf-8"))
+        chosen = plans["configurations"]["3d_fullres"]
+        network = chosen["architecture"]["arch_kwargs"]
+        # position in the plans of each axis x, y, z
+        order = [list(plans.get("transpose_forward", [0, 1, 2])).index(axis) for axis in (2, 1, 0)]
+        strides, kernels = ([[row[a] for a in order] for row in network[key]] for key in ("strides", "kernel_sizes"))
+        blocks = network.get("n_blocks_per_stage") or [_blocks(i) for i in range(len(strides))]
+        spacing, patch = ([chosen[key][a] for a in order] for key in ("spacing", "patch_size"))
+        lists = (spacing, patch, strides, kernels, list(network["features_per_stage"]), list(blocks))
+        names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
+        reasons = dict.fromkeys(names, f"from {path.name}")
+        return Plan(*lists, int(chosen["batch_size"]), reasons)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        expected, found = "plans of nnU-Net 2.5 or later with 3d_fullres", f"{type(error).__name__}: {error}"
+        raise UserError("no plans", path, expected, found, "leave --plans out to plan anew") from error
+
+
+def _blocks(stage: int) -> int:
+    return _BLOCKS[min(stage, len(_BLOCKS) - 1)]
+
+
+def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, str]:
+    """The spacing to resample to, and why: the median, but finer along the coarse axis of an anisotropic set."""
+    target, sides = np.median(spacings, 0), np.median(shapes, 0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != worst]
+    coarse = target[worst] > ANISOTROPY * target[others].max()
+    if not (coarse and sides[worst] * ANISOTROPY < sides[others].min()):
+        return target, "the median of the cases"
+    finer = float(np.percentile(spacings[:, worst], 10))
+    target[worst] = max(finer, target[others].max())
+    return target, f"the median; along the coarse axis {'xyz'[worst]} the 10th percentile (anisotropic set)"
+
+
+def topology(
+    spacing: Sequence[float] | np.ndarray, patch: Sequence[int]
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Strides and kernels per stage, the first stride 1, and the patch with sides that the strides divide."""
+    voxel, side, kernel = list(map(float, spacing)), list(patch), [1, 1, 1]
+    strides, kernels = [[1, 1, 1]], []
+    while True:
+        large = [axis for axis in range(3) if side[axis] >= 2 * _SMALLEST_SIDE]
+        shortest = min((voxel[axis] for axis in large), default=0.0)
+        halved = [axis for axis in large if voxel[axis] < _LONGEST_VOXEL * shortest]
+        if not halved or (len(halved) == 1 and side[halved[0]] < 3 * _SMALLEST_SIDE):
+            break
+        # nothing is convolved along an axis before the others have come near its voxels
+        kernel = [3 if k == 3 or voxel[a] < _LONGEST_VOXEL * min(voxel) else 1 for a, k in enumerate(kernel)]
+        kernels.append(kernel)
+        strides.append([2 if axis in halved else 1 for axis in range(3)])
+        for axis in halved:
+            voxel[axis], side[axis] = voxel[axis] * 2, math.ceil(side[axis] / 2)
+    factors = _factors(strides)
+    padded = [math.ceil(length / factor) * factor for length, factor in zip(patch, factors, strict=True)]
+    return strides, [*kernels, [3, 3, 3]], padded
+
+
+def _factors(strides: Sequence[Sequence[int]]) -> list[int]:
+    """By how much the network divides each side."""
+    return [math.prod(stride[axis] for stride in strides) for axis in range(3)]
+
+
+def _first_patch(spacing: np.ndarray, median: np.ndarray) -> list[int]:
+    """A cube in millimetres with 256³ voxels, cut to the median case."""
+    sides = (1 / spacing) * (256**3 / np.prod(1 / spacing)) ** (1 / 3)
+    return np.minimum(np.round(sides), median).astype(int).tolist()
+
+
+def _smaller(spacing: np.ndarray, patch: list[int], median: np.ndarray) -> list[int] | None:
+    """One step less along the axis on which the patch sees most of the median case; None if nothing is left."""
+    axis = int(np.argmax(np.array(patch) / median))
+    tried = list(patch)
+    tried[axis] -= _factors(topology(spacing, patch)[0])[axis]
+    if tried[axis] < 1:
+        return None
+    # the smaller patch may be halved less often, and a smaller step be enough
+    smaller = list(patch)
+    smaller[axis] -= _factors(topology(spacing, tried)[0])[axis]
+    return smaller
+
+
+def _elements(
+    patch: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+    features: Sequence[int],
+    blocks: Sequence[int],
+    channels: int,
+    classes: int,
+) -> int:
+    """Elements of all feature maps for one patch, as the network itself counts them. No memory is taken."""
+    with torch.device("meta"):
+        network = ResidualEncoderUNet(
+            channels,
+            len(strides),
+            list(features),
+            nn.Conv3d,
+            [list(kernel) for kernel in kernels],
+            [list(stride) for stride in strides],
+            list(blocks),
+            classes,
+            1,
+            conv_bias=True,
+            norm_op=nn.InstanceNorm3d,
+            norm_op_kwargs={"affine": True},
+            nonlin=nn.LeakyReLU,
+            deep_supervision=True,
+        )
+    return int(network.compute_conv_feature_map_size(list(patch)))

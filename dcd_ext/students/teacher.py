@@ -1,0 +1,197 @@
+"""What a teacher bundle in the Model Zoo's format says: its configs, its network, its weights. Nothing of it runs."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from dcd_ext.bundles.torchscript import load_torchscript
+from dcd_ext.errors import UserError
+from dcd_ext.networks import seeded
+from dcd_ext.students.plain import Definitions
+from dcd_ext.weights import load_weights
+
+_SUFFIXES = (".json", ".yaml", ".yml")
+_NETWORK_KEYS = ("network_def", "network", "net", "model")
+# arguments of an inferer that name a device
+_DEVICES = ("device", "sw_device")
+_CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
+
+
+class TeacherBundle:
+    """A bundle whose network is to be distilled.
+
+    Args:
+        root: its folder.
+        train_file: name of its training config below ``configs``; default ``train`` with any suffix.
+        network_key: id of the network's definition; default: the first of the usual ones.
+        trust: whether its expressions and ``scripts`` may run.
+
+    Raises:
+        UserError: if there is no training config, or no network definition in it that can be built.
+    """
+
+    def __init__(
+        self, root: Path, train_file: str | None = None, network_key: str | None = None, trust: bool = False
+    ) -> None:
+        self.root = root.resolve()
+        # arguments for another process
+        self.reopen = {"root": root, "train_file": train_file, "network_key": network_key, "trust": trust}
+        folder = self.root / "configs"
+        files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
+        self.configs = {f.name: _read(f) for f in files if f.stem != "metadata"}
+        self.train_file = self._train_file(folder, train_file)
+        self.metadata = self._metadata()
+        trusted = self.root if trust else None
+        self.definitions = Definitions(self.configs[self.train_file], folder / self.train_file, trusted)
+        self.network_key = self._network_key(network_key)
+        self.network: nn.Module = self.build(self.definitions.raw(self.network_key))
+        if not isinstance(self.network, nn.Module):
+            what, found = f"'{self.network_key}' is no network", type(self.network).__name__
+            raise UserError(what, folder / self.train_file, "a network", found, "pass --network_key KEY")
+
+    def build(self, definition: dict[str, Any]) -> Any:
+        """A network in evaluation mode, with seeded initial weights."""
+        with seeded():
+            network = self.definitions.build(definition, self.network_key)
+        return network.eval() if isinstance(network, nn.Module) else network
+
+    def inferer(self) -> Any:
+        """That of the inference config, on the CPU.
+
+        Raises:
+            UserError: if there is none that can be built.
+        """
+        definitions = self._inference()
+        key = definitions.follow("inferer")
+        definition = definitions.raw(key)
+        if not isinstance(definition, dict):
+            where, found = definitions.file, repr(definition)[:80] if definition else "none"
+            raise UserError(
+                "no inferer", where, "a dictionary with _target_ at 'inferer'", found, "use --reduction_factor"
+            )
+        return definitions.build({k: v for k, v in definition.items() if k not in _DEVICES}, key)
+
+    def transform_argument(self, name: str, argument: str) -> Any:
+        """An argument of the first transform of a kind in the inference config; None if there is none."""
+        definitions = self._inference()
+        waiting: list[Any] = [definitions.raw("preprocessing")]
+        while waiting:
+            entry = waiting.pop(0)
+            if isinstance(entry, str) and entry.startswith("@"):
+                entry = definitions.raw(definitions.follow(entry[1:]))
+            if isinstance(entry, dict) and str(entry.get("_target_")).endswith(name):
+                return definitions.build(entry.get(argument), f"{name} {argument}")
+            children = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+            waiting.extend(children)
+        return None
+
+    def _inference(self) -> Definitions:
+        name = next((n for n in self.configs if Path(n).stem == "inference"), None)
+        if name is None:
+            where = self.root / "configs"
+            raise UserError("no inference config", where, "inference.json or .yaml", "none", "use --reduction_factor")
+        return Definitions(self.configs[name], self.root / "configs" / name, self.definitions.trusted)
+
+    @property
+    def imports_code(self) -> bool:
+        """Whether the configs name something of the bundle's ``scripts``."""
+        return bool(_CODE.search(json.dumps(self.configs, default=str)))
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels.
+
+        Raises:
+            UserError: if neither the metadata nor the network's definition says it.
+        """
+        definition = self.definitions.raw(self.network_key)
+        for name in ("in_channels", "input_channels"):
+            if name in definition:
+                return int(self.definitions.build(definition[name], f"{self.network_key}::{name}"))
+        if "num_channels" in self._input:
+            return int(self._input["num_channels"])
+        where = self.root / "configs" / "metadata.json"
+        step = "add it to the metadata"
+        raise UserError("unknown number of input channels", where, "num_channels of the input", "none", step)
+
+    @property
+    def spatial_shape(self) -> list[Any]:
+        """``spatial_shape`` of the input in the metadata; may hold formulas, may be empty."""
+        return list(self._input.get("spatial_shape") or [])
+
+    @property
+    def _input(self) -> dict[str, Any]:
+        inputs = (self.metadata.get("network_data_format") or {}).get("inputs") or {}
+        return next(iter(inputs.values()), {})
+
+    def load_weights(self, file: Path | None = None) -> None:
+        """Load the bundle's weights into :attr:`network`, strictly.
+
+        Raises:
+            UserError: if there are none or they do not fit.
+        """
+        step = "pass --weights FILE"
+        candidates = [file] if file else [self.root / "models" / name for name in ("model.pt", "model.ts")]
+        path = next((p for p in candidates if p.is_file()), None)
+        if path is None:
+            where = " or ".join(map(str, candidates))
+            raise UserError("the teacher has no weights", where, "a file", "none", f"download them, or {step}")
+        if not _is_torchscript(path):
+            return load_weights(self.network, path, step)
+        try:
+            state = load_torchscript(path).state_dict()
+            self.network.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            found = " ".join(str(error).split())[:160]
+            raise UserError("weights do not fit the network", path, "TorchScript of it", found, step) from error
+        return None
+
+    def _train_file(self, folder: Path, name: str | None) -> str:
+        wanted = [name] if name else [f"train{suffix}" for suffix in _SUFFIXES]
+        found = next((n for n in wanted if n in self.configs), None)
+        if found is None:
+            there = ", ".join(self.configs) or "none"
+            raise UserError("no training config", folder, " or ".join(wanted), there, "pass --config_file NAME")
+        return found
+
+    def _metadata(self) -> dict[str, Any]:
+        path = self.root / "configs" / "metadata.json"
+        return _read(path) if path.is_file() else {}
+
+    def _network_key(self, given: str | None) -> str:
+        key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None)
+        if key is not None and self._defines(key):
+            return self.definitions.follow(key)
+        expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS[:2])}"
+        content = self.definitions.raw(given or _NETWORK_KEYS[0])
+        found = "none" if content is None else repr(content)[:80]
+        raise UserError("no network definition", self.definitions.file, expected, found, "pass --network_key KEY")
+
+    def _defines(self, key: str) -> bool:
+        content = self.definitions.raw(self.definitions.follow(key))
+        return isinstance(content, dict) and "_target_" in content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = ConfigParser.load_config_file(path)
+    except Exception as error:  # PyYAML and json raise errors of their own
+        found = " ".join(str(error).split())[:160]
+        raise UserError("unreadable config", path, "JSON or YAML", found, "correct it") from error
+    if not isinstance(content, dict):
+        raise UserError("unreadable config", path, "a dictionary", type(content).__name__, "correct it")
+    return content
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file holds code beside its tensors; both kinds are ZIP archives, and ``.pt`` may be either."""
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+    except RuntimeError:
+        return False
+    return any(name.startswith("code/") for name in reader.get_all_records())

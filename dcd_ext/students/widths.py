@@ -1,0 +1,90 @@
+"""Which arguments give a network its width, and the definition of a narrower one."""
+
+import inspect
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from dcd_ext.errors import UserError
+from dcd_ext.students.plain import Definitions
+
+# in MONAI and dynamic_network_architectures; the first that a network has is taken
+_WIDTHS = ("features_per_stage", "init_filters", "filters", "channels", "features", "feature_size")
+# narrower layers cost time and give little
+_SMALLEST = 4
+# attention heads of SwinUNETR, which divide its width
+_MULTIPLE = {"SwinUNETR": 12}
+
+
+def narrow(
+    definitions: Definitions, key: str, teacher: nn.Module, factor: int, width_args: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The network definition at ``key`` with every width divided by ``factor``.
+
+    Args:
+        definitions: of the config.
+        key: of the network definition.
+        teacher: what it builds.
+        factor: 1 leaves the width as it is.
+        width_args: arguments that are widths; default: the first known one.
+
+    Raises:
+        UserError: if no argument is known to be a width, or one of ``width_args`` is none.
+    """
+    definition: dict[str, Any] = deepcopy(definitions.raw(key))
+    name = type(teacher).__name__
+    parameters = inspect.signature(type(teacher).__init__).parameters
+    names = list(width_args or [n for n in _WIDTHS if n in parameters][:1])
+    if not names:
+        expected, found = f"one of {', '.join(_WIDTHS)}", ", ".join(list(parameters)[1:])
+        where = f"{definitions.file}, {key} ({name})"
+        raise UserError("no argument is known as the width", where, expected, found, "pass --width_arg NAME")
+    for argument in names:
+        value = _value(definitions, key, argument, parameters, teacher)
+        if not _is_width(value):
+            where, step = f"{definitions.file}, {key}::{argument}", "pass --width_arg NAME"
+            raise UserError("not a width", where, "a number or a list of numbers", repr(value), step)
+        widths = [_divide(v, factor, _MULTIPLE.get(name, 1)) for v in (value if _many(value) else [value])]
+        definition[argument] = widths if _many(value) else widths[0]
+    return {**definition, **_group_norm(definitions, key, parameters, [definition[n] for n in names])}
+
+
+def _value(definitions: Definitions, key: str, argument: str, parameters: Any, teacher: nn.Module) -> Any:
+    """The argument's value: from the config, else the class's default, else what the network computed itself."""
+    given = definitions.raw(key)
+    if argument in given:
+        return definitions.build(given[argument], f"{key}::{argument}")
+    default = parameters[argument].default if argument in parameters else None
+    return getattr(teacher, argument, None) if default in (None, inspect.Parameter.empty) else default
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_width(value: Any) -> bool:
+    values = list(value) if _many(value) else [value]
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
+
+
+def _divide(width: int, factor: int, multiple: int) -> int:
+    """Divided, a multiple of ``multiple``, and never wider than it was."""
+    narrower = max(width // factor // multiple * multiple, multiple, _SMALLEST)
+    return min(width, narrower)
+
+
+def _group_norm(definitions: Definitions, key: str, parameters: Any, widths: list[Any]) -> dict[str, Any]:
+    """Arguments for group norms, where the number of groups does not divide the new widths."""
+    definition, flat = definitions.raw(key), [w for width in widths for w in (width if _many(width) else [width])]
+    changed: dict[str, Any] = {}
+    for name in {"norm", "norm_name"} & set(parameters):
+        norm = definitions.build(definition.get(name, parameters[name].default), f"{key}::{name}")
+        if _many(norm) and len(norm) == 2 and str(norm[0]).lower() == "group":
+            groups = int(norm[1].get("num_groups", 1))
+            changed[name] = [norm[0], {**norm[1], "num_groups": math.gcd(groups, *flat)}]
+    if "num_groups" in definition:
+        changed["num_groups"] = math.gcd(definitions.build(definition["num_groups"], f"{key}::num_groups"), *flat)
+    return changed

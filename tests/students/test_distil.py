@@ -1,0 +1,217 @@
+"""``dcd distil``: bundles in the Model Zoo's style give students that train and infer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from dcd_ext.commands.main import main as dcd
+from dcd_ext.students.plain import Definitions
+from dcd_ext.students.widths import narrow
+from tests.students.zoo import NETWORKS, make_bundle
+
+
+def distil(teacher: Path, *options: str) -> Path:
+    output = teacher.with_name(f"{teacher.name}_student")
+    assert dcd(["distil", str(teacher), "--output", str(output), *options]) == 0
+    return output
+
+
+def refusal(teacher: Path, capsys: Any, *options: str) -> str:
+    """The one line of a refused teacher, of which nothing is written."""
+    output = teacher.with_name("refused")
+    assert dcd(["distil", str(teacher), "--output", str(output), *options]) == 1
+    assert not output.exists() and not list(teacher.parent.glob(".tmp-*"))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "TracerWarning" not in line)
+    return line
+
+
+def parameters(bundle: Path, config: str, key: str) -> int:
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / config)
+    return sum(p.numel() for p in parser.get_parsed_content(key).parameters())
+
+
+def train(bundle: Path, file: str, data: Path) -> ConfigParser:
+    """Two epochs in this process; the last weight of the distillation is not zero."""
+    workflow = ConfigWorkflow(
+        str(bundle / "configs" / file), workflow_type="train", bundle_root=str(bundle), dataset_dir=str(data)
+    )
+    workflow.parser["kd_schedule"] = "@kd_weight"
+    workflow.initialize()
+    before = [p.clone() for p in workflow.parser.get_parsed_content("kd_loss").parameters()]
+    workflow.run()
+    output = workflow.parser.get_parsed_content("train::trainer").state.output[0]
+    assert 0 < output["kd_loss"] < float("inf")
+    after = workflow.parser.get_parsed_content("kd_loss").parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), "projections are not trained"
+    return workflow.parser
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "sign", "taps"),
+    [
+        ("SegResNet", "json", "#", ["down_layers.0", "down_layers.1", "down_layers.2"]),
+        ("DynUNet", "json", "::", ["input_block", "downsamples.0", "bottleneck"]),
+        ("SwinUNETR", "yaml", "#", ["swinViT.patch_embed", *(f"swinViT.layers{i}.0" for i in range(1, 5))]),
+    ],
+)
+def test_a_student_has_a_tenth_and_trains(
+    name: str, suffix: str, sign: str, taps: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    factor = ["--reduction_factor", "2"] if name == "SwinUNETR" else []  # its width is a multiple of 12
+    student = distil(make_bundle(tmp_path / "zoo", NETWORKS[name], suffix, sign), *factor)
+    printed, file = capsys.readouterr().out, f"train.{suffix}"
+    weights = torch.load(student / "models" / "teacher.pt", weights_only=True)
+    # DynUNet has its layers under several names
+    floats = {t.data_ptr(): t.numel() for t in weights.values() if t.is_floating_point()}
+    total = sum(floats.values())
+    times = 3.9 if name == "SwinUNETR" else 10
+    assert times * parameters(student, file, "network_def") <= total and f"{total:,} -> " in printed
+    assert parameters(student, f"inference.{suffix}", "network_def") == parameters(student, file, "network_def")
+    parser = ConfigParser()
+    parser.read_config(student / "configs" / file)
+    assert parser["taps"] == taps and all(path in printed for path in taps)
+    if name != "SwinUNETR":  # a minute on one core
+        train(student, file, tmp_path / "data")
+        assert (student / "models" / "model.pt").is_file()
+
+
+def test_the_usual_swin_transformer_has_a_tenth() -> None:
+    definitions = Definitions({"network_def": {**NETWORKS["SwinUNETR"], "feature_size": 48}}, Path("train.json"))
+    teacher = definitions.build(definitions.raw("network_def"), "network_def")
+    student = definitions.build(narrow(definitions, "network_def", teacher, 4), "network_def")
+    counts = [sum(p.numel() for p in network.parameters()) for network in (teacher, student)]
+    assert counts[0] > 10 * counts[1]
+
+
+def test_a_yaml_bundle_infers_without_this_package(tmp_path: Path) -> None:
+    """Training in this process, then the command line in an interpreter that cannot import dcd_ext."""
+    student = distil(make_bundle(tmp_path / "zoo", NETWORKS["UNet"], "yaml", "::"), "--kd_weight", "0.3")
+    train(student, "train.yaml", tmp_path / "data")
+    options = ["--bundle_root", str(student), "--dataset_dir", str(tmp_path / "data")]
+    code = (
+        "import sys; sys.modules['dcd_ext'] = None; import runpy; runpy.run_module('monai.bundle', run_name='__main__')"
+    )
+    files = ["--config_file", str(student / "configs" / "inference.yaml")]
+    command = [sys.executable, "-c", code, "run", "inference", *files, *options]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert len(list((student / "eval").rglob("*.nii.gz"))) == 1
+
+
+def test_only_the_network_differs_from_the_teachers_configs(tmp_path: Path) -> None:
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS["SegResNet"])
+    student = distil(teacher, "--reduction_factor", "2", "--hooks", "down_layers.1", "convInit")
+    old, new = (json.loads((b / "configs" / "inference.json").read_text("utf-8")) for b in (teacher, student))
+    assert {k for k in new if new[k] != old.get(k)} == {"network_def", "inference"}
+    assert new["network_def"]["init_filters"] == 8
+    train_config = json.loads((student / "configs" / "train.json").read_text("utf-8"))
+    assert train_config["taps"] == ["down_layers.1", "convInit"]
+    assert train_config["kd_loss_def"]["teacher_channels"] == [32, 16]
+    # an overlay that names a handler by its number still means the same one
+    overlay = json.loads((student / "configs" / "multi_gpu_train.json").read_text("utf-8"))
+    (number,) = (key for key in overlay if key.startswith("train#handlers#"))
+    handler = train_config["train"]["handlers"][int(number.split("#")[2])]
+    assert handler["_target_"] == "ValidationHandler"
+    metadata = json.loads((student / "configs" / "metadata.json").read_text("utf-8"))
+    assert "eval_metrics" not in metadata and metadata["version"] in metadata["changelog"]
+
+
+def test_arguments_that_refer_to_the_width_follow_it(tmp_path: Path) -> None:
+    network = {**NETWORKS["SegResNet"], "norm": ["GROUP", {"num_groups": "$@network_def#init_filters // 2"}]}
+    student = distil(make_bundle(tmp_path / "zoo", network))
+    parser = ConfigParser()
+    parser.read_config(student / "configs" / "train.json")
+    parser["teacher_def::_mode_"] = "default"
+    teacher, narrow = (parser.get_parsed_content(key) for key in ("teacher_def", "network_def"))
+    groups = [net.down_layers[0][1].norm1.num_groups for net in (teacher, narrow)]
+    assert groups[0] == 8 and 4 % groups[1] == 0
+    teacher.load_state_dict(torch.load(student / "models" / "teacher.pt", weights_only=True))
+
+
+def spoil(bundle: Path, key: str, value: Any) -> Path:
+    """The bundle with another entry in train.json; None removes it."""
+    path = bundle / "configs" / "train.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.pop(key, None)
+    path.write_text(json.dumps(config if value is None else {**config, key: value}), "utf-8")
+    return bundle
+
+
+CODE = {"_target_": "scripts.net.Net", "channels": [8, 16]}
+VOXNET = {"_target_": "monai.networks.nets.VNet", "in_channels": 1, "out_channels": 2}
+DANGER = {**NETWORKS["UNet"], "channels": "$__import__('os').mkdir('ran')"}
+HUB = {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "texts"),
+    [
+        ("network_def", None, ["no network definition", "train.json", "pass --network_key KEY"]),
+        ("network_def", "$monai.networks.nets.UNet(3, 1, 2, [8, 16], [2])", ["no network def", "--network_key"]),
+        ("network_def", VOXNET, ["no argument is known as the width", "VNet", "pass --width_arg NAME"]),
+        ("network_def", CODE, ["'network_def' is not plain", "scripts.net.Net", "pass --trust"]),
+        ("network_def", DANGER, ["'network_def' is not plain", "__import__", "pass --trust"]),
+        ("network_def", HUB, ["'network_def' is not plain", "torch.hub.load", "pass --trust"]),
+        ("train#trainer", {"_target_": "scripts.Trainer"}, ["no trainer that can distil", "--trainer_key KEY"]),
+        ("optimizer", "$torch.optim.Adam(@network.parameters())", ["unknown parameters of the optimizer", "params"]),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    key: str, value: Any, texts: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS["UNet"])
+    (teacher / "scripts").mkdir()
+    (teacher / "scripts" / "net.py").write_text("open('ran', 'w')", "utf-8")
+    line = refusal(spoil(teacher, key, value), capsys)
+    assert all(text in line for text in texts), line
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--hooks", "model.9"], "no such module"),
+        (["--width_arg", "num_res_units", "norm"], "not a width"),
+        (["--config_file", "other.json"], "no training config"),
+        (["--weights", "nowhere.pt"], "the teacher has no weights"),
+        (["--network_key", "loss"], "is not plain"),
+        (["--patch", "6", "6", "6"], "no input fits the network"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: list[str], text: str, tmp_path: Path, capsys: Any) -> None:
+    assert text in refusal(make_bundle(tmp_path / "zoo", NETWORKS["UNet"]), capsys, *options)
+
+
+def test_trust_runs_the_bundles_code(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS["UNet"])
+    (teacher / "scripts").mkdir()
+    (teacher / "scripts" / "__init__.py").write_text("", "utf-8")
+    (teacher / "scripts" / "net.py").write_text("from monai.networks.nets import UNet as Net", "utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spoil(teacher, "network_def", {**NETWORKS["UNet"], "_target_": "scripts.net.Net"})
+    student = distil(teacher, "--trust")
+    assert (student / "scripts" / "net.py").is_file()
+
+
+def test_weights_may_be_torchscript(tmp_path: Path) -> None:
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS["SegResNet"])
+    state = torch.load(teacher / "models" / "model.pt", weights_only=True)["state_dict"]
+    network = ConfigParser({"n": NETWORKS["SegResNet"]}).get_parsed_content("n")
+    network.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(network, torch.zeros(1, 1, 8, 8, 8), check_trace=False).save(teacher / "models" / "model.ts")
+    (teacher / "models" / "model.pt").unlink()
+    copied = torch.load(distil(teacher) / "models" / "teacher.pt", weights_only=True)
+    assert all(torch.equal(copied[key], value) for key, value in state.items())
