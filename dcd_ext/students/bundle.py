@@ -11,12 +11,13 @@ from monai.bundle import ConfigParser
 
 from dcd_ext.bundles.sources import to_json
 from dcd_ext.errors import UserError
-from dcd_ext.io import save_checkpoint, write_text
+from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.students.hooks import Hook, table
 from dcd_ext.students.plain import follow, merged
 from dcd_ext.students.teacher import TeacherBundle
 from dcd_ext.tables import to_markdown
+from dcd_ext.weights import save_checkpoint
 
 _HANDLER = {
     "_target_": "dcd_ext.distill.DistillationHandler",
