@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -46,11 +47,13 @@ SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_wor
 def _process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bundle configs set the excepthook, and MONAI's determinism switches global flags: put them back."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    factory = logging.getLogRecordFactory()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # commands set it, too
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     yield
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.fixture(scope="session")

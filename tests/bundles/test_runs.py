@@ -245,9 +245,9 @@ def test_weights_come_from_a_calibration(tmp_path: Path) -> None:
     methods = {"cwd": {"all": {"proposed_weight": 2.5}, "encoder": {"proposed_weight": 7}}}
     path.write_text(json.dumps({"scope": "all", "methods": methods}))
     assert proposed_weights(str(path), ["cwd"]) == {"cwd": 2.5}
-    with pytest.raises(UserError, match=r"no proposed weights – .* found KeyError: 'ifvd' – run dcd calibrate"):
+    with pytest.raises(UserError, match=r"no proposed weight – .* expected an entry 'ifvd', found none – run dcd calibrate"):
         proposed_weights(str(path), ["cwd", "ifvd"])
-    with pytest.raises(UserError, match="no proposed weights .* FileNotFoundError"):
+    with pytest.raises(UserError, match="no calibration – .*none.json – expected a file, found none"):
         proposed_weights(str(tmp_path / "none.json"), ["cwd"])
 
 

@@ -199,6 +199,8 @@ def test_trust_runs_the_bundles_code(tmp_path: Path, capsys: Any, monkeypatch: A
     (teacher / "scripts" / "__init__.py").write_text("", "utf-8")
     (teacher / "scripts" / "net.py").write_text("from monai.networks.nets import UNet as Net", "utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [n for n in sys.modules if n.split(".")[0] == "scripts"]:  # this repository's own
+        monkeypatch.delitem(sys.modules, name)
     spoil(teacher, "network_def", {**NETWORKS["UNet"], "_target_": "scripts.net.Net"})
     student = distil(teacher, "--trust")
     assert (student / "scripts" / "net.py").is_file()
