@@ -103,7 +103,8 @@ def show_plainly() -> None:
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make_record(*args, **kwargs)
-        if record.levelno >= logging.ERROR and _is_told_at_the_end(sys.exc_info()[1]):
+        ours = {"dcd_ext", "dcd_inference"} & set(record.name.split("."))
+        if record.levelno >= logging.ERROR and not ours and _is_told_at_the_end(sys.exc_info()[1]):
             record.levelno = -1  # below the level of every handler
         return record
 
