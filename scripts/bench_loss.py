@@ -3,7 +3,7 @@
 Forward plus backward of (a) ``dcd_ext.losses.DCDLoss``, (b) its reference form (the difference projected once by small
 matrices, gradients by autograd), (c) the direct form (1×1×1 convolution, then ptwt decompose, mask, reconstruct for
 student and teacher, MSE) and (d) plain feature MSE with the same projection, on the six brats24 teacher stages at the
-112×160×128 patch, batch 1. float32 on CPU, AMP on CUDA. All variants give the gradients of student features, projection
+112×160×128 patch. float32 on CPU, AMP on CUDA. All variants give the gradients of student features, projection
 weight and bias, and agree with each other where they should.
 
 Usage:
@@ -84,7 +84,7 @@ def make_step(
     shapes = [[side // s for side, s in zip(args.patch, stride, strict=True)] for stride in STRIDES]
 
     def features(channels: Sequence[int]) -> list[torch.Tensor]:
-        made = [torch.randn(1, channels[i], *shapes[i], generator=generator) for i in stages]
+        made = [torch.randn(args.batch, channels[i], *shapes[i], generator=generator) for i in stages]
         return [x.to(device, amp) for x in made]
 
     student, teacher = [x.requires_grad_() for x in features(STUDENT)], features(TEACHER)
@@ -122,7 +122,7 @@ def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse
 def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
     """:func:`peak_extra` in a fresh process."""
     command = [sys.executable, "-m", "scripts.bench_loss", "--device", args.device, "--threads", str(args.threads)]
-    command += ["--small"] if args.small else []
+    command += ["--batch", str(args.batch), *(["--small"] if args.small else [])]
     command += ["--peak-of", variant, "--stages", *map(str, stages)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -193,7 +193,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = loss_table(rows, args.variants)
     print(to_markdown(table) if args.markdown else to_text(table))
     if args.json:
-        write_json({"environment": machine, "patch": args.patch, "repeats": args.repeats, "rows": rows}, args.json)
+        write_json(
+            {"environment": machine, "patch": args.patch, "batch": args.batch, "repeats": args.repeats, "rows": rows},
+            args.json,
+        )
 
 
 if __name__ == "__main__":

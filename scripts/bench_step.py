@@ -42,17 +42,19 @@ def load_config(side: int, device: torch.device) -> ConfigParser:
     return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
-def make_batch(parser: ConfigParser, device: torch.device) -> list[dict[str, torch.Tensor]]:
+def make_batch(parser: ConfigParser, device: torch.device, size: int) -> list[dict[str, torch.Tensor]]:
     """One random patch with every class in it."""
     generator = torch.Generator().manual_seed(0)
     grid = parser.get_parsed_content("patch_size")
     channels, classes = parser.get_parsed_content("in_channels"), parser.get_parsed_content("num_classes")
-    image = torch.randn(1, channels, *grid, generator=generator)
-    label = torch.randint(0, classes, (1, 1, *grid), generator=generator).float()
+    image = torch.randn(size, channels, *grid, generator=generator)
+    label = torch.randint(0, classes, (size, 1, *grid), generator=generator).float()
     return [{"image": image.to(device), "label": label.to(device)}]
 
 
-def make_trainer(parser: ConfigParser, device: torch.device, teacher: FrozenTeacher | None) -> SupervisedTrainer:
+def make_trainer(
+    parser: ConfigParser, batch: list[dict[str, torch.Tensor]], device: torch.device, teacher: FrozenTeacher | None
+) -> SupervisedTrainer:
     """A trainer of the student, with distillation if there is a teacher."""
     network = prepare_for_training(parser.get_parsed_content("network_def", lazy=False), device=device)
     groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
@@ -66,7 +68,7 @@ def make_trainer(parser: ConfigParser, device: torch.device, teacher: FrozenTeac
     return SupervisedTrainer(
         device=device,
         max_epochs=0,
-        train_data_loader=make_batch(parser, device),
+        train_data_loader=batch,
         network=network,
         loss_function=parser.get_parsed_content("loss"),
         optimizer=optimizer,
@@ -77,12 +79,13 @@ def make_trainer(parser: ConfigParser, device: torch.device, teacher: FrozenTeac
     )
 
 
-def make_steps(side: int, device: torch.device) -> dict[str, Callable[[], Any]]:
+def make_steps(side: int, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """What is timed: name -> one step."""
     parser = load_config(side, device)
     teacher = FrozenTeacher(parser.get_parsed_content("teacher_def")()).to(device)
     hooks = FeatureHooks(teacher.network, parser.get_parsed_content("taps"), stop_after_last=True)
-    image = make_batch(parser, device)[0]["image"]
+    batch = make_batch(parser, device, size)
+    image = batch[0]["image"]
 
     def teacher_encoder() -> None:
         with hooks, torch.autocast(device.type, enabled=device.type == "cuda"):
@@ -96,7 +99,7 @@ def make_steps(side: int, device: torch.device) -> dict[str, Callable[[], Any]]:
 
         return step
 
-    plain, distilled = make_trainer(parser, device, None), make_trainer(parser, device, teacher)
+    plain, distilled = make_trainer(parser, batch, device, None), make_trainer(parser, batch, device, teacher)
     return {"teacher": teacher_encoder, "student": step_of(plain), "distillation": step_of(distilled)}
 
 
@@ -105,11 +108,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     logging.getLogger("ignite").setLevel(logging.WARNING)
-    steps = make_steps(args.side, device)
+    steps = make_steps(args.side, args.batch, device)
     times = time_in_turns(steps, args.repeats, warm_up=1)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     return {
         "side": args.side,
+        "batch": args.batch,
         "repeats": args.repeats,
         "seconds": {name: spread(seconds) for name, seconds in times.items()},
         "ratio": medians["distillation"] / (medians["teacher"] + medians["student"]),
@@ -132,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     result = measure(args)
     e, table = result["environment"], step_table(result)
-    print(f"{args.side}³ patch, batch 1, {e['device']}, {e['threads']} threads, PyTorch {e['torch']}")
+    print(f"{args.side}³ patch, batch {args.batch}, {e['device']}, {e['threads']} threads, PyTorch {e['torch']}")
     print(to_markdown(table) if args.markdown else to_text(table))
     if args.json:
         write_json(result, args.json)

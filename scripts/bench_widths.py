@@ -61,11 +61,12 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     channels = first.get_parsed_content("in_channels")
     networks: dict[int, Any] = {r: p.get_parsed_content("network_def", lazy=False) for r, p in parsers.items()}
     for network in networks.values():
-        network.eval().to(memory_format=memory_format("cpu"))
-    image, whole = torch.randn(1, channels, *patch), torch.randn(1, channels, *volume)
+        network.eval().to(options.device, memory_format=memory_format(options.device))
+    image, whole = (torch.randn(1, channels, *sides, device=options.device) for sides in (patch, volume))
     inferer: Any = first.get_parsed_content("validate::inferer")
     repeats = {"patch": options.repeats, "volume": options.volume_repeats}
-    with torch.inference_mode():
+    half = torch.device(options.device).type == "cuda"
+    with torch.inference_mode(), torch.autocast("cuda", enabled=half):
         patches = {r: partial(network, image) for r, network in networks.items()}
         volumes = {r: partial(inferer, whole, network) for r, network in networks.items()}
         times = {
@@ -89,8 +90,8 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "volume": list(volume),
         "repeats": repeats,
         "warm_up": WARM_UP,
-        "memory_format": str(memory_format("cpu")),
-        "environment": environment(),
+        "memory_format": str(memory_format(options.device)),
+        "environment": environment(options.device),
         "members": [{**m, "relative": _relative(m, members[0])} for m in members],
     }
 
@@ -198,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive, default=10, help="timed passes per patch (default 10)")
     parser.add_argument("--volume_repeats", type=int, default=3, help="timed passes per volume (default 3; 0: none)")
     parser.add_argument("--threads", type=positive, help="number of threads (default: torch's choice)")
+    parser.add_argument("--device", default="cpu", help="such as cuda:0, which computes in float16 (default cpu)")
     parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")
     parser.add_argument("--run", action="append", default=[], metavar="R=FILE", help="metrics.json at factor R")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (default runs)")
