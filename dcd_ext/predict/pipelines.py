@@ -23,7 +23,7 @@ class Pipeline(Protocol):
 
     def preprocess(self, image: Any) -> tuple[Any, Any]: ...
 
-    def network(self, data: Any) -> Any: ...
+    def network(self, data: Any, at_a_time: int | None = None) -> Any: ...
 
     def postprocess(self, scores: Any, steps: Any) -> np.ndarray: ...
 
@@ -97,8 +97,8 @@ class MonaiPipeline:
             raise runtime.PredictError(f"wrong number of channels – {found}")
         return item["image"], item
 
-    def network(self, data: Any) -> Any:
-        """Scores (C, X, Y, Z)."""
+    def network(self, data: Any, at_a_time: int | None = None) -> Any:
+        """Scores (C, X, Y, Z); how many windows are computed at once is the bundle's own setting."""
         with self._torch.inference_mode():
             return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
 
