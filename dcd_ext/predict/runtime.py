@@ -217,8 +217,16 @@ class Spacing:
             block = labels[first : first + planes]
             matrix = to_scores.copy()
             matrix[:3, 3] += to_scores[:3, 0] * first
-            block[...] = np.stack([_resample(score, matrix, block.shape) for score in values]).argmax(axis=0)
+            block[...] = most_likely(np.stack([_resample(score, matrix, block.shape) for score in values]))
         return labels
+
+
+def most_likely(scores: np.ndarray) -> np.ndarray:
+    """Class (X, Y, Z) of the largest score (C, X, Y, Z); plane by plane, because numpy counts in eight bytes."""
+    labels = np.empty(scores.shape[1:], np.uint8)
+    for plane, label in enumerate(labels):
+        label[...] = scores[:, plane].argmax(axis=0)
+    return labels
 
 
 def _resample(data: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -242,10 +250,15 @@ class Normalize:
     def __call__(self, volume: Volume) -> Volume:
         data = np.array(volume.data, np.float32, order="C")
         for channel in data:
-            where = channel != 0 if self.nonzero else True
-            if np.any(where):
-                mean = channel.mean(where=where, dtype=np.float64)
-                deviation = channel.std(where=where, dtype=np.float64) or 1.0
+            where: Any = channel != 0 if self.nonzero else np.ones((len(channel), 1, 1), bool)
+            count = np.count_nonzero(where) if self.nonzero else channel.size
+            if count:
+                mean = channel.sum(where=where, dtype=np.float64) / count
+                # a plane at a time: the differences of a whole head in float64 would take more than all else
+                squares = (
+                    np.square(p - mean, dtype=np.float64).sum(where=w) for p, w in zip(channel, where, strict=True)
+                )
+                deviation = math.sqrt(sum(squares) / count) or 1.0
                 np.subtract(channel, np.float32(mean), out=channel, where=where)
                 np.divide(channel, np.float32(deviation), out=channel, where=where)
         return Volume(data, volume.affine)
@@ -587,9 +600,9 @@ class Pipeline:
         values = scores
         for position in reversed(range(len(steps))):
             if values.ndim == 4 and not any(step.resamples for step in steps[: position + 1]):
-                values = values.argmax(axis=0).astype(np.uint8)
+                values = most_likely(values)
             values = steps[position].restore(values)
-        return values if values.ndim == 3 else values.argmax(axis=0).astype(np.uint8)
+        return values if values.ndim == 3 else most_likely(values)
 
     @staticmethod
     def write(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
@@ -605,8 +618,10 @@ class Pipeline:
     def __call__(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Label map of a case, in the shape of its file, and its affine."""
         volume = self.read(files)
+        affine, shape = volume.affine, volume.shape
         data, steps = self.preprocess(volume)
-        return self.postprocess(self.network(data), steps).reshape(volume.shape), volume.affine
+        del volume  # the scores take its place
+        return self.postprocess(self.network(data), steps).reshape(shape), affine
 
 
 def cores() -> int:
