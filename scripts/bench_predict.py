@@ -77,18 +77,26 @@ class Contender:
 
 
 def _watch(process: subprocess.Popen) -> float:
-    """GiB of a process and its children at most, each page counted once, looked at ten times a second."""
-    peak, family = 0, psutil.Process(process.pid)
+    """GiB at most: of a process and its children together, each page counted once; or of one alone at its peak."""
+    peak, family = 0.0, psutil.Process(process.pid)
     while process.poll() is None:
-        total = 0
+        total = 0.0
         with suppress(psutil.Error):
             for member in [family, *family.children(recursive=True)]:
-                with suppress(psutil.Error):
-                    total += member.memory_full_info().pss
+                with suppress(psutil.Error, OSError):
+                    total += member.memory_full_info().pss / 2**30
+                    peak = max(peak, _peak_gib(member.pid))
         peak = max(peak, total)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
-    return peak / 2**30
+            process.wait(0.05)
+    return peak
+
+
+def _peak_gib(pid: int) -> float:
+    """What Linux remembers; the pages of the program that started it are not among them."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text("ascii", "replace")) if status.is_file() else None
+    return int(found[1]) / 2**20 if found else 0.0
 
 
 def _spin(core: int) -> None:
@@ -163,13 +171,14 @@ def measure(contender: Contender, args: argparse.Namespace) -> dict[str, Any]:
 
 def mean_dice(folder: Path, truth: Path) -> float:
     """Mean over cases and their classes, of the label maps that are named by a label of ``truth``."""
-    import nibabel as nib
     import numpy as np
+
+    from dcd_ext.data.nifti import voxels
 
     maps = {re.sub(r"(_0000)?(_seg)?(?=\.nii)", "", path.name): path for path in folder.rglob("*.nii.gz")}
     scores = []
     for label in sorted(truth.glob("*.nii.gz")):
-        found, expected = (np.asarray(nib.load(file).dataobj) for file in (maps[label.name], label))
+        found, expected = map(voxels, (maps[label.name], label))
         for value in np.unique(expected[expected > 0]):
             p, t = found == value, expected == value
             scores.append(2 * (p & t).sum() / (p.sum() + t.sum()))

@@ -6,6 +6,7 @@
 # Rows that were measured before are kept: remove docs/results/predict_*.json to begin anew. Everything else that it makes
 # lies in runs/bench_predict. nnU-Net is left out if it is not installed (scripts/nnunet.sh --setup, or DCD_NNUNET_VENV).
 set -euo pipefail
+unset OMP_NUM_THREADS # each program decides for itself
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${DCD_PYTHON:-.venv/bin/python}"
 data="$1" brats="$2" student="${3:-bundles/hippocampus_segmentation_student}" teacher=bundles/hippocampus_segmentation_teacher

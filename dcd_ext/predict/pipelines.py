@@ -1,6 +1,7 @@
 """A bundle as the stages read, preprocess, network, postprocess and write, whatever runs its network."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -58,6 +59,8 @@ class MonaiPipeline:
     write = staticmethod(runtime.Pipeline.write)
 
     def __init__(self, root: Path, device: str = "cpu", threads: int | None = None) -> None:
+        # read when torch is imported: threads that wait leave their core to other programs
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import torch
 
         from dcd_ext.bundles.folder import BundleFolder
