@@ -63,11 +63,11 @@ def monai_labels(parser: ConfigParser, files: list[str]) -> tuple[torch.Tensor, 
     return item["image"].as_tensor(), item["pred"][0].numpy()
 
 
-@pytest.mark.parametrize("task", ["hippocampus", "isles22"])
+@pytest.mark.parametrize("task", ["hippocampus", "isles22", "brats24"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_equals_the_shipped_inference(task: str, grid: str, tmp_path: Path) -> None:
     bundle = BundleFolder(BUNDLES / f"{task}_segmentation_student")
-    count = {"hippocampus": 1, "isles22": 3}[task]
+    count = {"hippocampus": 1, "isles22": 3, "brats24": 4}[task]
     files = [write(tmp_path / f"{channel}.nii.gz", GRIDS[grid], seed=channel) for channel in range(count)]
     parser = bundle.parser()
     # several windows along two axes, padding along the third
