@@ -1,5 +1,6 @@
 """Build bundles from ``bundle_src``, for the shipped tasks and for a user's own."""
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -78,6 +79,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     configs = {
         "metadata": {
             **build_metadata(task, role, _results(task_file, name)),
+            **_memory(task_file, name),
             # what dcd verify rebuilds the bundle from
             "generated_from": {"task": task_file.stem, "role": role_name},
         },
@@ -116,6 +118,19 @@ def _scripts() -> dict[str, str]:
     sources = [*sorted((_PACKAGE / "inference").glob("*.py")), *(_PACKAGE / f"{name}.py" for name in ("errors", "io", "weights"))]
     renamed = r"dcd_ext(?:\.inference)?(?=[.`])", "dcd_inference"
     return {f"scripts/dcd_inference/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
+
+
+def _memory(task_file: Path, name: str) -> dict[str, Any]:
+    """Bound of what ``dcd predict`` takes: what scripts/measure_memory.py found, and a tenth for other machines.
+
+    A distilled student has the network of the plain one.
+    """
+    path = BUNDLE_SRC / "memory.json"
+    found = load(path).get(name.removesuffix("_dcd")) if path.is_file() else None
+    if found is None or task_file.parent != BUNDLE_SRC / "tasks":
+        return {}
+    bound = math.ceil(11 * found["peak"]) / 10
+    return {"memory": {"image": found["image"], "threads": found["threads"], "bound_gib": bound}}
 
 
 def _results(task_file: Path, name: str) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "title": f"{task['metadata']['title']}: {role['metadata']['title']}",
         "name": name,
         "parameters": parameters,
+        "memory": _memory(configs["metadata"].get("memory")),
         "performance": _performance(configs["metadata"]["eval_metrics"], parameters),
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
@@ -73,6 +74,18 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "references": "\n".join(f"- {r}" for r in configs["metadata"]["references"]),
     }
     return (BUNDLE_SRC / "base" / "README.md").read_text(encoding="utf-8").format(**values)
+
+
+def _memory(stated: dict[str, Any] | None) -> str:
+    """The bound of a shipped bundle in a sentence, or how to set one."""
+    if not stated:
+        return "`dcd predict --max_ram GIB` refuses images that could need more memory."
+    channels, *sides = stated["image"]
+    image = f"{channels} channel(s) of {' × '.join(map(str, sides))} voxels"
+    return (
+        f"`dcd predict` takes at most {stated['bound_gib']:g} GiB for {image} (OpenVINO, {stated['threads']} threads, no "
+        "background to crop); `--max_ram GIB` keeps it below another bound, or refuses the image."
+    )
 
 
 def _performance(measured: dict[str, Any], parameters: str) -> str:

@@ -45,6 +45,17 @@ def packed_readme(text: str, name: str, metadata: dict[str, Any], parameters: in
 
 
 def _performance(metadata: dict[str, Any]) -> str:
+    scores, int8 = _scores(metadata), metadata.get("int8")
+    if not int8:
+        return scores
+    return (
+        f"{scores}\n\nINT8 (`models/int8`, for `dcd predict --backend int8` and `configs/fast_cpu.json`): mean Dice "
+        f"{int8['dice_int8']:.4f} where float32 has {int8['dice_float32']:.4f}, over the {int8['cases']} held-out cases "
+        "that judged the quantisation."
+    )
+
+
+def _scores(metadata: dict[str, Any]) -> str:
     metrics = metadata.get("eval_metrics") or {}
     if not metrics:
         return "These weights were packed without an evaluation record: nothing is claimed of them."

@@ -1,5 +1,6 @@
 """Pack a bundle for others: weights, TorchScript, configs, card, licences and checksums in one reproducible zip."""
 
+import json
 import re
 import shutil
 import tempfile
@@ -64,7 +65,7 @@ def _stage(
     _copy_parts(source.root, root)
     if reduction_factor is not None:
         _set_reduction_factor(root, reduction_factor)
-    _write_metadata(BundleFolder(root), _measured(metrics, checkpoint))
+    _write_metadata(BundleFolder(root), _measured(metrics, checkpoint), _copy_int8(source.root, root, checkpoint))
     bundle = BundleFolder(root)
     _write_weights(bundle, checkpoint)
     export_torchscript(bundle, root / "models" / "model.ts")
@@ -81,6 +82,21 @@ def _copy_parts(source: Path, root: Path) -> None:
     for needed in ("LICENSE", "configs/inference.json", "docs/README.md"):
         if not (root / needed).is_file():
             raise UserError("incomplete bundle", source, needed, "no such file", "take a bundle of this collection")
+
+
+def _copy_int8(source: Path, root: Path, checkpoint: Path) -> dict[str, Any]:
+    """The INT8 network, if there is one, and what it reached; refused if it was made of other weights."""
+    folder = source / "models" / "int8"
+    if not (folder / "pipeline.json").is_file():
+        return {}
+    reached = dict(json.loads((folder / "pipeline.json").read_text("utf-8")).get("int8", {}))
+    found, made_of = sha256(checkpoint), reached.pop("weights_sha256", None)
+    if made_of != found:
+        step = "run dcd export --formats int8 again, or remove the folder"
+        raise UserError("INT8 network of other weights", folder, found, made_of, step)
+    for name in ("pipeline.json", "network_int8.xml", "network_int8.bin"):
+        shutil.copyfile(folder / name, make_folder(root / "models" / "int8") / name)
+    return {"int8": reached}
 
 
 def _set_reduction_factor(root: Path, factor: int) -> None:
@@ -112,7 +128,7 @@ def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _write_metadata(bundle: BundleFolder, measured: dict[str, Any]) -> None:
+def _write_metadata(bundle: BundleFolder, measured: dict[str, Any], int8: dict[str, Any]) -> None:
     """Exact versions of this environment, which made and checks the exports, and the measured scores."""
     metadata = dict(bundle.metadata)
     versions = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
@@ -120,6 +136,7 @@ def _write_metadata(bundle: BundleFolder, measured: dict[str, Any]) -> None:
     packages = metadata.get("required_packages_version", {})
     metadata["required_packages_version"] = {name: _installed(name) for name in packages}
     metadata["eval_metrics"] = measured
+    metadata |= int8
     write_json(metadata, bundle.root / "configs" / "metadata.json")
 
 

@@ -11,10 +11,11 @@ from dcd_ext.errors import UserError
 
 _METADATA = "configs/metadata.json"
 # what packing writes into metadata.json: versions of the environment, and measured scores
-_MEASURED = ("monai_version", "pytorch_version", "numpy_version", "required_packages_version", "eval_metrics")
+_MEASURED = ("monai_version", "pytorch_version", "numpy_version", "required_packages_version", "eval_metrics", "int8")
 # files that no config is made of; verify checks the READMEs and the sums by themselves
 _BESIDE = re.compile(
     r"(docs/)?README\.md|SHA256SUMS|large_files\.yml|models/(\.gitkeep|metrics\.json|\w+\.(pt|ts|onnx|xml|bin))"
+    r"|models/int8/(pipeline\.json|network_int8\.(xml|bin))"
     r"|(eval|\.cache/huggingface)/.+"
 )
 _MAX_LINES, _MAX_SIZE = 20, 2 * 10**5

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     # chosen before several processes would measure at once
     backend = choose_backend(options.bundle, options.backend, options.device, threads) if left else options.backend
     build = partial(build_pipeline, options.bundle, backend, options.device, threads)
-    failed = run_cases(build, left, options.output, options.shard, options.jobs, options.max_ram)
+    failed = run_cases(build, cases, options.output, options.shard, options.jobs, options.max_ram)
     print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} skipped: {options.output}")
     return 1 if failed else 0
 

@@ -42,6 +42,8 @@ class Predictor:
             PredictError: if they cannot be segmented, in one line.
         """
         image = self._pipeline.read([Path(file) for file in files])
+        affine, shape = image.affine, image.shape
         data, steps = self._pipeline.preprocess(image)
+        del image  # the scores take its place
         labels = self._pipeline.postprocess(self._pipeline.network(data), steps)
-        return labels.reshape(image.shape or labels.shape), image.affine
+        return labels.reshape(shape or labels.shape), affine

@@ -36,11 +36,9 @@ def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threa
     """
     threads = threads or runtime.cores()
     backend = choose_backend(root, backend, device, threads)
-    if (root / "pipeline.json").is_file():
-        return FastPipeline(root, threads, _precision(backend))
     if backend == "eager":
         return MonaiPipeline(root, device, threads)
-    return FastPipeline(_prepared(root, backend), threads, _precision(backend))
+    return FastPipeline(prepare(root, backend), threads, _precision(backend))
 
 
 def choose_backend(root: Path, backend: str, device: str, threads: int) -> str:
@@ -60,8 +58,14 @@ def _precision(backend: str) -> str:
     return "bf16" if backend == "openvino-bf16" else "f32"
 
 
-def _prepared(root: Path, backend: str) -> Path:
-    """Folder with the network of a backend, exported at its first use."""
+def prepare(root: Path, backend: str) -> Path:
+    """Folder with the network of a backend, exported at its first use.
+
+    Raises:
+        UserError: if it cannot be exported, or INT8 was not.
+    """
+    if (root / "pipeline.json").is_file():
+        return root
     if backend == "int8":
         folder = root / "models" / "int8"
         if not (folder / "pipeline.json").is_file():
@@ -110,7 +114,7 @@ def _fastest(root: Path, threads: int) -> str:
 def _seconds_per_window(root: Path, backend: str, threads: int) -> float:
     if backend == "openvino-bf16" and not _has_bf16():
         raise UserError("no bfloat16", backend, "a processor with bfloat16", "none", "use openvino")
-    pipeline: Any = FastPipeline(_prepared(root, backend), threads, _precision(backend))
+    pipeline: Any = FastPipeline(prepare(root, backend), threads, _precision(backend))
     shape = (len(pipeline.channels), *pipeline.spec["window"]["size"])
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     pipeline.network(data)

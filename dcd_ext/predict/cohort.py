@@ -69,6 +69,7 @@ class _Work:
     affine: Any = None
     shape: tuple[int, ...] = ()
     labels: Any = None
+    windows: int | None = None  # to compute at once
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -93,7 +94,7 @@ def _load(case: Case, pipeline: Pipeline, output: Path, budget: Budget | None) -
         if case.problem:
             raise PredictError(f"{case.problem} – {case.name}")
         if budget is not None:
-            budget.require(case)
+            work.windows = budget.windows(case)
         with work.phase("read"):
             image = pipeline.read(case.files)
         work.affine, work.shape = image.affine, image.shape
@@ -107,7 +108,7 @@ def _load(case: Case, pipeline: Pipeline, output: Path, budget: Budget | None) -
 def _segment(work: _Work, pipeline: Pipeline) -> None:
     memory = PeakMemory()
     with work.phase("network"):
-        scores = pipeline.network(work.data)
+        scores = pipeline.network(work.data, work.windows)
     work.data = None
     with work.phase("postprocess"):
         labels = pipeline.postprocess(scores, work.steps)
@@ -147,21 +148,27 @@ class Journal:
         self._path = self._folder / f"{shard.replace('/', '_of_')}.jsonl"
 
     def add(self, outcome: Outcome) -> None:
-        """Append a line, in one write, so that several processes may do it."""
+        """Append a line, in one write, so that several processes may do it; a kill may have cut the one before."""
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+            file.write("\n" + json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
 
-    def write_summary(self) -> dict[str, Any]:
-        """Of all shards so far; the last outcome of a case counts."""
-        outcomes: dict[str, dict] = {}
+    def write_summary(self, cases: Sequence[Case] = ()) -> dict[str, Any]:
+        """Of all shards so far; the last outcome of a case counts.
+
+        A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
+        """
+        paths = {case.name: output_path(case, self._output) for case in cases}
+        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if path.exists()}
+        outcomes = dict(written)
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
                 with suppress(ValueError):  # a line cut by a kill
                     outcome = json.loads(line)
                     outcomes[outcome["case"]] = outcome
+        outcomes |= {name: outcome for name, outcome in written.items() if outcomes[name]["error"]}
         failed = sum(bool(outcome["error"]) for outcome in outcomes.values())
-        cases = [outcomes[name] for name in sorted(outcomes)]
-        summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": cases}
+        ordered = [outcomes[name] for name in sorted(outcomes)]
+        summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": ordered}
         write_json(summary, self._output / "summary.json")
         return summary
 
@@ -180,30 +187,30 @@ def run(
     jobs: int = 1,
     max_ram_gib: float | None = None,
 ) -> int:
-    """Segment cases with a progress bar, write the summary, and return the number of those that failed.
+    """Segment the shard's pending cases with a progress bar, write the summary, and return how many failed.
 
     Args:
         build: makes the pipeline, once in each of ``jobs`` processes; for more than one it has to be picklable.
-        cases: what :func:`pending` returned.
+        cases: those of all shards.
         output: folder of the label maps.
-        shard: names the journal.
+        shard: part i of n, which also names the journal.
         jobs: processes.
         max_ram_gib: of this machine, for all jobs together; a case that could need more is refused, not begun.
     """
-    journal = Journal(output, shard)
+    journal, left = Journal(output, shard), pending(cases, output, shard)
     if jobs > 1:
         outcomes = map_processes(
-            partial(_run_one, build, output, shard, max_ram_gib and max_ram_gib / jobs), cases, "predict", jobs
+            partial(_run_one, build, output, shard, max_ram_gib and max_ram_gib / jobs), left, "predict", jobs
         )
     else:
         outcomes = []
-        bar = tqdm(total=len(cases), desc="predict", unit="case", dynamic_ncols=True)
+        bar = tqdm(total=len(left), desc="predict", unit="case", dynamic_ncols=True)
         with logging_redirect_tqdm(), bar:
-            for outcome in _all(build(), cases, output, max_ram_gib) if cases else ():
+            for outcome in _all(build(), left, output, max_ram_gib) if left else ():
                 journal.add(outcome)
                 outcomes.append(outcome)
                 bar.update()
-    journal.write_summary()
+    journal.write_summary(cases)
     return sum(bool(outcome.error) for outcome in outcomes)
 
 

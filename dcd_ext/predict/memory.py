@@ -50,19 +50,21 @@ class Budget:
             expected = "a backend whose memory is known"
             raise UserError("no memory bound", "--max_ram", expected, "eager", "choose --backend openvino")
         self._pipeline, self._max = pipeline, max_gib
-        memory = PeakMemory()
-        pipeline.network(np.zeros((len(pipeline.channels), *pipeline.window.size), np.float32))
+        before, memory = psutil.Process().memory_info().rss / 2**30, PeakMemory()
+        pipeline.network(np.zeros((len(pipeline.channels), *pipeline.window.size), np.float32), 1)
         self._base = memory.gib() or psutil.Process().memory_info().rss / 2**30
+        self._window = self._base - before
         if self._base > max_gib:
             raise UserError("memory bound too low", "--max_ram", f"at least {self._base:.2f}", max_gib, "raise it")
 
-    def require(self, case: Case) -> None:
-        """Refuse a case that could need more.
+    def windows(self, case: Case) -> int:
+        """How many windows of a case may be computed at once.
 
         Raises:
-            PredictError: with what it may need. The next case is read while one is computed: both count.
+            PredictError: if even one could need too much. The next case is read while one is computed: both count.
         """
         needed = self._base + 1.5 * self._pipeline.bytes_needed(case.files) / 2**30
         if needed > self._max:
             found = f"may need {needed:.1f} GiB, --max_ram is {self._max:g}"
             raise PredictError(f"image too large – {case.files[0]} – {found} – crop it, or raise the bound")
+        return 1 + int((self._max - needed) / max(self._window, 0.01))

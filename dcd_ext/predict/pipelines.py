@@ -1,6 +1,7 @@
 """A bundle as the stages read, preprocess, network, postprocess and write, whatever runs its network."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,7 +24,7 @@ class Pipeline(Protocol):
 
     def preprocess(self, image: Any) -> tuple[Any, Any]: ...
 
-    def network(self, data: Any) -> Any: ...
+    def network(self, data: Any, at_a_time: int | None = None) -> Any: ...
 
     def postprocess(self, scores: Any, steps: Any) -> np.ndarray: ...
 
@@ -58,6 +59,8 @@ class MonaiPipeline:
     write = staticmethod(runtime.Pipeline.write)
 
     def __init__(self, root: Path, device: str = "cpu", threads: int | None = None) -> None:
+        # read when torch is imported: threads that wait leave their core to other programs
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import torch
 
         from dcd_ext.bundles.folder import BundleFolder
@@ -96,8 +99,8 @@ class MonaiPipeline:
             raise runtime.PredictError(f"wrong number of channels – {found}")
         return item["image"], item
 
-    def network(self, data: Any) -> Any:
-        """Scores (C, X, Y, Z)."""
+    def network(self, data: Any, at_a_time: int | None = None) -> Any:
+        """Scores (C, X, Y, Z); how many windows are computed at once is the bundle's own setting."""
         # for the network alone: SciPy's KDTree, which MONAI's surface distances use, recurses without end in this mode
         self._torch.set_flush_denormal(True)
         try:

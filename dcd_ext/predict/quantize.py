@@ -13,7 +13,7 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json
+from dcd_ext.io import sha256, write_json
 from dcd_ext.predict.runtime import OpenVINO, Pipeline
 from dcd_ext.predict.standalone import NETWORKS, require, write_standalone
 
@@ -74,7 +74,8 @@ def _quantize(
     require_bound(bundle.name, before, after, max_drop)
     path = folder / NETWORKS["int8"]
     openvino.save_model(quantized, path, compress_to_fp16=False)
-    return path, {"dice_float32": round(before, 4), "dice_int8": round(after, 4), "cases": len(cases)}
+    measured = {"dice_float32": round(before, 4), "dice_int8": round(after, 4), "cases": len(cases)}
+    return path, {**measured, "weights_sha256": sha256(bundle.weights)}
 
 
 def require_bound(name: str, before: float, after: float, max_drop: float) -> None:

@@ -10,6 +10,7 @@ step does what MONAI's transform of the same purpose does, and knows its inverse
 from __future__ import annotations
 
 import argparse
+import gzip
 import itertools
 import json
 import logging
@@ -30,8 +31,8 @@ import numpy as np
 logger = logging.getLogger(__name__)
 _TOLERANCE = 1e-3  # MONAI's for a spacing that is as wanted
 _TOLERANCE_MM = 0.1  # how far the files of a case may lie apart
-# voxels that are brought back to the image's grid at once: 16 MiB of float32 for each class
-_BLOCK = 2**22
+# voxels that are brought back to the image's grid at once: 4 MiB of float32 for each class
+_BLOCK = 2**20
 SUFFIXES = (".nii.gz", ".nii", ".img", ".mgz", ".mgh")
 
 
@@ -54,20 +55,25 @@ def read(files: Sequence[Path]) -> Volume:
     Raises:
         PredictError: if a file cannot be read, has infinite voxels, or another grid than the first.
     """
-    with ThreadPoolExecutor(cores()) as pool:  # unzipping leaves Python's lock
-        images = list(pool.map(_read_file, files))
-    for image, file in zip(images, files, strict=True):
-        if image.data.shape[1:] != images[0].data.shape[1:] or _apart_mm(image, images[0]) > _TOLERANCE_MM:
+    images = [_open(file) for file in files]
+    shapes = [_shape(image, file) for image, file in zip(images, files, strict=True)]
+    for image, shape, file in zip(images, shapes, files, strict=True):
+        if shape[:3] != shapes[0][:3] or _apart_mm(image.affine, images[0].affine, shape) > _TOLERANCE_MM:
             found = f"expected that of {files[0]}, at most {_TOLERANCE_MM:g} mm apart"
             raise PredictError(f"files of a case lie on different grids – {file} – {found}")
-    data = images[0].data if len(images) == 1 else np.concatenate([image.data for image in images])
-    return Volume(data, images[0].affine, images[0].shape)
+    counts = [shape[3] for shape in shapes]
+    # in the order of the files, where the first axis runs fastest; each file's channels are a view
+    data = np.empty((sum(counts), *shapes[0][2::-1]), np.float32).transpose(0, 3, 2, 1)
+    with ThreadPoolExecutor(cores()) as pool:  # unzipping leaves Python's lock
+        for _ in pool.map(_fill, np.split(data, np.cumsum(counts)[:-1]), images, files):
+            pass
+    return Volume(data, images[0].affine, images[0].shape if counts[0] == 1 else shapes[0][:3])
 
 
-def _apart_mm(one: Volume, other: Volume) -> float:
-    """Largest distance between the places that two volumes of one shape give to a voxel: at one of the corners."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in one.data.shape[1:]))))
-    return float(np.linalg.norm(nib.affines.apply_affine(one.affine - other.affine, corners), axis=1).max())
+def _apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
+    """Largest distance between the places that two affines give to a voxel of a volume: at one of the corners."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))))
+    return float(np.linalg.norm(nib.affines.apply_affine(one - other, corners), axis=1).max())
 
 
 def _open(file: Path) -> Any:
@@ -78,32 +84,40 @@ def _open(file: Path) -> Any:
         raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
 
 
-def _read_file(file: Path) -> Volume:
-    image = _open(file)
+def _shape(image: Any, file: Path) -> tuple[int, ...]:
+    """(X, Y, Z, M) of a volume with or without channels, and with any number of further axes of length 1."""
+    shape = tuple(image.shape)
+    sides = (*shape, 1)[:4]
+    if len(shape) < 3 or math.prod(shape) != math.prod(sides):
+        raise PredictError(f"not a volume – {file} – expected three axes, found shape {shape}")
+    return sides
+
+
+def _fill(part: np.ndarray, image: Any, file: Path) -> None:
+    """Read the voxels of a file into its channels (M, X, Y, Z), with no copy in another type than the file's."""
     try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
+        if file.name.lower().endswith((".gz", ".mgz")):
+            # nibabel stops before the checksum at the end: one changed bit would pass
+            image = type(image).from_bytes(gzip.decompress(file.read_bytes()))
+        proxy = image.dataobj
+        plain = (proxy.slope, proxy.inter) == (1, 0)
+        stored = proxy.get_unscaled() if plain else np.asarray(proxy, np.float32)
+        part[...] = np.moveaxis(stored.reshape((*part.shape[1:], len(part)), order="F"), -1, 0)
     except Exception as error:  # nibabel raises whatever a damaged file provokes
         raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
-    shape = data.shape
-    while data.ndim > 4 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim == 3:
-        data = data[..., None]
-    if data.ndim != 4:
-        raise PredictError(f"not a volume – {file} – expected three axes, found shape {shape}")
-    shape = shape if data.shape[3] == 1 else data.shape[:3]
-    return Volume(np.moveaxis(finite(data, file), -1, 0), image.affine, shape)
+    cleaned = finite(part, file)
+    if cleaned is not part:
+        part[...] = cleaned
 
 
 def finite(data: np.ndarray, file: Path) -> np.ndarray:
     """NaN, which some programs write as background, becomes 0; infinite voxels are refused."""
-    finite = np.isfinite(data)
-    if finite.all():
+    if np.isfinite(data.sum(dtype=np.float64)):  # one pass without a mask; a sum of float32 is finite in float64
         return data
     if np.isinf(data).any():
         raise PredictError(f"infinite intensities – {file} – expected finite numbers – repair the file")
     logger.warning("NaN is read as 0 – %s", file)
-    return np.where(finite, data, np.float32(0))
+    return np.where(np.isnan(data), np.float32(0), data)
 
 
 class Orient:
@@ -203,8 +217,16 @@ class Spacing:
             block = labels[first : first + planes]
             matrix = to_scores.copy()
             matrix[:3, 3] += to_scores[:3, 0] * first
-            block[...] = np.stack([_resample(score, matrix, block.shape) for score in values]).argmax(axis=0)
+            block[...] = most_likely(np.stack([_resample(score, matrix, block.shape) for score in values]))
         return labels
+
+
+def most_likely(scores: np.ndarray) -> np.ndarray:
+    """Class (X, Y, Z) of the largest score (C, X, Y, Z); plane by plane, because numpy counts in eight bytes."""
+    labels = np.empty(scores.shape[1:], np.uint8)
+    for plane, label in enumerate(labels):
+        label[...] = scores[:, plane].argmax(axis=0)
+    return labels
 
 
 def _resample(data: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -228,10 +250,15 @@ class Normalize:
     def __call__(self, volume: Volume) -> Volume:
         data = np.array(volume.data, np.float32, order="C")
         for channel in data:
-            where = channel != 0 if self.nonzero else True
-            if np.any(where):
-                mean = channel.mean(where=where, dtype=np.float64)
-                deviation = channel.std(where=where, dtype=np.float64) or 1.0
+            where: Any = channel != 0 if self.nonzero else np.ones((len(channel), 1, 1), bool)
+            count = np.count_nonzero(where) if self.nonzero else channel.size
+            if count:
+                mean = channel.sum(where=where, dtype=np.float64) / count
+                # a plane at a time: the differences of a whole head in float64 would take more than all else
+                squares = (
+                    np.square(p - mean, dtype=np.float64).sum(where=w) for p, w in zip(channel, where, strict=True)
+                )
+                deviation = math.sqrt(sum(squares) / count) or 1.0
                 np.subtract(channel, np.float32(mean), out=channel, where=where)
                 np.divide(channel, np.float32(deviation), out=channel, where=where)
         return Volume(data, volume.affine)
@@ -285,15 +312,18 @@ class SlidingWindow:
             data = np.pad(data, [(0, 0), *((b, m - b) for b, m in zip(before, missing, strict=True))])
         return data, inside
 
-    def __call__(self, data: np.ndarray, network: Engine) -> np.ndarray:
-        """Scores (C, X, Y, Z) of an image (M, X, Y, Z)."""
+    def __call__(self, data: np.ndarray, network: Engine, at_a_time: int | None = None) -> np.ndarray:
+        """Scores (C, X, Y, Z) of an image (M, X, Y, Z); at most ``at_a_time`` windows are computed at once."""
         data, inside = self.pad(data)
         total = np.zeros(data.shape[1:], np.float32)
         scores: Any = None
-        for window, result in zip(self.windows(data.shape[1:]), network.map(self.patches(data)), strict=True):
+        windows = self.windows(data.shape[1:])
+        results = network.map(self.patches(data), min(len(windows), at_a_time or len(windows)))
+        for window, result in zip(windows, results, strict=True):
             if scores is None:
                 scores = np.zeros((result.shape[1], *data.shape[1:]), np.float32)
-            scores[(slice(None), *window)] += result[0] * self._weights
+            result *= self._weights
+            scores[(slice(None), *window)] += result[0]
             total[window] += self._weights
         scores /= total
         return scores[inside]
@@ -410,46 +440,67 @@ def is_nifti(path: Path) -> bool:
 class Engine:
     """A network on some inference engine."""
 
-    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Results (1, C, X, Y, Z) of patches (1, M, X, Y, Z), in their order."""
+    def map(self, patches: Iterable[np.ndarray], at_a_time: int) -> Iterator[np.ndarray]:
+        """Results (1, C, X, Y, Z) of patches (1, M, X, Y, Z), in their order; the caller may overwrite each.
+
+        An engine may compute up to ``at_a_time`` of them at once.
+        """
         raise NotImplementedError
 
 
 class OpenVINO(Engine):
-    """``network.xml``, read for patches of one shape (M, X, Y, Z); ``streams`` windows are computed at a time."""
+    """``network.xml``, read for patches of one shape (M, X, Y, Z).
 
-    def __init__(
-        self, file: Path, shape: Sequence[int], threads: int, precision: str = "f32", streams: int = 1
-    ) -> None:
+    Where there are several windows, each is computed by one thread: threads that share a window wait for each other at
+    every layer, which costs twice the time where one core is busy with something else.
+    """
+
+    def __init__(self, file: Path, shape: Sequence[int], threads: int, precision: str = "f32") -> None:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(file)
         model.reshape([1, *shape])
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-        }
-        self._start(core.compile_model(model, "CPU", settings), streams)
+
+        def compiled(streams: int) -> Any:
+            settings = {
+                "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": precision,
+                # threads may leave a core that is busy
+                "ENABLE_CPU_PINNING": False,
+            }
+            return core.compile_model(model, "CPU", settings)
+
+        self._compile, self._threads = compiled, threads
+        self._streams = 0
 
     @classmethod
     def of(cls, compiled: Any) -> OpenVINO:
         """A network that was compiled elsewhere."""
         engine = cls.__new__(cls)
-        engine._start(compiled, 1)
+        engine._compile, engine._threads, engine._streams = lambda streams: compiled, 1, 0
         return engine
 
-    def _start(self, compiled: Any, streams: int) -> None:
-        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+    def _requests(self, at_a_time: int) -> list[Any]:
+        # a power of two, so that cases of slightly different sizes share a compiled network
+        streams = 2 ** int(math.log2(min(at_a_time, self._threads)))
+        if streams != self._streams:
+            self._ready: list[Any] = []  # before the next one takes memory
+            compiled = self._compile(streams)
+            # one more than are computed, so that no thread waits for the sum of the windows
+            self._ready = [compiled.create_infer_request() for _ in range(streams + 1)]
+            self._streams = streams
+        return self._ready
 
-    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def map(self, patches: Iterable[np.ndarray], at_a_time: int) -> Iterator[np.ndarray]:
         under_way: deque[Any] = deque()
-        for patch, request in zip(patches, itertools.cycle(self._requests)):
-            if len(under_way) == len(self._requests):
+        requests = self._requests(at_a_time)
+        for patch, request in zip(patches, itertools.cycle(requests)):
+            if len(under_way) == len(requests):
                 yield self._result(under_way.popleft())
-            request.start_async([patch])
+            request.start_async([patch], share_inputs=True)
             under_way.append(request)
         while under_way:
             yield self._result(under_way.popleft())
@@ -469,9 +520,11 @@ class OnnxRuntime(Engine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # a thread that waits leaves its core to others
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def map(self, patches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def map(self, patches: Iterable[np.ndarray], at_a_time: int) -> Iterator[np.ndarray]:
         name = self._session.get_inputs()[0].name
         for patch in patches:
             yield self._session.run(None, {name: patch})[0]
@@ -486,7 +539,7 @@ class Pipeline:
         precision: of OpenVINO's arithmetic, "f32", or "bf16" where the processor has it.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32", streams: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32") -> None:
         self.spec: dict[str, Any] = json.loads((folder / "pipeline.json").read_text("utf-8"))
         self.channels: list[str] = self.spec["channels"]
         self.window = SlidingWindow(**self.spec["window"])
@@ -496,7 +549,7 @@ class Pipeline:
         if network.suffix == ".onnx":
             self.engine = OnnxRuntime(network, threads)
         else:
-            self.engine = OpenVINO(network, shape, threads, precision, streams)
+            self.engine = OpenVINO(network, shape, threads, precision)
 
     def read(self, files: Sequence[Path]) -> Volume:
         """The image of a case.
@@ -524,9 +577,11 @@ class Pipeline:
                 inner = step.grid(affine, shape)[1]
         given, wanted = math.prod(shape), math.prod(max(pair) for pair in zip(inner, self.window.size, strict=True))
         channels, classes = len(self.channels), len(self.spec["classes"])
-        # the image as read and, once more, as a float; resampled and normalised; scores and weights; a block of scores
-        floats = 2 * channels * given + 2 * channels * wanted + (classes + 1) * wanted
-        return 4 * (floats + (classes + 1) * min(given, _BLOCK)) + 2 * given
+        # the image as floats; resampled and normalised; scores and weights; a block of scores
+        floats = channels * given + 2 * channels * wanted + (classes + 1) * wanted
+        # as stored, twice while it is unzipped, of the files that are read at once; labels twice
+        stored = 2 * min(channels, cores() * channels // len(files)) * header.get_data_dtype().itemsize
+        return 4 * (floats + (classes + 1) * min(given, _BLOCK)) + (stored + 2) * given
 
     def preprocess(self, volume: Volume) -> tuple[np.ndarray, list[Any]]:
         """The network's input (M, X, Y, Z), and the steps that lead back."""
@@ -535,9 +590,9 @@ class Pipeline:
             volume = step(volume)
         return volume.data, steps
 
-    def network(self, data: np.ndarray) -> np.ndarray:
-        """Scores (C, X, Y, Z) of the network's input."""
-        return self.window(data, self.engine)
+    def network(self, data: np.ndarray, at_a_time: int | None = None) -> np.ndarray:
+        """Scores (C, X, Y, Z) of the network's input; ``at_a_time`` bounds how many windows are computed at once."""
+        return self.window(data, self.engine, at_a_time)
 
     @staticmethod
     def postprocess(scores: np.ndarray, steps: Sequence[Any]) -> np.ndarray:
@@ -545,15 +600,15 @@ class Pipeline:
         values = scores
         for position in reversed(range(len(steps))):
             if values.ndim == 4 and not any(step.resamples for step in steps[: position + 1]):
-                values = values.argmax(axis=0).astype(np.uint8)
+                values = most_likely(values)
             values = steps[position].restore(values)
-        return values if values.ndim == 3 else values.argmax(axis=0).astype(np.uint8)
+        return values if values.ndim == 3 else most_likely(values)
 
     @staticmethod
     def write(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
         """A NIfTI file, complete or not there."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        temporary = path.with_name(f".tmp-{path.name}")  # one that a kill left is replaced by the next
         try:
             nib.save(nib.Nifti1Image(labels, affine), temporary)
             os.replace(temporary, path)
@@ -563,8 +618,10 @@ class Pipeline:
     def __call__(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Label map of a case, in the shape of its file, and its affine."""
         volume = self.read(files)
+        affine, shape = volume.affine, volume.shape
         data, steps = self.preprocess(volume)
-        return self.postprocess(self.network(data), steps).reshape(volume.shape), volume.affine
+        del volume  # the scores take its place
+        return self.postprocess(self.network(data), steps).reshape(shape), affine
 
 
 def cores() -> int:

@@ -46,6 +46,7 @@ class SegmentationApp(Application):
         load = DICOMDataLoaderOperator(self, once, input_folder=self.source, must_load=False, name="load")
         choose = ChannelSelector(self, patterns=self.patterns, source=self.source, name="choose")
         stack = ChannelStack(self, name="stack")
+        # not dcd_ext.predict.Predictor, which begins with files: here the voxels are in memory, read by the SDK
         infer = MonaiBundleInferenceOperator(
             self,
             input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],

@@ -40,7 +40,10 @@ class WithoutText:
 
 
 class BundleInfer(BundleInferTask):
-    """MONAI Label's inference task, working with MONAI 1.6."""
+    """MONAI Label's inference task, working with MONAI 1.6.
+
+    No ``dcd_ext.predict.Predictor``: the server asks its tasks for lists of transforms and an inferer, and runs them.
+    """
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """The bundle's preprocessing."""

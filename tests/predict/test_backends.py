@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from dcd_ext.bundles.pack import pack
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.data import load_cases
 from dcd_ext.errors import UserError
@@ -119,6 +122,19 @@ def test_int8_beyond_its_bound_is_refused(after) -> None:
         quantize.require_bound("a", 0.8, after, 0.005)
 
 
+def assert_packed(root: Path, dice: dict, output: Path) -> None:
+    """The INT8 network is in the zip, its Dice in the card; beside other weights it is refused."""
+    with zipfile.ZipFile(pack(root, root / "models" / "model.pt", output)) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+        card = archive.read(f"{NAME}/README.md").decode()
+    assert {f"models/int8/{name}" for name in ("network_int8.xml", "network_int8.bin", "pipeline.json")} < names
+    assert f"mean Dice {dice['dice_int8']:.4f} where float32 has {dice['dice_float32']:.4f}" in card
+    weights = torch.load(root / "models" / "model.pt", weights_only=True)
+    torch.save({key: 2 * value for key, value in weights.items()}, output / "others.pt")
+    with pytest.raises(UserError, match="INT8 network of other weights"):
+        pack(root, output / "others.pt", output)
+
+
 def test_int8_keeps_its_bound(trained, data, images, expected, tmp_path) -> None:
     root = shutil.copytree(trained, tmp_path / NAME)
     arguments = ["export", str(root), "--formats", "int8", "--dataset_dir", str(data), "--max_drop", "0.05"]
@@ -128,6 +144,7 @@ def test_int8_keeps_its_bound(trained, data, images, expected, tmp_path) -> None
     output = tmp_path / "masks"
     assert dcd(["predict", str(root), str(images), "--output", str(output), "--backend", "int8"]) == 0
     assert agreement(label_maps(output), expected) > 0.98
+    assert_packed(root, dice, tmp_path / "dist")
     overlay = tmp_path / "overlay"
     files = "['configs/inference.json','configs/fast_cpu.json']"
     arguments = ["run", "inference", "--config_file", files, "--bundle_root", ".", "--dataset_dir", images]
@@ -162,10 +179,28 @@ def test_what_cannot_be_run_is_one_line(damage, trained, images, tmp_path, capsy
 
 
 def test_benchmark_measures_whole_commands(trained, images, tmp_path, capsys) -> None:
-    also = f"copy={sys.executable} -c \"import shutil; shutil.copytree('{{input}}', '{{output}}/masks')\""
+    also = f"any:copy={sys.executable} -c \"import shutil; shutil.copytree('{{input}}', '{{output}}/masks')\""
     arguments = [str(trained), "--images", str(images), "--cases", "2", "--repeats", "1", "--threads", "1"]
     bench_predict.main([*arguments, "--backends", "openvino", "--also", also, "--output", str(tmp_path)])
     rows = read_json(tmp_path / "predict_cases.json")["rows"]
-    assert [(row["network"], row["backend"]) for row in rows] == [(NAME, "openvino"), ("copy", "its own command")]
-    assert all(row["seconds"][0] > 0 and row["peak_gib"] > 0 for row in rows)
+    assert [(row["network"], row["backend"]) for row in rows] == [(NAME, "openvino"), ("any", "copy")]
+    assert all(row["seconds"][0] > 0 and row["peak_gib"][0] > 0 for row in rows)
+    # measured once: the second call only writes the table, here into a page
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- cases -->\nold\n<!-- end cases -->\nz\n")
+    bench_predict.main(
+        [
+            *arguments,
+            "--backends",
+            "openvino",
+            "--also",
+            "any:copy=false",
+            "--output",
+            str(tmp_path),
+            "--page",
+            str(page),
+        ]
+    )
+    text = page.read_text()
+    assert text.startswith("a\n") and text.endswith("z\n") and "| openvino |" in text and "old" not in text
     assert set(BACKENDS) >= {"eager", "openvino", "int8"} and "openvino" in capsys.readouterr().out

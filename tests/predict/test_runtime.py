@@ -32,7 +32,7 @@ GRIDS = {
 class Smooth(runtime.Engine):
     """A network of ten characters: three classes that depend on the voxel and on the one beside it."""
 
-    def map(self, patches):
+    def map(self, patches, at_a_time=1):
         for patch in patches:
             image = patch[:, :1]
             yield np.concatenate([0.4 - image, image, 0.7 * np.roll(image, 1, axis=2)], axis=1)
@@ -63,11 +63,11 @@ def monai_labels(parser: ConfigParser, files: list[str]) -> tuple[torch.Tensor, 
     return item["image"].as_tensor(), item["pred"][0].numpy()
 
 
-@pytest.mark.parametrize("task", ["hippocampus", "isles22"])
+@pytest.mark.parametrize("task", ["hippocampus", "isles22", "brats24"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_equals_the_shipped_inference(task: str, grid: str, tmp_path: Path) -> None:
     bundle = BundleFolder(BUNDLES / f"{task}_segmentation_student")
-    count = {"hippocampus": 1, "isles22": 3}[task]
+    count = {"hippocampus": 1, "isles22": 3, "brats24": 4}[task]
     files = [write(tmp_path / f"{channel}.nii.gz", GRIDS[grid], seed=channel) for channel in range(count)]
     parser = bundle.parser()
     # several windows along two axes, padding along the third
@@ -118,6 +118,11 @@ def damaged(tmp_path: Path, kind: str) -> tuple[list[Path], str]:
     if kind == "cut":
         file.write_bytes(file.read_bytes()[:2000])
         return [file], "cannot read"
+    if kind == "flipped bit":  # most such files are unzipped without an error, but for their checksum
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 4
+        file.write_bytes(damaged)
+        return [file], "cannot read"
     if kind == "infinite":
         image = nib.load(file)
         data = image.get_fdata()
@@ -132,7 +137,7 @@ def damaged(tmp_path: Path, kind: str) -> tuple[list[Path], str]:
     return [file], "not a volume"
 
 
-@pytest.mark.parametrize("kind", ["cut", "infinite", "shifted", "five axes"])
+@pytest.mark.parametrize("kind", ["cut", "flipped bit", "infinite", "shifted", "five axes"])
 def test_damage_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
     files, message = damaged(tmp_path, kind)
     with pytest.raises(PredictError, match=message) as error:
