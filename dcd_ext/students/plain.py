@@ -51,6 +51,20 @@ def follow(parser: ConfigParser, key: str) -> str:
     return key.replace("#", "::")
 
 
+def either_separator(key: str) -> str:
+    """A pattern for an id with any of MONAI's two separators."""
+    return re.escape(key).replace("::", "(?:::|#)")
+
+
+def mapped(value: Any, pattern: re.Pattern[str], replacement: Any) -> Any:
+    """Replaced in every text of a config, keys included."""
+    if isinstance(value, dict):
+        return {mapped(k, pattern, replacement): mapped(v, pattern, replacement) for k, v in value.items()}
+    if isinstance(value, list):
+        return [mapped(item, pattern, replacement) for item in value]
+    return pattern.sub(replacement, value) if isinstance(value, str) else value
+
+
 class Definitions:
     """What the entries of one config define.
 

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from dcd_ext.bundles.torchscript import load_torchscript
+from dcd_ext.distill.teacher_check import recorded_scores
 from dcd_ext.errors import UserError
 from dcd_ext.networks import seeded
 from dcd_ext.students.plain import Definitions
@@ -130,7 +131,7 @@ class TeacherBundle:
         return next(iter(inputs.values()), {})
 
     def load_weights(self, file: Path | None = None) -> None:
-        """Load the bundle's weights into :attr:`network`, strictly.
+        """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them.
 
         Raises:
             UserError: if there are none or they do not fit.
@@ -141,6 +142,7 @@ class TeacherBundle:
         if path is None:
             where = " or ".join(map(str, candidates))
             raise UserError("the teacher has no weights", where, "a file", "none", f"download them, or {step}")
+        self.scores: Any = next((scores for scores, _ in recorded_scores(path, self.root)), {})
         if not _is_torchscript(path):
             return load_weights(self.network, path, step)
         try:

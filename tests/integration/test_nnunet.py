@@ -39,7 +39,7 @@ SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_wor
 def in_nnunet(program: str, *arguments: str | Path) -> None:
     """Run a program of nnU-Net's environment."""
     folder = tool_environment("nnunet") / "bin"
-    call([str(folder / program), *map(str, arguments)], PYTHONPATH="")
+    call([str(folder / program), *map(str, arguments)], minutes=60, PYTHONPATH="")  # trains three networks
 
 
 @dataclass
