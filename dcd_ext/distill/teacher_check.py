@@ -108,7 +108,7 @@ def recorded_scores(weights: Path, bundle: Path | None = None) -> Iterator[tuple
             continue
         if not isinstance(content, dict):
             continue
-        for scores in (content.get(key) for key in ("summary", "eval_metrics", "performance")):
+        for scores in filter(None, (content.get(key) for key in ("summary", "eval_metrics", "performance"))):
             digest = content.get("weights_sha256") or (isinstance(scores, dict) and scores.get("weights_sha256"))
             if not digest or digest == sha256(weights):  # weights that took the place of others have another
                 yield scores, file.name

@@ -15,7 +15,7 @@ from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.students.distillation import add_distillation
 from dcd_ext.students.hooks import Hook, table
-from dcd_ext.students.plain import either_separator, mapped, merged
+from dcd_ext.students.plain import either_separator, mapped, merged, trainer_of
 from dcd_ext.students.teacher import TeacherBundle
 from dcd_ext.tables import to_markdown
 from dcd_ext.weights import save_weights
@@ -36,13 +36,13 @@ def write_student(
         student_def: definition of its narrower network.
         hooks: what is compared.
         output: the bundle's folder, which must not exist or be empty.
-        trainer_key: id of the trainer, default ``train::trainer``.
+        trainer_key: id of the trainer, default ``train::trainer``, or the only one.
         kd_weight: highest weight of the distillation loss.
 
     Raises:
         UserError: if the training config cannot be extended, or the folder is in use.
     """
-    configs = _configs(teacher, student_def, hooks, trainer_key or "train::trainer", kd_weight)
+    configs = _configs(teacher, student_def, hooks, trainer_key, kd_weight)
     temporary = output.with_name(f".tmp-{output.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -72,7 +72,7 @@ def require_new(output: Path) -> None:
 
 
 def _configs(
-    teacher: TeacherBundle, student_def: dict[str, Any], hooks: list[Hook], trainer_key: str, kd_weight: float
+    teacher: TeacherBundle, student_def: dict[str, Any], hooks: list[Hook], trainer_key: str | None, kd_weight: float
 ) -> dict[str, dict[str, Any]]:
     """Content of every config, by its file's name."""
     original = teacher.definitions.raw(teacher.network_key)
@@ -80,6 +80,7 @@ def _configs(
     configs = {name: _narrowed(config, original["_target_"], changed) for name, config in teacher.configs.items()}
     train = merged(teacher.configs[teacher.train_file])
     train[teacher.network_key] = student_def
+    trainer_key = trainer_key or trainer_of(train) or "train::trainer"
     handlers, number = add_distillation(train, teacher, hooks, trainer_key, kd_weight)
     _name_runs(train, "training", trainer_key)
     configs[teacher.train_file] = _content(train)

@@ -1,7 +1,6 @@
 """The distillation's part of a student's training config: the teacher, its check, the loss, and their handlers."""
 
 import re
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from monai.bundle import ConfigParser
 from dcd_ext.bundles.sources import BUNDLE_SRC, load
 from dcd_ext.errors import UserError
 from dcd_ext.students.hooks import Hook
-from dcd_ext.students.plain import either_separator, follow, mapped
+from dcd_ext.students.plain import either_separator, entries, follow, mapped
 from dcd_ext.students.teacher import TeacherBundle
 
 # one group of parameters, or several with options of their own, and those of the loss
@@ -105,7 +104,7 @@ def _attach(train: ConfigParser, trainer_key: str, added: list[str]) -> str | No
 
 def _teacher_evaluator(train: ConfigParser) -> dict[str, Any] | None:
     """The validation's evaluator for the teacher, with a metric of its own; None where there is no metric."""
-    for definition in _evaluators(train.config):
+    for _, definition in entries(train.config, "SupervisedEvaluator"):
         metric = definition.get("key_val_metric")
         if isinstance(metric, str) and metric.startswith("@"):
             metric = f"%{metric[1:]}"
@@ -113,12 +112,3 @@ def _teacher_evaluator(train: ConfigParser) -> dict[str, Any] | None:
             kept = {k: v for k, v in definition.items() if k not in ("val_handlers", "additional_metrics")}
             return {**deepcopy(kept), "network": "@teacher", "key_val_metric": deepcopy(metric)}
     return None
-
-
-def _evaluators(config: Any) -> Iterator[dict[str, Any]]:
-    """Definitions of evaluators."""
-    if isinstance(config, dict):
-        if str(config.get("_target_")).split(".")[-1] == "SupervisedEvaluator":
-            yield config
-        for value in config.values():
-            yield from _evaluators(value)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from dcd_ext.students.plain import Definitions
 from dcd_ext.weights import load_weights
 
 _SUFFIXES = (".json", ".yaml", ".yml")
-_NETWORK_KEYS = ("network_def", "network", "net", "model")
+_NETWORK_KEYS = ("network_def", "network")
 # arguments of an inferer that name a device
 _DEVICES = ("device", "sw_device")
+# arguments of MONAI's networks that had no effect and are no longer taken
+_REMOVED = {"SwinUNETR": ("img_size",)}
 _CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
 
 
@@ -44,7 +47,7 @@ class TeacherBundle:
         self.reopen = {"root": root, "train_file": train_file, "network_key": network_key, "trust": trust}
         folder = self.root / "configs"
         files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
-        self.configs = {f.name: _read(f) for f in files if f.stem != "metadata"}
+        self.configs = {f.name: _without_removed(_read(f)) for f in files if f.stem != "metadata"}
         self.train_file = self._train_file(folder, train_file)
         self.metadata = self._metadata()
         trusted = self.root if trust else None
@@ -102,6 +105,13 @@ class TeacherBundle:
     def imports_code(self) -> bool:
         """Whether the configs name something of the bundle's ``scripts``."""
         return bool(_CODE.search(json.dumps(self.configs, default=str)))
+
+    @property
+    def missing_packages(self) -> list[str]:
+        """Packages that its metadata name and that are not installed."""
+        groups = [self.metadata.get(f"{kind}_packages_version") for kind in ("required", "optional")]
+        named = {str(name) for group in groups if isinstance(group, dict) for name in group}
+        return sorted(name for name in named if not any(distributions(name=name)))
 
     @property
     def channels(self) -> int:
@@ -166,17 +176,18 @@ class TeacherBundle:
         return _read(path) if path.is_file() else {}
 
     def _network_key(self, given: str | None) -> str:
-        key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None)
+        key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None) or self.definitions.trained_network()
         if key is not None and self._defines(key):
             return self.definitions.follow(key)
-        expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS[:2])}"
+        expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS)}"
         content = self.definitions.raw(given or _NETWORK_KEYS[0])
         found = "none" if content is None else repr(content)[:80]
         raise UserError("no network definition", self.definitions.file, expected, found, "pass --network_key KEY")
 
     def _defines(self, key: str) -> bool:
         content = self.definitions.raw(self.definitions.follow(key))
-        return isinstance(content, dict) and "_target_" in content
+        # a wrapper, such as DistributedDataParallel, has a module
+        return isinstance(content, dict) and "_target_" in content and "module" not in content
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -188,6 +199,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError("unreadable config", path, "a dictionary", type(content).__name__, "correct it")
     return content
+
+
+def _without_removed(config: Any) -> Any:
+    """A config that MONAI of today can build."""
+    if isinstance(config, dict):
+        removed = _REMOVED.get(str(config.get("_target_")).split(".")[-1], ())
+        return {key: _without_removed(value) for key, value in config.items() if key not in removed}
+    return [_without_removed(item) for item in config] if isinstance(config, list) else config
 
 
 def _is_torchscript(path: Path) -> bool:
