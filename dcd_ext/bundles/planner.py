@@ -25,7 +25,8 @@ _FEATURES, _MOST_FEATURES = 32, 320
 _BLOCKS = (1, 3, 4, 6, 6, 6)
 # elements of all feature maps of a patch that fill the memory at a batch of 2, in nnU-Net's unit
 _REFERENCE, _REFERENCE_GIB, _BATCH = 680_000_000, 8, 2
-# a batch holds at most this part of the data set's voxels
+# a batch holds at most this part of the data set's voxels: the rule of nnU-Net's plain planner, which leaves small data
+# sets small batches; the planner of its residual encoder allows all of them
 _LARGEST_BATCH = 0.05
 
 
@@ -73,8 +74,8 @@ def plan(
         if elements <= budget or smaller is None:
             break
         patch = smaller
-    largest = round(_LARGEST_BATCH * len(shapes) * math.prod(median.tolist()) / math.prod(patch))
-    batch = max(_BATCH, min(round(budget * _BATCH / elements), largest))
+    held, whole = round(budget * _BATCH / elements), len(shapes) * math.prod(median.tolist()) / math.prod(patch)
+    theirs, batch = (max(_BATCH, min(held, round(part * whole))) for part in (1, _LARGEST_BATCH))
     shown = " × ".join(map(str, median))
     reasons = {
         "pixdim": why_spacing,
@@ -83,7 +84,8 @@ def plan(
         "less than twice as long as the shortest",
         "features": f"{_FEATURES}, doubled per stage, at most {_MOST_FEATURES}",
         "n_blocks": "those of nnU-Net's residual encoder",
-        "batch_size": f"what the memory holds of this patch, at least {_BATCH}, at most 5 % of all voxels",
+        "batch_size": f"at most 5 % of all voxels, as in nnU-Net's plain planner, at least {_BATCH}; the planner of its "
+        f"residual encoder takes {theirs}, as many as the memory holds",
     }
     return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
 
