@@ -4,18 +4,15 @@ Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biom
 18, 203-211 (2021); the residual encoder and its reference of memory: Isensee F et al. nnU-Net Revisited, MICCAI 2024.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
-from dcd_ext.errors import UserError
 
 # an axis this much coarser than the others makes a data set anisotropic; so does a patch for the augmentation
 ANISOTROPY = 3
@@ -68,7 +65,7 @@ def plan(
     while True:
         strides, kernels, patch = topology(spacing, patch)
         features = [min(_FEATURES * 2**i, _MOST_FEATURES) for i in range(len(strides))]
-        blocks = [_blocks(i) for i in range(len(strides))]
+        blocks = blocks_per_stage(len(strides))
         elements = _elements(patch, strides, kernels, features, blocks, channels, classes)
         smaller = _smaller(spacing, patch, median)
         if elements <= budget or smaller is None:
@@ -90,34 +87,9 @@ def plan(
     return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
 
 
-def read_plans(path: Path) -> Plan:
-    """nnU-Net's own plan for 3D at full resolution; of its network only what the bundles' network has, too.
-
-    nnU-Net counts the axes of a file as z, y, x and may permute them.
-
-    Raises:
-        UserError: if the file is no plans file with a 3D network.
-    """
-    try:
-        plans = json.loads(path.read_text("utf-8"))
-        chosen = plans["configurations"]["3d_fullres"]
-        network = chosen["architecture"]["arch_kwargs"]
-        # position in the plans of each axis x, y, z
-        order = [list(plans.get("transpose_forward", [0, 1, 2])).index(axis) for axis in (2, 1, 0)]
-        strides, kernels = ([[row[a] for a in order] for row in network[key]] for key in ("strides", "kernel_sizes"))
-        blocks = network.get("n_blocks_per_stage") or [_blocks(i) for i in range(len(strides))]
-        spacing, patch = ([chosen[key][a] for a in order] for key in ("spacing", "patch_size"))
-        lists = (spacing, patch, strides, kernels, list(network["features_per_stage"]), list(blocks))
-        names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
-        reasons = dict.fromkeys(names, f"from {path.name}")
-        return Plan(*lists, int(chosen["batch_size"]), reasons)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        expected, found = "plans of nnU-Net 2.5 or later with 3d_fullres", f"{type(error).__name__}: {error}"
-        raise UserError("no plans", path, expected, found, "leave --plans out to plan anew") from error
-
-
-def _blocks(stage: int) -> int:
-    return _BLOCKS[min(stage, len(_BLOCKS) - 1)]
+def blocks_per_stage(stages: int) -> list[int]:
+    """Those of nnU-Net's residual encoder."""
+    return [_BLOCKS[min(stage, len(_BLOCKS) - 1)] for stage in range(stages)]
 
 
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, str]:
