@@ -1,6 +1,7 @@
 """Save and read checkpoints and load weights: finite, strictly, and without running what a pickle holds."""
 
 import os
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,8 @@ def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[A
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of some foreign files before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch's own text advises to read the file without weights_only
         expected = "tensors only (weights_only=True)"
@@ -92,6 +94,9 @@ def require_finite(checkpoint: Any, path: str | os.PathLike, next_step: str) -> 
         UserError: naming the first such tensor.
     """
     for name, tensor in _tensors(checkpoint):
+        if tensor.is_meta or tensor.is_quantized:
+            found = "a tensor without values" if tensor.is_meta else "a quantized tensor"
+            raise UserError("weights cannot be read", f"{path}, key {name}", "floating-point numbers", found, next_step)
         if not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())
             found = f"{count} of {tensor.numel()} values NaN or infinite"

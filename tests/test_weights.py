@@ -1,5 +1,6 @@
 """Checkpoints are read without running code, and loaded strictly."""
 
+import pickle
 import re
 
 import pytest
@@ -44,6 +45,25 @@ def test_missing_key_is_an_error(tmp_path):
     save_checkpoint(state, tmp_path / "model.pt")
     expected = r"1 keys differ\) – .*key head.bias – expected shape \(2,\), found no such key"
     with pytest.raises(UserError, match=expected):
+        load_weights(build(), tmp_path / "model.pt", "train it")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize", "ignore:TypedStorage")
+@pytest.mark.parametrize("kind", ["without values", "quantized"])
+def test_tensors_that_hold_no_plain_numbers_are_refused(kind, tmp_path):
+    state = ToyNet(channels=4).state_dict()
+    bias = state["head.bias"]
+    state["head.bias"] = (
+        bias.to("meta") if kind == "without values" else torch.quantize_per_tensor(bias, 1, 0, torch.qint8)
+    )
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(UserError, match=f"weights cannot be read .*key head.bias .* found a .*{kind}"):
+        load_weights(build(), tmp_path / "model.pt", "train it")
+
+
+def test_a_bare_pickle_is_refused_without_warning(tmp_path):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps({"head.bias": [1.0]}, protocol=4))
+    with pytest.raises(UserError, match="weights cannot be read"):
         load_weights(build(), tmp_path / "model.pt", "train it")
 
 

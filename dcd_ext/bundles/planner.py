@@ -4,18 +4,15 @@ Isensee F et al. nnU-Net: a self-configuring method for deep learning-based biom
 18, 203-211 (2021); the residual encoder and its reference of memory: Isensee F et al. nnU-Net Revisited, MICCAI 2024.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
-from dcd_ext.errors import UserError
 
 # an axis this much coarser than the others makes a data set anisotropic; so does a patch for the augmentation
 ANISOTROPY = 3
@@ -25,7 +22,8 @@ _FEATURES, _MOST_FEATURES = 32, 320
 _BLOCKS = (1, 3, 4, 6, 6, 6)
 # elements of all feature maps of a patch that fill the memory at a batch of 2, in nnU-Net's unit
 _REFERENCE, _REFERENCE_GIB, _BATCH = 680_000_000, 8, 2
-# a batch holds at most this part of the data set's voxels
+# a batch holds at most this part of the data set's voxels: the rule of nnU-Net's plain planner, which leaves small data
+# sets small batches; the planner of its residual encoder allows all of them
 _LARGEST_BATCH = 0.05
 
 
@@ -67,14 +65,14 @@ def plan(
     while True:
         strides, kernels, patch = topology(spacing, patch)
         features = [min(_FEATURES * 2**i, _MOST_FEATURES) for i in range(len(strides))]
-        blocks = [_blocks(i) for i in range(len(strides))]
+        blocks = blocks_per_stage(len(strides))
         elements = _elements(patch, strides, kernels, features, blocks, channels, classes)
         smaller = _smaller(spacing, patch, median)
         if elements <= budget or smaller is None:
             break
         patch = smaller
-    largest = round(_LARGEST_BATCH * len(shapes) * math.prod(median.tolist()) / math.prod(patch))
-    batch = max(_BATCH, min(round(budget * _BATCH / elements), largest))
+    held, whole = round(budget * _BATCH / elements), len(shapes) * math.prod(median.tolist()) / math.prod(patch)
+    theirs, batch = (max(_BATCH, min(held, round(part * whole))) for part in (1, _LARGEST_BATCH))
     shown = " × ".join(map(str, median))
     reasons = {
         "pixdim": why_spacing,
@@ -83,39 +81,15 @@ def plan(
         "less than twice as long as the shortest",
         "features": f"{_FEATURES}, doubled per stage, at most {_MOST_FEATURES}",
         "n_blocks": "those of nnU-Net's residual encoder",
-        "batch_size": f"what the memory holds of this patch, at least {_BATCH}, at most 5 % of all voxels",
+        "batch_size": f"at most 5 % of all voxels, as in nnU-Net's plain planner, at least {_BATCH}; the planner of its "
+        f"residual encoder takes {theirs}, as many as the memory holds",
     }
     return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
 
 
-def read_plans(path: Path) -> Plan:
-    """nnU-Net's own plan for 3D at full resolution; of its network only what the bundles' network has, too.
-
-    nnU-Net counts the axes of a file as z, y, x and may permute them.
-
-    Raises:
-        UserError: if the file is no plans file with a 3D network.
-    """
-    try:
-        plans = json.loads(path.read_text("utf-8"))
-        chosen = plans["configurations"]["3d_fullres"]
-        network = chosen["architecture"]["arch_kwargs"]
-        # position in the plans of each axis x, y, z
-        order = [list(plans.get("transpose_forward", [0, 1, 2])).index(axis) for axis in (2, 1, 0)]
-        strides, kernels = ([[row[a] for a in order] for row in network[key]] for key in ("strides", "kernel_sizes"))
-        blocks = network.get("n_blocks_per_stage") or [_blocks(i) for i in range(len(strides))]
-        spacing, patch = ([chosen[key][a] for a in order] for key in ("spacing", "patch_size"))
-        lists = (spacing, patch, strides, kernels, list(network["features_per_stage"]), list(blocks))
-        names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
-        reasons = dict.fromkeys(names, f"from {path.name}")
-        return Plan(*lists, int(chosen["batch_size"]), reasons)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        expected, found = "plans of nnU-Net 2.5 or later with 3d_fullres", f"{type(error).__name__}: {error}"
-        raise UserError("no plans", path, expected, found, "leave --plans out to plan anew") from error
-
-
-def _blocks(stage: int) -> int:
-    return _BLOCKS[min(stage, len(_BLOCKS) - 1)]
+def blocks_per_stage(stages: int) -> list[int]:
+    """Those of nnU-Net's residual encoder."""
+    return [_BLOCKS[min(stage, len(_BLOCKS) - 1)] for stage in range(stages)]
 
 
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, str]:

@@ -50,8 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     names = parser.add_argument_group("names, where the bundle's are unusual")
     names.add_argument("--config_file", metavar="NAME", help="training config below configs/ (default train.*)")
-    names.add_argument("--network_key", metavar="KEY", help="id of the network's definition (default network_def)")
-    names.add_argument("--trainer_key", metavar="KEY", help="id of the trainer (default train::trainer)")
+    names.add_argument(
+        "--network_key",
+        metavar="KEY",
+        help="id of the network's definition (default network_def, or what the trainer trains)",
+    )
+    names.add_argument(
+        "--trainer_key", metavar="KEY", help="id of the trainer (default train::trainer, or the only one)"
+    )
     names.add_argument("--width_arg", nargs="+", metavar="NAME", help="the network's arguments that are widths")
 
 
@@ -71,6 +77,10 @@ def run(options: argparse.Namespace) -> int:
     print(to_text(hook_table(hooks)))
     if teacher.imports_code and not options.trust:
         logger.warning("the configs use scripts/: copied unread; it runs when the new bundle is trained or used")
+    if missing := teacher.missing_packages:
+        logger.warning(
+            "packages that the teacher's metadata name and training may need: pip install %s", " ".join(missing)
+        )
     start = f"--bundle_root {options.output} --config_file {options.output / 'configs' / teacher.train_file}"
     print(f"\n{options.output}; next: python -m monai.bundle run training {start}")
     return 0

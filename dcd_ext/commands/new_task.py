@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.new_task import new_task
-from dcd_ext.bundles.planner import read_plans
 from dcd_ext.bundles.sources import to_json
 from dcd_ext.commands.common import positive_number
 from dcd_ext.data.dataset import read_dataset
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_text
+from dcd_ext.nnunet.plans import read_plan
 from dcd_ext.tables import Table, to_text
 
 EXAMPLE = "dcd new-task Task05_Prostate --output prostate.json"
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("unusable name", "--output", expected, options.output.name, "choose another")
     if options.output.exists():
         raise UserError("the file exists", options.output, "a new file", "an edited one?", "choose another --output")
-    planned = read_plans(options.plans) if options.plans else None
+    planned = read_plan(options.plans) if options.plans else None
     task = new_task(read_dataset(options.dataset), options.output.stem, options.gpu_memory, planned)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, options.output.name)

@@ -1,7 +1,8 @@
-"""Feature hooks, teachers, weight schedules, the distillation handler, calibration and prompt tuning."""
+"""Feature hooks, teachers, weight schedules, the distillation's handlers, calibration and prompt tuning."""
 
 from dcd_ext.distill.handler import DistillationHandler
 from dcd_ext.distill.prompt_tuning import PromptTuner, tune_prompts
 from dcd_ext.distill.teacher import load_teacher
+from dcd_ext.distill.teacher_check import TeacherCheck
 
-__all__ = ["DistillationHandler", "PromptTuner", "load_teacher", "tune_prompts"]
+__all__ = ["DistillationHandler", "PromptTuner", "TeacherCheck", "load_teacher", "tune_prompts"]

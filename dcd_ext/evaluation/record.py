@@ -44,8 +44,9 @@ def network_record(network: nn.Module, weights: str | None, patch: Sequence[int]
         record.update(patch=list(patch), flops_per_patch=count_flops(network, patch))
     if weights and os.path.isfile(weights):
         record["weights_sha256"] = sha256(weights)
-        if isinstance(origin := origin_of(weights), dict):
-            record["training"] = {key: value for key, value in origin.items() if key != "config"}
+        origin = origin_of(weights)
+        if isinstance(origin, dict) and "datalist_sha256" in origin:
+            record["training"] = {key: value for key, value in origin.items() if key not in ("config", "scores")}
     return record
 
 

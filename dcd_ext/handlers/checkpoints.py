@@ -113,6 +113,8 @@ class Checkpoints:
             unscored = best.best_metric_epoch < 1 and epoch == engine.state.max_epochs
             if not steps and (best.best_metric_epoch == epoch or unscored):
                 origin = {**(self.run.identity if self.run else {}), "epoch": epoch}
+                if not unscored and (name := getattr(best, "key_metric_name", None)):
+                    origin["scores"] = {name: float(best.best_metric)}  # what a student compares its teacher with
                 save_weights(unwrap(self.validator.network).state_dict(), self.best_path, origin)
             content["best"] = {"metric": float(best.best_metric), "epoch": best.best_metric_epoch}
         save_checkpoint(content, self.path)

@@ -112,7 +112,7 @@ class Run:
         Raises:
             UserError: if they were trained on this data list with another fold held out.
         """
-        if not isinstance(trained, Mapping):
+        if not isinstance(trained, Mapping) or "datalist_sha256" not in trained:
             logger.warning("%s does not say what it was trained on, so perhaps on cases that are scored now", path)
         elif trained.get("datalist_sha256") != self.identity["datalist_sha256"]:
             logger.warning("%s was trained on another datalist.json, perhaps on cases that are scored now", path)

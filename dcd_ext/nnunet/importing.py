@@ -14,7 +14,7 @@ from dcd_ext.io import make_folder, write_text
 from dcd_ext.nnunet.datalist import nnunet_datalist
 from dcd_ext.nnunet.results import Results, read_results
 from dcd_ext.nnunet.task import build_task, task_name
-from dcd_ext.weights import load_state, save_checkpoint
+from dcd_ext.weights import load_state, save_weights
 
 _STEP = "plans.json, dataset.json and the checkpoint have to be of one training"
 
@@ -70,7 +70,10 @@ def _write_weights(results: Results, teacher: Path) -> None:
     members = getattr(network, "members", [network])
     for member, fold in zip(members, results.folds, strict=True):
         load_state(member, fold.weights, fold.path, _STEP)
-    save_checkpoint(network.state_dict(), teacher / "models" / "model.pt")
+    dice = [fold.dice for fold in results.folds if fold.dice is not None]
+    # several folds score better on each case than the one that had not seen it
+    scores = {"mean_dice": sum(dice) / len(dice)} if dice else {}
+    save_weights(network.state_dict(), teacher / "models" / "model.pt", {"scores": scores})
 
 
 def _move(stage: Path, output: Path) -> Iterator[Path]:

@@ -1,11 +1,15 @@
 """One 3D configuration of nnU-Net's plans: refused here if a bundle could not do what it says."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.bundles.planner import Plan, blocks_per_stage
 from dcd_ext.errors import UserError
+from dcd_ext.nnunet.results import read_json
 
 _UNET = "dynamic_network_architectures.architectures.unet."
 # supported classes, and what they call the number of convolutions or blocks per encoder stage
@@ -48,13 +52,40 @@ def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configu
         UserError: for 2D, low-resolution and cascade configurations, unknown classes and incomplete plans.
     """
     entries = resolve(plans, name, where)
-    try:
+    with _complete(where):
         return _checked(plans, entries, name, where)
+
+
+@contextmanager
+def _complete(where: Path) -> Iterator[None]:
+    """Plans that lack something raise what Python happens to raise."""
+    try:
+        yield
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("incomplete plans", where, "plans.json of nnU-Net v2.5 or later", found, _STEP) from error
+
+
+def read_plan(path: Path) -> Plan:
+    """nnU-Net's plan for 3D at full resolution; of its network only what the bundles' own network has, too.
+
+    Raises:
+        UserError: see :func:`dcd_ext.nnunet.results.read_json` and :func:`read_configuration`.
+    """
+    found = read_configuration(read_json(path), "3d_fullres", path)
+    # position in the plans of each axis x, y, z: nnU-Net counts the axes of a file as z, y, x and may permute them
+    order = [found.transpose_forward.index(axis) for axis in (2, 1, 0)]
+    names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
+    with _complete(path):
+        rows = [found.spacing, found.patch_size, *found.arguments["strides"], *found.arguments["kernel_sizes"]]
+        spacing, patch, *stages = ([row[axis] for axis in order] for row in rows)
+        number = len(found.arguments["strides"])
+        blocks = list(found.arguments.get("n_blocks_per_stage") or blocks_per_stage(number))
+        features = list(found.arguments["features_per_stage"])
+        reasons = dict.fromkeys(names, f"from {path.name}")
+        return Plan(spacing, patch, stages[:number], stages[number:], features, blocks, found.batch_size, reasons)
 
 
 def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:

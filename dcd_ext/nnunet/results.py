@@ -33,6 +33,7 @@ class Fold:
     weights: dict[str, Any]
     configuration: str
     mirror_axes: list[int]
+    dice: float | None  # nnU-Net's own, of its held-out cases
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,13 @@ def _read_fold(path: Path) -> Fold:
     if not isinstance(axes, (tuple, list)) or any(axis not in (0, 1, 2) for axis in axes):
         raise UserError("not a checkpoint of a 3D network", path, "mirroring axes 0, 1, 2", axes, step)
     name = re.sub("^fold_", "", path.parent.name)
-    return Fold(name, path, weights, configuration, [int(axis) for axis in axes])
+    return Fold(name, path, weights, configuration, [int(axis) for axis in axes], _dice(path))
+
+
+def _dice(checkpoint: Path) -> float | None:
+    """Mean foreground Dice of nnU-Net's validation, which follows a complete training; None if there is none."""
+    try:
+        summary = json.loads((checkpoint.parent / "validation" / "summary.json").read_text("utf-8"))
+        return float(summary["foreground_mean"]["Dice"]) if checkpoint.name == "checkpoint_final.pth" else None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None

@@ -9,6 +9,7 @@ import ast
 import pydoc
 import re
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 
+_TRAINER = "train::trainer"
 _KNOWN = ("monai.networks.", "monai.inferers.", "torch.nn.", "dynamic_network_architectures.")
 _FUNCTIONS = {f.__name__: f for f in (abs, bool, float, int, len, list, max, min, range, round, sum, tuple)}
 _SYNTAX = (
@@ -51,6 +53,35 @@ def follow(parser: ConfigParser, key: str) -> str:
     return key.replace("#", "::")
 
 
+def entries(config: Any, name: str, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ids and definitions of the objects of a class, named with or without its module, in a config."""
+    if isinstance(config, dict):
+        if str(config.get("_target_")).split(".")[-1] == name:
+            yield key, config
+        for child, value in config.items():
+            yield from entries(value, name, f"{key}::{child}" if key else child)
+
+
+def trainer_of(parser: ConfigParser) -> str | None:
+    """The id of the trainer: the usual one, or the only one."""
+    found = [key for key, _ in entries(parser.config, "SupervisedTrainer")]
+    return _TRAINER if _TRAINER in found else found[0] if len(found) == 1 else None
+
+
+def either_separator(key: str) -> str:
+    """A pattern for an id with any of MONAI's two separators."""
+    return re.escape(key).replace("::", "(?:::|#)")
+
+
+def mapped(value: Any, pattern: re.Pattern[str], replacement: Any) -> Any:
+    """Replaced in every text of a config, keys included."""
+    if isinstance(value, dict):
+        return {mapped(k, pattern, replacement): mapped(v, pattern, replacement) for k, v in value.items()}
+    if isinstance(value, list):
+        return [mapped(item, pattern, replacement) for item in value]
+    return pattern.sub(replacement, value) if isinstance(value, str) else value
+
+
 class Definitions:
     """What the entries of one config define.
 
@@ -78,6 +109,20 @@ class Definitions:
     def follow(self, key: str) -> str:
         """The key at the end of a chain of references."""
         return follow(self._parser, key)
+
+    def trained_network(self) -> str | None:
+        """The key of the definition of what the trainer trains."""
+        text = self.raw(f"{trainer_of(self._parser)}::network")
+        for _ in range(20):
+            match = _REFERENCE.search(text) if isinstance(text, str) else None
+            if match is None:
+                break
+            text = self.raw(match[1])
+            if isinstance(text, dict) and "_target_" in text:
+                if "module" not in text:
+                    return match[1].replace("#", "::")
+                text = text["module"]  # of DistributedDataParallel
+        return None
 
     def build(self, definition: Any, key: str) -> Any:
         """The object or value that an entry defines.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from dcd_ext.bundles.torchscript import load_torchscript
+from dcd_ext.distill.teacher_check import recorded_scores
 from dcd_ext.errors import UserError
 from dcd_ext.networks import seeded
 from dcd_ext.students.plain import Definitions
 from dcd_ext.weights import load_weights
 
 _SUFFIXES = (".json", ".yaml", ".yml")
-_NETWORK_KEYS = ("network_def", "network", "net", "model")
+_NETWORK_KEYS = ("network_def", "network")
 # arguments of an inferer that name a device
 _DEVICES = ("device", "sw_device")
+# arguments of MONAI's networks that had no effect and are no longer taken
+_REMOVED = {"SwinUNETR": ("img_size",)}
 _CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
 
 
@@ -43,7 +47,7 @@ class TeacherBundle:
         self.reopen = {"root": root, "train_file": train_file, "network_key": network_key, "trust": trust}
         folder = self.root / "configs"
         files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
-        self.configs = {f.name: _read(f) for f in files if f.stem != "metadata"}
+        self.configs = {f.name: _without_removed(_read(f)) for f in files if f.stem != "metadata"}
         self.train_file = self._train_file(folder, train_file)
         self.metadata = self._metadata()
         trusted = self.root if trust else None
@@ -103,6 +107,13 @@ class TeacherBundle:
         return bool(_CODE.search(json.dumps(self.configs, default=str)))
 
     @property
+    def missing_packages(self) -> list[str]:
+        """Packages that its metadata name and that are not installed."""
+        groups = [self.metadata.get(f"{kind}_packages_version") for kind in ("required", "optional")]
+        named = {str(name) for group in groups if isinstance(group, dict) for name in group}
+        return sorted(name for name in named if not any(distributions(name=name)))
+
+    @property
     def channels(self) -> int:
         """Number of input channels.
 
@@ -130,7 +141,7 @@ class TeacherBundle:
         return next(iter(inputs.values()), {})
 
     def load_weights(self, file: Path | None = None) -> None:
-        """Load the bundle's weights into :attr:`network`, strictly.
+        """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them.
 
         Raises:
             UserError: if there are none or they do not fit.
@@ -141,6 +152,7 @@ class TeacherBundle:
         if path is None:
             where = " or ".join(map(str, candidates))
             raise UserError("the teacher has no weights", where, "a file", "none", f"download them, or {step}")
+        self.scores: Any = next((scores for scores, _ in recorded_scores(path, self.root)), {})
         if not _is_torchscript(path):
             return load_weights(self.network, path, step)
         try:
@@ -164,17 +176,18 @@ class TeacherBundle:
         return _read(path) if path.is_file() else {}
 
     def _network_key(self, given: str | None) -> str:
-        key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None)
+        key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None) or self.definitions.trained_network()
         if key is not None and self._defines(key):
             return self.definitions.follow(key)
-        expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS[:2])}"
+        expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS)}"
         content = self.definitions.raw(given or _NETWORK_KEYS[0])
         found = "none" if content is None else repr(content)[:80]
         raise UserError("no network definition", self.definitions.file, expected, found, "pass --network_key KEY")
 
     def _defines(self, key: str) -> bool:
         content = self.definitions.raw(self.definitions.follow(key))
-        return isinstance(content, dict) and "_target_" in content
+        # a wrapper, such as DistributedDataParallel, has a module
+        return isinstance(content, dict) and "_target_" in content and "module" not in content
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -186,6 +199,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError("unreadable config", path, "a dictionary", type(content).__name__, "correct it")
     return content
+
+
+def _without_removed(config: Any) -> Any:
+    """A config that MONAI of today can build."""
+    if isinstance(config, dict):
+        removed = _REMOVED.get(str(config.get("_target_")).split(".")[-1], ())
+        return {key: _without_removed(value) for key, value in config.items() if key not in removed}
+    return [_without_removed(item) for item in config] if isinstance(config, list) else config
 
 
 def _is_torchscript(path: Path) -> bool:

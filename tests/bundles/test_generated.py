@@ -21,6 +21,7 @@ NAMES = [f"{task}_segmentation_{role}" for task in TASKS for role in ROLES]
 # what a distilled student's train.json has beside the plain student's
 DISTILLATION = {
     "teacher_ckpt",
+    "teacher_cases",
     "teacher_min_features",
     "teacher_reduction_factor",
     "teacher_def",
@@ -70,8 +71,8 @@ def test_student_is_the_teacher_but_for_its_width(task):
 def test_dcd_student_is_the_student_plus_distillation(task):
     student, dcd = (config(f"{task}_segmentation_{role}") for role in ("student", "student_dcd"))
     assert {key: dcd.pop(key) for key in set(dcd) - set(student)}.keys() == DISTILLATION
-    handler = dcd["train"]["handlers"].pop()
-    assert handler["_target_"] == "dcd_ext.distill.DistillationHandler"
+    handlers = [dcd["train"]["handlers"].pop()["_target_"] for _ in range(2)]
+    assert handlers == ["dcd_ext.distill.DistillationHandler", "dcd_ext.distill.TeacherCheck"]
     assert dcd["train"]["resume_state"].pop("kd_loss") == "@kd_loss"
     assert dcd["train"]["optimizer"].pop("params") == (
         "$[{'params': list(@network.parameters())}, {'params': [p for p in @kd_loss.parameters() if p.requires_grad]}]"

@@ -13,6 +13,7 @@ import pytest
 from dcd_ext.bundles.planner import plan, target_spacing, topology
 from dcd_ext.commands.main import main as dcd
 from tests.conftest import read_json
+from tests.nnunet.conftest import plans
 
 
 def save(path: Path, shape: tuple[int, ...], spacing: tuple[float, ...] = (1, 1, 1), value: int = 1) -> None:
@@ -87,24 +88,30 @@ def test_a_raw_set_of_nnunet_is_planned_and_prepared(tmp_path: Path) -> None:
     assert again["common"] == common and len(read_json(tmp_path / "prepared" / "datalist.json")["training"]) == 2
 
 
-def test_a_plans_file_is_taken_over(tmp_path: Path) -> None:
-    """Axes: nnU-Net's z, y, x, here with y first."""
-    network = {
+def test_a_plans_file_is_taken_over(tmp_path: Path, capsys: Any) -> None:
+    """Axes: nnU-Net's z, y, x, here with y first; the trained configuration inherits from another."""
+    changes = {"transpose_forward": [1, 0, 2], "spacing": [2.0, 3.0, 1.0], "patch_size": [20, 8, 48], "batch_size": 4}
+    content = plans(channels=2, **changes)
+    content["configurations"]["base"]["architecture"]["arch_kwargs"] |= {
         "features_per_stage": [16, 32],
         "n_blocks_per_stage": [1, 2],
         "strides": [[1, 1, 1], [2, 1, 2]],
         "kernel_sizes": [[3, 1, 3], [3, 3, 3]],
     }
-    chosen = {"spacing": [2.0, 3.0, 1.0], "patch_size": [20, 8, 48], "batch_size": 4}
-    chosen["architecture"] = {"arch_kwargs": network}
-    plans = {"transpose_forward": [1, 0, 2], "configurations": {"3d_fullres": chosen}}
-    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans), "utf-8")
+    file = tmp_path / "nnUNetPlans.json"
+    file.write_text(json.dumps(content), "utf-8")
     source = nnunet_raw(tmp_path / "Dataset007_Lobes")
-    task = make(source, tmp_path / "lobes.json", "--plans", str(tmp_path / "nnUNetPlans.json"))
+    task = make(source, tmp_path / "lobes.json", "--plans", str(file))
     common = task["common"]
     assert common["pixdim"] == [1.0, 2.0, 3.0] and common["patch_size"] == [48, 20, 8]
     assert common["strides"] == [[1, 1, 1], [2, 2, 1]] and common["features"] == [16, 32]
     assert task["fragments"]["network_def"]["kernel_sizes"][0] == [3, 3, 1] and task["train"]["batch_size"] == 4
+    del content["configurations"]["base"]["architecture"]["arch_kwargs"]["strides"]
+    file.write_text(json.dumps(content), "utf-8")
+    capsys.readouterr()
+    command = ["new-task", str(source), "--output", str(tmp_path / "other.json"), "--plans", str(file)]
+    assert dcd(command) == 1 and not (tmp_path / "other.json").exists()
+    assert "incomplete plans" in capsys.readouterr().err
 
 
 def test_the_rules() -> None:

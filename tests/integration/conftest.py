@@ -58,9 +58,11 @@ def bundle_inference(bundle: Path, dataset_dir: Path, output: Path) -> list[Path
     return sorted(output.rglob("*_seg.nii.gz"))
 
 
-def call(command: Sequence[str], code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(
+    command: Sequence[str], code: int = 0, minutes: int = 15, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command from another directory and check its exit code."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    result = subprocess.run(command, cwd="/", capture_output=True, text=True, env=variables, timeout=900)
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, env=variables, timeout=60 * minutes)
     assert result.returncode == code, result.stdout + result.stderr
     return result

@@ -39,7 +39,7 @@ SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_wor
 def in_nnunet(program: str, *arguments: str | Path) -> None:
     """Run a program of nnU-Net's environment."""
     folder = tool_environment("nnunet") / "bin"
-    call([str(folder / program), *map(str, arguments)], PYTHONPATH="")
+    call([str(folder / program), *map(str, arguments)], minutes=60, PYTHONPATH="")  # trains three networks
 
 
 @dataclass
@@ -70,16 +70,22 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Networks trained by nnU-Net; $DCD_NNUNET_MODELS keeps them for further sessions. And what they predict."""
+def data_root() -> Path:
+    """Folder of the real data, where nnU-Net is installed, too."""
     tool_environment("nnunet")
-    data = Path(os.environ.get("DCD_DATA_DIR", ROOT.parent / "shared" / "data")).resolve() / "Task04_Hippocampus"
-    if not data.is_dir():
-        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {data})")
+    folder = Path(os.environ.get("DCD_DATA_DIR", ROOT.parent / "shared" / "data")).resolve()
+    if not (folder / "Task04_Hippocampus").is_dir():
+        pytest.skip(f"no real data: set DCD_DATA_DIR (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Networks trained by nnU-Net; $DCD_NNUNET_MODELS keeps them for further sessions. And what they predict."""
     folder = tmp_path_factory.mktemp("nnunet")
     made = World(Path(os.environ.get("DCD_NNUNET_MODELS", folder / "models")), folder)
     if not (made.trained / "results" / "Dataset008_CT").is_dir():
-        in_nnunet("python", HERE / "train.py", data, made.trained)
+        in_nnunet("python", HERE / "train.py", data_root / "Task04_Hippocampus", made.trained)
     for name in (HIPPOCAMPUS, SAGITTAL):
         write_images(made.trained / "raw" / name / "imagesTs", made.images(name))
     jobs = [job(made, name) for name in IMAGES]
@@ -184,3 +190,52 @@ def test_a_student_distilled_from_it_runs_in_nnu_net(world, tmp_path, name):
     call([*command, "--output_dir", str(tmp_path / "bundle"), "--separate_folder", "False"], PYTHONPATH="")
     found = label_maps(tmp_path / "bundle", "_0000_seg.nii.gz")
     assert_equal(found, label_maps(tmp_path / "nnunet", ".nii.gz"))
+
+
+# of the Decathlon's layout, below the folder of the real data
+SETS = ("Task04_Hippocampus", "LPBA40_2mm", "TCGA_LGG_FLAIR")
+
+
+@pytest.fixture(scope="session")
+def plans(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the plans that nnU-Net's residual-encoder planner M makes for the sets."""
+    kept = os.environ.get("DCD_NNUNET_MODELS")
+    folder = Path(kept, "plans") if kept else tmp_path_factory.mktemp("plans")
+    if not (folder / f"{SETS[-1]}.json").is_file():
+        in_nnunet("python", HERE / "plan.py", folder, *(data_root / name for name in SETS))
+    return folder
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, tmp_path):
+    """Axes x, y, z here and z, y, x there; the batch is the one difference, and its comment states nnU-Net's."""
+    task_file = tmp_path / "planned.json"
+    assert dcd(["new-task", str(data_root / name), "--output", str(task_file)]) == 0
+    task, theirs = read_json(task_file), read_json(plans / f"{name}.json")
+    assert theirs["transpose_forward"] == [0, 1, 2]
+    chosen, ours = theirs["configurations"]["3d_fullres"], task["common"]
+    network = chosen["architecture"]["arch_kwargs"]
+    assert ours["pixdim"] == pytest.approx(chosen["spacing"][::-1])
+    assert ours["patch_size"] == chosen["patch_size"][::-1]
+    assert ours["strides"] == [stride[::-1] for stride in network["strides"]]
+    assert (ours["features"], ours["n_blocks"]) == (network["features_per_stage"], network["n_blocks_per_stage"])
+    kernels = task["fragments"].get("network_def", {}).get("kernel_sizes", [[3, 3, 3]] * network["n_stages"])
+    assert kernels == [kernel[::-1] for kernel in network["kernel_sizes"]]
+    assert chosen["normalization_schemes"] == ["ZScoreNormalization"]
+    assert [task["fragments"]["normalize_nonzero"]] == chosen["use_mask_for_norm"]
+    assert f"encoder takes {chosen['batch_size']}, as many" in task["comments"]["batch_size"]
+    assert dcd(["build", str(task_file), "--output", str(tmp_path / "bundles")]) == 0
+    command = task["readme"]["prepare"].split()[1:]
+    command[command.index("--source") + 1], command[-1] = str(data_root / name), str(tmp_path / "data")
+    assert dcd(command) == 0
+    root = tmp_path / "bundles" / "planned_segmentation_teacher"
+    few = "$dcd_ext.data.load_cases(@dataset_dir, 'validation', @fold)[:1]"
+    override = {"bundle_root": str(root), "dataset_dir": str(tmp_path / "data"), "allow_unchecked": True}
+    # the planned patch and stages; as narrow as one core can train them
+    override |= {"reduction_factor": 16, "min_features": 4, "batch_size": 1, "validate::dataset::data": few}
+    override |= {**SHORT, "max_epochs": 1}
+    config = str(root / "configs" / "train.json")
+    workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **override)
+    workflow.initialize()
+    workflow.run()
+    assert read_json(root / "eval" / "training.json")["epochs"]

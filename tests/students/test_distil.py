@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import first_cause
 from dcd_ext.students.plain import Definitions
 from dcd_ext.students.widths import narrow
 from tests.students.zoo import NETWORKS, make_bundle
@@ -51,6 +52,7 @@ def train(bundle: Path, file: str, data: Path) -> ConfigParser:
     workflow.run()
     output = workflow.parser.get_parsed_content("train::trainer").state.output[0]
     assert 0 < output["kd_loss"] < float("inf")
+    assert workflow.parser["teacher_check::evaluator::network"] == "@teacher"
     after = workflow.parser.get_parsed_content("kd_loss").parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), "projections are not trained"
     return workflow.parser
@@ -136,6 +138,95 @@ def test_arguments_that_refer_to_the_width_follow_it(tmp_path: Path) -> None:
     groups = [net.down_layers[0][1].norm1.num_groups for net in (teacher, narrow)]
     assert groups[0] == 8 and 4 % groups[1] == 0
     teacher.load_state_dict(torch.load(student / "models" / "teacher.pt", weights_only=True))
+
+
+def rewrite(bundle: Path, change: Any) -> Path:
+    """The bundle with both configs' text changed."""
+    for name in ("train.json", "inference.json"):
+        path = bundle / "configs" / name
+        path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
+    return bundle
+
+
+def renamed(config: Any) -> Any:
+    """The network and the engines under names of their own."""
+    names = {"network_def": "seg_net", '"network": "$': '"net": "$', '"@network"': '"@net"', "$@network.": "$@net."}
+    if "train" in config:
+        config |= {"fit": config["train"].pop("trainer"), "judge": config["validate"].pop("evaluator")}
+        names |= {"train#trainer": "fit", "validate#evaluator": "judge"}
+    text = json.dumps(config)
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return json.loads(text)
+
+
+def with_old_argument(config: Any) -> Any:
+    """As in the zoo's bundle: what MONAI had to know before its version 1.5."""
+    config["network_def"]["img_size"] = 96
+    return config
+
+
+def wrapped(config: Any) -> Any:
+    config["network"] = {"_target_": "torch.nn.parallel.DistributedDataParallel", "module": "$@seg.to(@device)"}
+    config["seg"] = config.pop("network_def")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("network", "change", "key"),
+    [
+        ("UNet", renamed, "seg_net"),
+        ("UNet", wrapped, "seg"),
+        ("SwinUNETR", with_old_argument, "network_def"),
+    ],
+)
+def test_networks_and_engines_of_other_names_are_found(network: str, change: Any, key: str, tmp_path: Path) -> None:
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS[network])
+    student = distil(rewrite(teacher, change))
+    config, inference = (
+        json.loads((student / "configs" / f"{n}.json").read_text("utf-8")) for n in ("train", "inference")
+    )
+    assert config[key] != config["teacher_def"] and "img_size" not in json.dumps(config) + json.dumps(inference)
+    assert (
+        "@teacher_check" in config["train"]["handlers"]
+        and config["teacher_check"]["evaluator"]["network"] == "@teacher"
+    )
+    assert parameters(student, "train.json", key) * 3 < sum(
+        p.numel() for p in torch.load(student / "models" / "teacher.pt", weights_only=True).values()
+    )
+
+
+def brats(config: Any) -> Any:
+    """Overlapping regions as channels, and one list of steps instead of ``initialize`` and ``run``."""
+    steps = [*config.pop("initialize"), *config.pop("run")]
+    config["evaluating" if "evaluator" in config else "training"] = steps
+    config["network_def"]["out_channels"] = 3
+    if "train" in config:
+        regions = {"_target_": "ConvertToMultiChannelBasedOnBratsClassesd", "keys": "label"}
+        config["train"]["deterministic_transforms"].append(regions)
+        config["loss"] = {"_target_": "DiceLoss", "sigmoid": True}
+        threshold = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}
+        sigmoid = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+        config["train"]["postprocessing"]["transforms"] = [sigmoid, threshold]
+    return config
+
+
+@pytest.mark.parametrize("recorded", [None, 0.99])
+def test_the_teacher_is_compared_with_its_metadata(recorded: float | None, tmp_path: Path, caplog: Any) -> None:
+    teacher = rewrite(make_bundle(tmp_path / "zoo", {**NETWORKS["SegResNet"], "out_channels": 3}), brats)
+    metadata = teacher / "configs" / "metadata.json"
+    content = {**json.loads(metadata.read_text("utf-8")), "eval_metrics": {"val_mean_dice": recorded}}
+    metadata.write_text(json.dumps({**content, "required_packages_version": {"no-such-package": "1.0", "torch": "2"}}))
+    student = distil(teacher)
+    assert "pip install no-such-package" in caplog.text
+    caplog.set_level("INFO")
+    if recorded is None:
+        train(student, "train.json", tmp_path / "data")
+        assert "no score to compare with" in caplog.text
+        return
+    with pytest.raises(RuntimeError) as caught:
+        train(student, "train.json", tmp_path / "data")
+    assert "expected 0.990 (teacher.pt), found val_mean_dice 0." in str(first_cause(caught.value))
 
 
 def spoil(bundle: Path, key: str, value: Any) -> Path:
