@@ -43,6 +43,23 @@ def test_training(options, message, run, tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("training", "--output_dir", "$my results"),
+        ("training", "--bundle_root", "@bundles"),
+        ("inference", "--output_dir", "@results"),
+        ("inference", "--ckpt_path", "$best.pt"),
+        ("inference", "--datalist", "['a.nii.gz', '$case.nii.gz']"),
+        ("inference", "--bundle_root", "$bundle"),
+    ],
+)
+def test_a_value_that_monai_evaluates(name, option, value, run, tmp_path):
+    line = run(name, option, value)
+    assert line.startswith("error: ") and option in line and "absolute" in line
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 def test_half_a_data_list(run, bundles, tmp_path):
     content = (bundles(NAME).data / "datalist.json").read_bytes()
     (tmp_path / "datalist.json").write_bytes(content[: len(content) // 3])

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-# a text, or one within a list, that MONAI evaluates
-_EXPRESSION = re.compile(r"""(?:^|['"])([$@][^'"]*)""")
+# a text, or one within a list, that MONAI evaluates or replaces
+_EXPRESSION = re.compile(r"""(?:^|['"])([$@%][^'"]*)""")
 _REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
 
 
@@ -78,8 +78,12 @@ def _typed_expression(error: BaseException) -> UserError | None:
     first = first_cause(error)
     reason = _compact(f"{error}{error.__cause__}{first}${getattr(first, 'text', '')}")
     for name, value in typed_options():
-        if any(_compact(expression) in reason for expression in _EXPRESSION.findall(value)):
-            what = "$ or @ at the start of a value, which MONAI evaluates"
+        for expression in _EXPRESSION.findall(value):
+            # of "%file::id", the reason ends with one of both
+            replaced = [f":{part}" for part in re.split("::|#", expression[1:])]
+            if not any(_compact(part) in reason for part in (replaced if expression[0] == "%" else [expression])):
+                continue
+            what = "$, @ or % at the start of a value, which MONAI evaluates"
             found = f"{value} ({type(first).__name__})"
             step = "write a path absolute, or ./ before it"
             return UserError(what, f"--{name}", "a path, or an expression that can be evaluated", found, step)
