@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.bundles.options import settle_options
+from dcd_ext.inference.cohort import check_device
 from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.distributed import on_main_process
@@ -59,6 +60,7 @@ def prepare_run() -> Run:
     folder = next((f for f in folders if any(f.glob("*.json"))), folders[0])
     check_keys(config, folder)
     settle_options(workflow.parser, config_files(folder))
+    check_device(workflow.parser.get_parsed_content("device"))
     _track_patiently(workflow.parser)
     datalist = Path(dataset_dir) / "datalist.json"
     if datalist.is_file():

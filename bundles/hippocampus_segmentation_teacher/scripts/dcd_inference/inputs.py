@@ -129,7 +129,7 @@ def _listed(path: str) -> list[Any]:
     """The ``test`` cases of a data list; the Decathlon writes them as bare file names."""
     try:
         content = json.loads(Path(path).read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("unreadable data list", path, "JSON", found, "prepare the data again") from error
     entries = content.get("test", []) if isinstance(content, dict) else None

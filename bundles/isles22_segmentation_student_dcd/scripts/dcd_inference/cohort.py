@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
@@ -96,6 +97,25 @@ class CohortEvaluator(SupervisedEvaluator):
         self.fail(case, why)
         engine.state.batch = []
         return []
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        UserError: if so.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # as the build of torch is
+        found = f"{device} ({str(error).splitlines()[0]})"
+        raise UserError("no such device", "--device", "cpu, or a GPU that torch finds", found, "correct it") from error
 
 
 def segment(evaluator: CohortEvaluator, output_dir: str, total: int) -> None:

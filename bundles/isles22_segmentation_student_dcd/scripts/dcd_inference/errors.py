@@ -58,7 +58,8 @@ def user_error(error: BaseException) -> UserError | None:
     """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over.
 
     A config's own refusals count, too: ``ValueError`` in the same form, because inference runs without this package. So
-    do values of the command line that MONAI took for expressions, as the path ``$data``.
+    do missing packages, files that the operating system refuses, and values of the command line that MONAI took for
+    expressions, as the path ``$data``.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
@@ -68,8 +69,19 @@ def user_error(error: BaseException) -> UserError | None:
         # a worker of a DataLoader sends the text of its traceback
         if refusal := _REFUSAL.search(f"{type(first).__name__}: {first}"):
             return UserError(refusal[1], "")
-        return _typed_expression(error)
+        return _typed_expression(error) or _told_by_the_system(first)
     return cause
+
+
+def _told_by_the_system(error: BaseException) -> UserError | None:
+    """A missing package, or a file that the operating system refuses."""
+    if isinstance(error, ModuleNotFoundError):
+        step = "pip install it, or use the environment in which the bundle's packages are installed"
+        return UserError("package missing", sys.executable, error.name or "its packages", str(error), step)
+    if isinstance(error, OSError) and error.filename is not None:
+        found = error.strerror or type(error).__name__
+        return UserError("cannot use the file", error.filename, "", found, "correct its path or its rights")
+    return None
 
 
 def _typed_expression(error: BaseException) -> UserError | None:
