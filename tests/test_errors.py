@@ -100,3 +100,18 @@ def test_a_value_of_the_command_line_that_monai_cannot_evaluate_is_named(value, 
     line = str(user_error(error.value))
     assert line.startswith("$, @ or %") and "– --dataset_dir – expected a path" in line and f"found {value} (" in line
     assert user_error(RuntimeError("of another kind")) is None
+
+
+def test_what_the_system_says_about_files_and_packages_is_one_line(tmp_path):
+    for work, message in (
+        (
+            lambda: open(tmp_path / "none" / "a.json"),
+            f"cannot use the file – {tmp_path}/none/a.json – found No such file",
+        ),
+        (lambda: (tmp_path / ("x" * 999)).stat(), "found File name too long – correct its path"),
+        (lambda: __import__("not_installed_at_all"), "expected not_installed_at_all, found No module named"),
+    ):
+        with pytest.raises((OSError, ImportError)) as error:
+            work()
+        assert message in str(user_error(error.value))
+    assert user_error(OSError("of a socket")) is None

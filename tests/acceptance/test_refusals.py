@@ -35,6 +35,7 @@ def run(bundles, tmp_path):
             ["--patch_size", "[16,24,20]"],
             "along z – command line or config file – expected a side divisible by 8, found 20",
         ),
+        (["--device", "cuda:77"], "no such device – --device – expected cpu, or a GPU that torch finds, found cuda:77"),
         (["--fold", "11"], "expected fold in [0, 1, 2, 3, 4], found 11"),
     ],
 )
@@ -71,6 +72,8 @@ def test_half_a_data_list(run, bundles, tmp_path):
     ("options", "message"),
     [
         (["--separate_folder", "no"], "separate_folder – expected true or false, found 'no'"),
+        (["--device", "tpu"], "no such device – --device – expected cpu, or a GPU that torch finds, found tpu"),
+        (["--output_dir", "/dev/null/results"], "cannot create the output folder – /dev/null/results"),
         (["--amp", "2"], "amp – expected true or false, found 2"),
         (["--patch_size", "[16,20,16]"], "the patch does not fit the strides"),
     ],
