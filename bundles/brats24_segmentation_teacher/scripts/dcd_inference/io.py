@@ -83,8 +83,12 @@ def write_json(content: Any, path: str | os.PathLike) -> None:
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
-    """UTF-8 text, atomically."""
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8", newline=""))
+    """UTF-8 text, atomically; names of files that are no text are escaped, as JSON does."""
+
+    def write(name: str) -> None:
+        Path(name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+    write_atomically(path, write)
 
 
 def sha256(path: str | os.PathLike) -> str:
