@@ -105,7 +105,7 @@ def test_a_value_of_the_command_line_that_monai_cannot_evaluate_is_named(value, 
 def test_what_the_system_says_about_files_and_packages_is_one_line(tmp_path):
     for work, message in (
         (
-            lambda: open(tmp_path / "none" / "a.json"),
+            lambda: (tmp_path / "none" / "a.json").read_text(),
             f"cannot use the file – {tmp_path}/none/a.json – found No such file",
         ),
         (lambda: (tmp_path / ("x" * 999)).stat(), "found File name too long – correct its path"),
