@@ -1,7 +1,7 @@
 """Screenshots of a report at the width of a laptop and of a phone, with headless Chromium.
 
 Usage:
-    python -m scripts.screenshot_report report.html --output docs/results/hippocampus_report
+    python -m scripts.screenshot_report report.html --output docs/results/report
 
 writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. The exit code is 1 if the page overflows the window or an
 image does not load.

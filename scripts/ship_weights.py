@@ -21,7 +21,19 @@ from dcd_ext.commands.common import raise_failures
 from dcd_ext.errors import show_plainly
 from dcd_ext.io import sha256, write_atomically, write_json
 from scripts import build_bundles
-from scripts.write_results import ROOT, eval_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def eval_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle's metadata and README say of its weights: Dice per class, mean and standard error over cases."""
+    dice = {name: entry["dice"] for name, entry in metrics["summary"].items()}
+    return {
+        "fold": metrics["fold"],
+        "cases": len(metrics["cases"]),
+        "dice": {name: round(value["mean"], 4) for name, value in dice.items()},
+        "dice_sem": {name: round(value["sem"], 4) for name, value in dice.items()},
+    }
 
 
 def score(bundle: BundleFolder, weights: Path, dataset_dir: Path, fold: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write docs/results/benchmark.md from ``benchmarks/results``; with OUTPUT, first copy its finished runs there.
+"""Write docs/results/benchmark.md and the README's table from ``benchmarks/results``; with OUTPUT, first copy its runs.
 
 What is copied are the records: ``metrics.json``, ``training.json`` and ``run.json``, without paths of the machine.
 """
@@ -106,6 +106,29 @@ def main_table(comparison: dict[str, Any]) -> Table:
     return Table("", header, rows, f"Mean ± {spread_text}. {about_gap} Minutes are wall time on one busy core.")
 
 
+def methods_table(suite: dict[str, Any]) -> Table:
+    """What each method of the suite changes."""
+    rows = []
+    for name, method in suite["methods"].items():
+        about = {k: v for k, v in method.items() if k not in ("role", "config", "students", "seeds")}
+        entries = ", ".join(f"{k} {json.dumps(v)}" for k, v in about.items())
+        config = f"configs/methods/{method['config']}.json" if "config" in method else "–"
+        rows.append([name, method.get("role", "student_dcd"), config, entries or "–"])
+    return Table("", ["method", "bundle", "config", "entries"], rows)
+
+
+def update_readme(tables: dict[str, Table]) -> None:
+    """Replace the README's tables between their markers."""
+    path = ROOT / "README.md"
+    begin, end = "<!-- benchmark -->\n", "<!-- end benchmark -->"
+    before, _, rest = path.read_text("utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    if not after:
+        raise UserError("no place for the table", path, begin + end, "none", "add both markers")
+    text = "\n\n".join(f"Student `{name}`:\n\n{to_markdown(table)}" for name, table in tables.items())
+    write_text(f"{before}{begin}{text}\n{end}{after}", path)
+
+
 def section(student: str, options: dict[str, Any], test: dict[str, Any], selection: dict[str, Any], seeds: int) -> str:
     """Tables of one student."""
     counts = {run: cost["trainings"] for run, cost in test["runs"].items() if run != test["teacher"]}
@@ -142,10 +165,13 @@ def main(argv: list[str] | None = None) -> None:
         for name, options in suite["students"].items()
         if f"{name}_test" in found
     ]
+    shared = ", ".join(f"{key} {value}" for key, value in suite["options"].items())
+    methods = [f"## Methods\n\nAll runs: {shared}.", to_markdown(methods_table(suite))]
     page = ROOT / "docs" / "results" / "benchmark.md"
     title = args.suite.stem.replace("_", ", ")
-    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, _COMMANDS]), page)
-    print(f"{page.relative_to(ROOT)} written")
+    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, *methods, _COMMANDS]), page)
+    update_readme({name: main_table(found[f"{name}_test"]) for name in suite["students"] if f"{name}_test" in found})
+    print(f"{page.relative_to(ROOT)} and README.md written")
 
 
 if __name__ == "__main__":

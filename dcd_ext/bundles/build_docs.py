@@ -66,6 +66,7 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "batch": train["batch_size"],
         "iterations": train["iterations_per_epoch"],
         "epochs": train["max_epochs"],
+        "ema_decay": train["ema_decay"],
         "channels": train["in_channels"],
         "image_classes": task["metadata"]["image_classes"],
         "label_classes": task["metadata"]["label_classes"],

@@ -62,7 +62,6 @@ class MonaiPipeline:
 
         from dcd_ext.bundles.folder import BundleFolder
 
-        torch.set_flush_denormal(True)
         torch.set_num_threads(threads or runtime.cores())
         self._torch = torch
         bundle = BundleFolder(root)
@@ -99,8 +98,13 @@ class MonaiPipeline:
 
     def network(self, data: Any) -> Any:
         """Scores (C, X, Y, Z)."""
-        with self._torch.inference_mode():
-            return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
+        # for the network alone: SciPy's KDTree, which MONAI's surface distances use, recurses without end in this mode
+        self._torch.set_flush_denormal(True)
+        try:
+            with self._torch.inference_mode():
+                return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
+        finally:
+            self._torch.set_flush_denormal(False)
 
     def postprocess(self, scores: Any, item: Any) -> np.ndarray:
         """Label map on the image's grid."""

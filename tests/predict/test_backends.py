@@ -93,6 +93,12 @@ def test_predictor_takes_a_case(trained, images, expected) -> None:
     assert (labels == expected[file.name.replace(".nii.gz", "_seg.nii.gz")]).mean() > 0.9999
 
 
+def test_small_numbers_exist_after_eager_as_before(trained, images) -> None:
+    """Where they are flushed, building a KD-tree of points with equal coordinates ends in a stack overflow."""
+    Predictor(trained, "eager", threads=1)([sorted(images.iterdir())[0]])
+    assert np.nextafter(0.0, 1.0) > 0.0
+
+
 def test_standalone_folder_needs_neither_torch_nor_monai(trained, images, expected, tmp_path) -> None:
     folder, blocked, output = tmp_path / "app", tmp_path / "blocked", tmp_path / "masks"
     assert dcd(["export", str(trained), "--formats", "standalone", "--output", str(folder)]) == 0
