@@ -53,7 +53,7 @@ def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step:
             schema.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that no file can have, too
         raise UserError(f"no {what}", path, "a file", "none", next_step)
     try:
         content = parse_json(path.read_bytes())

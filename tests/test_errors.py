@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, user_error
 
 
 def test_message_has_the_contracts_shape():
@@ -85,3 +85,33 @@ def test_other_errors_and_the_environment_variable_keep_the_traceback(monkeypatc
         [sys.executable, "-c", PROGRAM.format(outer="RuntimeError('outer')")], capture_output=True, text=True
     )
     assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "value", ["$cohort/new", "@cohort", "%cohort", "%cohort::new", "%cohort.json::new", "$1 +", "['%a']"]
+)
+def test_a_value_of_the_command_line_that_monai_cannot_evaluate_is_named(value, monkeypatch):
+    from monai.bundle import ConfigParser
+
+    monkeypatch.setattr(sys, "argv", ["run", "--dataset_dir", value, "--seed=$1 + 1"])
+    content = {"dataset_dir": ["%a"] if value == "['%a']" else value, "seed": "$1 + 1"}
+    with pytest.raises(Exception) as error:
+        ConfigParser(content).get_parsed_content("dataset_dir")
+    line = str(user_error(error.value))
+    assert line.startswith("$, @ or %") and "– --dataset_dir – expected a path" in line and f"found {value} (" in line
+    assert user_error(RuntimeError("of another kind")) is None
+
+
+def test_what_the_system_says_about_files_and_packages_is_one_line(tmp_path):
+    for work, message in (
+        (
+            lambda: (tmp_path / "none" / "a.json").read_text(),
+            f"cannot use the file – {tmp_path}/none/a.json – found No such file",
+        ),
+        (lambda: (tmp_path / ("x" * 999)).stat(), "found File name too long – correct its path"),
+        (lambda: __import__("not_installed_at_all"), "expected not_installed_at_all, found No module named"),
+    ):
+        with pytest.raises((OSError, ImportError)) as error:
+            work()
+        assert message in str(user_error(error.value))
+    assert user_error(OSError("of a socket")) is None

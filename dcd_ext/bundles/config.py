@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.bundles.options import settle_options
+from dcd_ext.inference.cohort import check_device
 from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.distributed import on_main_process
@@ -23,7 +24,7 @@ from dcd_ext.versions import packages
 
 # options that a run may have and no shipped config sets
 _OPTIONS = {"allow_unchecked", "extra_keys"}
-_PATHS = ("output_dir", "ckpt_dir", "ckpt_path", "teacher_ckpt")
+_PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "ckpt_path", "teacher_ckpt")
 # what MONAI itself adds to a config: the metadata and what --tracking brings along
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
@@ -32,10 +33,11 @@ _PLACES = {"bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "fold", "devi
 _STEPS = {"imports", "initialize", "run", "training", "finalize", "resume"}
 
 
-def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = None) -> Run:
+def prepare_run() -> Run:
     """Make a run fail early and in one line; to be called first in a config's ``initialize``.
 
-    From then on a :class:`UserError` ends the program with its message. MONAI accepts a mistyped key in silence:
+    From then on a :class:`UserError` ends the program with its message, also for a path that MONAI cannot evaluate:
+    that is why this function has no arguments. MONAI accepts a mistyped key in silence:
     :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it; :func:`settle_options` makes
     ``false`` false. A data set whose ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given;
     without ``datalist.json`` nothing is looked at, because MONAI Label sets the cases themselves.
@@ -50,20 +52,22 @@ def prepare_run(bundle_root: str, dataset_dir: str, fold: int | str | None = Non
     show_plainly()
     workflow = _running_workflow()
     config: Any = workflow.parser.config
-    # an expression is evaluated later
-    written = {key: config[key] for key in _PATHS if key in config and not str(config[key]).startswith(("$", "@"))}
-    check_paths(**{**written, "bundle_root": bundle_root, "dataset_dir": dataset_dir})
+    paths = {key: workflow.parser.get_parsed_content(key) for key in _PATHS if key in config}
+    check_paths(**paths)
+    bundle_root, dataset_dir = paths["bundle_root"], paths["dataset_dir"]
     # monai.bundle.load passes no bundle_root, and "." is wherever the user is: take the folder of the running config
     folders = (Path(bundle_root) / "configs", Path(workflow.config_root_path))
     folder = next((f for f in folders if any(f.glob("*.json"))), folders[0])
     check_keys(config, folder)
     settle_options(workflow.parser, config_files(folder))
+    check_device(workflow.parser.get_parsed_content("device"))
     _track_patiently(workflow.parser)
     datalist = Path(dataset_dir) / "datalist.json"
     if datalist.is_file():
         require_checked(dataset_dir, config.get("allow_unchecked", False))
     content = _deciding_entries(config)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    fold = workflow.parser.get_parsed_content("fold")
     return Run(fold, sha256(datalist) if datalist.is_file() else None, content, digest, packages())
 
 

@@ -76,7 +76,10 @@ class BundleFolder:
 
     def network(self, weights: Path | None = None) -> nn.Module:
         """The network in evaluation mode, with a checkpoint that is loaded strictly; default ``models/model.pt``."""
-        network: nn.Module = self.build("network_def")
+        network = self.build("network_def")
+        if not isinstance(network, nn.Module):
+            where, step = self.root / "configs" / "inference.json", "take a bundle of this collection"
+            raise UserError("no network", f"{where}, network_def", "a network", type(network).__name__, step)
         next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
         load_weights(network, weights or self.weights, next_step)
         return network.eval()

@@ -222,10 +222,14 @@ def _command(
     output: Path,
     **options: Any,
 ) -> None:
-    """``python -m monai.bundle run`` with a log in ``output``."""
+    """``python -m monai.bundle run`` with a log in ``output``.
+
+    Paths are absolute: MONAI evaluates what starts with ``$``, ``@`` or ``%``, and reads ``2024`` as a number.
+    """
     options = {**run.options, "output_dir": output, "ckpt_dir": run.folder / "models", **options}
-    arguments = [sys.executable, "-m", "monai.bundle", "run", name, "--bundle_root", run.bundle]
-    arguments += ["--config_file", str(list(files))]
+    options |= {key: value.absolute() for key, value in options.items() if isinstance(value, Path)}
+    arguments = [sys.executable, "-m", "monai.bundle", "run", name, "--bundle_root", os.path.abspath(run.bundle)]
+    arguments += ["--config_file", str([os.path.abspath(file) for file in files])]
     arguments += [part for key, value in options.items() for part in (f"--{key}", str(value))]
     output.mkdir(parents=True, exist_ok=True)
     log = output / f"{name}.log"

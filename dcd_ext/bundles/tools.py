@@ -80,7 +80,7 @@ def open_bundle(bundle_root: str, files: Sequence[str], **override: Any) -> Conf
         workflow_type="train",
         logging_file=False,
         run_id="run",
-        bundle_root=os.fspath(bundle_root),
+        bundle_root=os.path.abspath(bundle_root),  # not evaluated, whatever its first character
         **override,
     )
     workflow.initialize()

@@ -159,7 +159,7 @@ def _run(
     for file in files:
         if not Path(file).is_file():
             raise UserError("no such config", file, "a file", "none", "correct 'bundles' or 'methods' of the suite")
-    options = {**suite["options"], "dataset_dir": suite["dataset_dir"], "fold": suite["fold"], **entries}
+    options = {**suite["options"], "dataset_dir": Path(suite["dataset_dir"]), "fold": suite["fold"], **entries}
     if teacher:
         options["teacher_ckpt"] = teacher / "models" / "model.pt"
     # evaluation in full precision, whatever the training did

@@ -5,6 +5,7 @@ run.
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure every method, print the table, write the file that ``dcd methods --calibration`` reads."""
-    override = {**read_options(options.config_entries), "dataset_dir": options.dataset_dir}
+    override = {**read_options(options.config_entries), "dataset_dir": os.path.abspath(options.dataset_dir)}
     numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
     results: dict[str, dict[str, Any]] = {}
     bar = tqdm(_methods(options).items(), unit="method", disable=None)

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """A method that fails does not keep the others from the summary."""
     files = method_files(options.bundle, options.methods)
     weights = proposed_weights(options.calibration, list(files)) if options.calibration else {}
-    common = {**read_options(options.config_entries), "dataset_dir": options.dataset_dir}
+    common = {**read_options(options.config_entries), "dataset_dir": Path(options.dataset_dir)}
     scores = {} if options.no_evaluation else {"validation": ""}
     runs = {}
     for name, configs in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ def scan_case(source: CaseSource, task: Task, skip: frozenset[str]) -> CaseScan:
 
 def _read(file: Path, findings: Findings) -> tuple[Any, np.ndarray] | None:
     """Open and read a file, or report why that fails."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # False for a name that no file can have, too
         findings.error("readable", "missing file", file, "a NIfTI file", "nothing", "restore it or prepare again")
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _raw_cases(folder: Path, part: str, channels: int, ending: str) -> list[Case
     for name in names:
         images = tuple(folder / f"images{part}" / f"{name}_{channel:04d}{ending}" for channel in range(channels))
         label = folder / "labelsTr" / f"{name}{ending}"
-        if missing := next((f for f in (*images, *([label] if part == "Tr" else [])) if not f.is_file()), None):
+        if missing := next((f for f in (*images, *([label] if part == "Tr" else [])) if not os.path.isfile(f)), None):
             raise UserError(f"case {name} is incomplete", missing, "a file", "none", "add it, or remove the case")
         cases.append(Case(name, name, images, label if part == "Tr" else None))
     return cases

@@ -90,6 +90,6 @@ def _refuse_other_studies(cases: Sequence[Mapping[str, Any]], images: Sequence[l
 
 
 def _existing(file: Path) -> Path:
-    if not file.is_file():
+    if not os.path.isfile(file):  # False for a name that no file can have, too
         raise UserError("image not found", file, "a file", "none", "run dcd check on the data list")
     return file.resolve()

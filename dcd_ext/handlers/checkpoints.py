@@ -126,7 +126,7 @@ class Checkpoints:
         checkpoint = read_checkpoint(self.path, _ANOTHER)
         # a schedule of another length would go on with a learning rate of 0 where the shorter one ended
         expected, found = engine.state.max_epochs, checkpoint.get("max_epochs")
-        if found != expected:
+        if not isinstance(found, int) or found != expected:  # a sparse tensor cannot be compared
             raise self._does_not_fit(f"max_epochs {expected}", found)
         check_content(checkpoint, "checkpoint", self.path, "checkpoint", _ANOTHER)
         if self.run is not None:

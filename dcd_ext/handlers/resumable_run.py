@@ -52,8 +52,9 @@ class ResumableRun:
         self.handlers = (
             EpochSeed(seed),
             StopOnNonFinite(checkpoints.path),
-            checkpoints,
+            # before the checkpoint: a run killed between the two repeats the epoch and replaces its record
             record,
+            checkpoints,
             StopOnSigterm(checkpoints.save, loaders),
         )
 

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from dcd_ext.distributed import on_main_process
 from dcd_ext.errors import UserError
-from dcd_ext.io import make_folder, remove_orphans, write_text
+from dcd_ext.io import make_folder, remove_orphans, require_writable
 
 logger = logging.getLogger(__name__)
 LAST, BEST = "checkpoint_last.pt", "model.pt"
@@ -68,10 +68,7 @@ class Run:
         for folder in dict.fromkeys(map(os.path.realpath, (output_dir, ckpt_dir))):
             self._locks.append(_lock(folder))
             remove_orphans(folder)
-            # locking needs an entry of the folder only, which a full disk still grants
-            probe = os.path.join(folder, ".writable")
-            write_text("x" * 2**16, probe)
-            os.remove(probe)
+            require_writable(folder)
         last, best = os.path.join(output_dir, LAST), os.path.join(ckpt_dir, BEST)
         if not resume and (os.path.exists(last) or os.path.exists(best)):
             step = "to keep them, stop now and choose another --output_dir and --ckpt_dir"

@@ -35,11 +35,29 @@ def run(bundles, tmp_path):
             ["--patch_size", "[16,24,20]"],
             "along z – command line or config file – expected a side divisible by 8, found 20",
         ),
+        (["--device", "cuda:77"], "no such device – --device – expected cpu, or a GPU that torch finds, found cuda:77"),
         (["--fold", "11"], "expected fold in [0, 1, 2, 3, 4], found 11"),
     ],
 )
 def test_training(options, message, run, tmp_path):
     assert message in (line := run("training", *options)) and line.startswith("error: ")
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("training", "--output_dir", "$my results"),
+        ("training", "--bundle_root", "@bundles"),
+        ("inference", "--output_dir", "@results"),
+        ("inference", "--ckpt_path", "$best.pt"),
+        ("inference", "--datalist", "['a.nii.gz', '$case.nii.gz']"),
+        ("inference", "--bundle_root", "$bundle"),
+    ],
+)
+def test_a_value_that_monai_evaluates(name, option, value, run, tmp_path):
+    line = run(name, option, value)
+    assert line.startswith("error: ") and option in line and "absolute" in line
     assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -54,6 +72,8 @@ def test_half_a_data_list(run, bundles, tmp_path):
     ("options", "message"),
     [
         (["--separate_folder", "no"], "separate_folder – expected true or false, found 'no'"),
+        (["--device", "tpu"], "no such device – --device – expected cpu, or a GPU that torch finds, found tpu"),
+        (["--output_dir", "/dev/null/results"], "cannot create the output folder – /dev/null/results"),
         (["--amp", "2"], "amp – expected true or false, found 2"),
         (["--patch_size", "[16,20,16]"], "the patch does not fit the strides"),
     ],

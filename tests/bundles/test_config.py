@@ -70,7 +70,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
 
 def test_outside_a_config_it_says_so():
     with pytest.raises(RuntimeError, match=r"has to be called from a"):
-        prepare_run(str(BUNDLES / NAME), ".")
+        prepare_run()
 
 
 @pytest.mark.parametrize("configs", [("train",), ("train", "evaluate")])

@@ -6,6 +6,7 @@
 import json
 import os
 import shutil
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,28 @@ import torch
 from fire.parser import DefaultParseValue
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.bundles import pack as pack_module
 from dcd_ext.bundles.config import check_keys, config_files
 from dcd_ext.bundles.options import settle_options
 from dcd_ext.bundles.sums import write_sums, write_zip
 from dcd_ext.data.cases import load_cases
+from dcd_ext.errors import user_error
 from dcd_ext.handlers import Checkpoints
+from dcd_ext.inference.inputs import check_image
 from dcd_ext.report import all_tables, compare, load_runs
 from dcd_ext.tables import to_markdown
 from dcd_ext.weights import load_weights
 from tests.bundles.conftest import make_small
 from tests.conftest import BUNDLES, ROOT, ToyNet, read_json
+from tests.dicom_series import write_series
 from tests.fuzz.conftest import Sandbox, command
 from tests.fuzz.inputs import VALUES, spoiled_bytes, spoiled_content, spoiled_json
 from tests.report.conftest import training, write_run
 
 NAME = "hippocampus_segmentation_student"
+LOADS_ITK = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SWIG's types
 
 
 def fuzz(examples: int, strategy: st.SearchStrategy[Any], check: Any) -> None:
@@ -138,6 +143,98 @@ def test_nifti_files(datalist, sandbox, examples):
     fuzz(examples(5), st.one_of(file("image.nii", image), file("label.nii", label)), check)
 
 
+def dicom_files(content: bytes) -> st.SearchStrategy[bytes]:
+    """Half of the faults in the header."""
+    end = content.rindex(b"\xe0\x7f\x10\x00")  # the tag of the pixels
+    header = spoiled_bytes(content[:end]).map(lambda head: head + content[end:])
+    return st.one_of(header, spoiled_bytes(content))
+
+
+@pytest.fixture
+def series(sandbox: Sandbox) -> Path:
+    """A folder of four slices, to be spoiled."""
+    voxels = np.random.default_rng(0).integers(0, 99, (20, 24, 4)).astype(np.int16)
+    return write_series(sandbox.input / "scan", voxels, "T1", 1)
+
+
+@LOADS_ITK
+def test_dicom_headers(series, sandbox, examples):
+    def check(content: bytes) -> None:
+        (series / "000002.dcm").write_bytes(content)
+        sandbox.run("DICOM headers", lambda: check_image(str(series)))
+
+    fuzz(examples(4), dicom_files((series / "000002.dcm").read_bytes()), check)
+
+
+def infer(bundle: Path, sandbox: Sandbox) -> None:
+    """``run inference`` of the small bundle, in this process; raises what the last line would say."""
+    options = {"dataset_dir": str(sandbox.input), "output_dir": str(sandbox.output), "bundle_root": str(bundle)}
+    workflow = ConfigWorkflow(
+        str(bundle / "configs" / "inference.json"), workflow_type="inference", logging_file=False, **options
+    )
+    workflow.initialize()
+    try:
+        workflow.run()
+    except Exception as error:
+        told = user_error(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+@pytest.fixture
+def inference(bundle: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Infers, with a sound image beside the spoiled one, which has to be segmented whatever the other is."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    rng = np.random.default_rng(0)
+    _volume(sandbox.input / "sound.nii.gz", rng.normal(size=(20, 24, 18)).astype(np.float32))
+
+    def run(kind: str) -> None:
+        sandbox.run(kind, lambda: infer(bundle, sandbox))
+        assert kind.endswith("lists") or list(sandbox.output.rglob("sound_seg.nii.gz"))
+
+    return run
+
+
+@LOADS_ITK
+def test_inference_of_images(inference, sandbox, examples):
+    rng = np.random.default_rng(1)
+    _volume(sandbox.input / "spoiled.nii", rng.normal(size=(20, 24, 18)).astype(np.float32))
+    content = (sandbox.input / "spoiled.nii").read_bytes()
+    header = spoiled_bytes(content[:352]).map(lambda head: head + content[352:])
+
+    def check(changed: bytes) -> None:
+        (sandbox.input / "spoiled.nii").write_bytes(changed)
+        inference("inference: NIfTI")
+
+    fuzz(examples(3), st.one_of(header, header, spoiled_bytes(content)), check)
+
+
+@LOADS_ITK
+def test_inference_of_dicom(inference, series, sandbox, examples):
+    (sandbox.input / "datalist.json").write_text('{"test": [{"image": "sound.nii.gz"}, {"image": "scan"}]}')
+
+    def check(content: bytes) -> None:
+        (series / "000003.dcm").write_bytes(content)
+        inference("inference: DICOM")
+
+    fuzz(examples(2), dicom_files((series / "000003.dcm").read_bytes()), check)
+
+
+@LOADS_ITK
+def test_inference_of_data_lists(inference, sandbox, examples):
+    content = {"name": "x", "test": [{"image": "sound.nii.gz"}, {"image": "missing.nii.gz", "case": "b"}, "c.nii.gz"]}
+
+    def check(changed: bytes) -> None:
+        (sandbox.input / "datalist.json").write_bytes(changed)
+        try:
+            inference("inference: data lists")
+        finally:
+            (sandbox.input / "datalist.json").unlink()
+
+    fuzz(examples(2), spoiled_json(content), check)
+
+
 def test_task_files(sandbox, examples):
     task = read_json(ROOT / "bundle_src" / "tasks" / "hippocampus.json")
 
@@ -202,7 +299,7 @@ def test_weights(sandbox, examples, tmp_path):
         path.write_bytes(content)
         sandbox.run("weights", lambda: load_weights(network, path, "train it"))
 
-    fuzz(examples(24), saved(tmp_path / "made.pt", dict(network.state_dict())), check)
+    fuzz(examples(19), saved(tmp_path / "made.pt", dict(network.state_dict())), check)
 
 
 def test_resume_files(sandbox, examples, tmp_path, make_trainer):
@@ -249,7 +346,7 @@ def test_options(sandbox, examples):
 
         sandbox.run("options", settle)
 
-    fuzz(examples(24), st.tuples(names, texts), check)
+    fuzz(examples(19), st.tuples(names, texts), check)
 
 
 @pytest.fixture(scope="module")

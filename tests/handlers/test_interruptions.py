@@ -76,6 +76,40 @@ def test_sigterm_finishes_the_step_and_is_resumed_to_the_last_bit(train, tmp_pat
     assert recorded(tmp_path / "whole") == recorded(tmp_path / "parts")
 
 
+def test_killed_between_any_two_writes_nothing_is_lost(train, tmp_path, monkeypatch):
+    """Weights and record of the whole run, whichever file was the last that a killed run completed."""
+
+    class Killed(BaseException):
+        pass
+
+    rename, left = os.replace, 0
+
+    def replace(*names):
+        nonlocal left
+        rename(*names)
+        left -= 1
+        if not left:
+            raise Killed
+
+    train("whole").run()
+    monkeypatch.setattr(os, "replace", replace)
+    for number in range(1, 20):
+        left, folder = number, f"parts {number}"
+        trainer = train(folder)
+        try:
+            trainer.run()
+        except Killed:
+            resume = (tmp_path / folder / "checkpoint_last.pt").exists()
+            if not resume or torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)["epoch"] < 3:
+                left = 0
+                train(folder, resume=resume).run()
+        assert_same_files(tmp_path / "whole", tmp_path / folder, "models/model.pt", "checkpoint_last.pt")
+        assert recorded(tmp_path / "whole") == recorded(tmp_path / folder), number
+        if left > 0:
+            break
+    assert number > 7
+
+
 def test_sigterm_in_the_last_step_of_all_lets_the_run_end(train, tmp_path):
     def ask(trainer):
         trainer.add_event_handler(Events.ITERATION_STARTED(once=6), lambda: signal.raise_signal(15))

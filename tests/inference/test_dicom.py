@@ -87,3 +87,21 @@ def test_a_folder_without_dicom(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UserError, match="no image – .* – expected DICOM files in the folder, found none"):
         read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ImagePositionPatient", [0, 0, float("nan")]),
+        ("ImagePositionPatient", [0, 4]),
+        ("PixelSpacing", 1.5),
+        ("Rows", [8, 8]),
+        ("ImageOrientationPatient", "1/0/0"),
+        ("Columns", float("inf")),
+    ],
+)
+def test_a_header_whose_geometry_is_no_geometry(copy, key, value):
+    headers = read_series(copy)
+    headers[3][key] = value
+    with pytest.raises(UserError, match=f"slice without geometry – series .* – expected {key}, found"):
+        check_series(headers, copy)

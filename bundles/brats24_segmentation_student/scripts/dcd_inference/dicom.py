@@ -11,7 +11,9 @@ import numpy as np
 
 from dcd_inference.errors import UserError
 
-GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+# how many numbers each has
+_NUMBERS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+GEOMETRY = tuple(_NUMBERS)
 # what is read of a header, with its tag
 _TAGS = {
     **dict(zip(GEOMETRY, ("0020|0037", "0020|0032", "0028|0030", "0028|0010", "0028|0011"), strict=True)),
@@ -75,13 +77,15 @@ def check_series(slices: Sequence[Any], name: object) -> list[Any]:
         UserError: if they are no volume: a single one, slices without geometry, of several directions, sizes or pixel
             spacings, two at one place, or one farther than 0.1 mm from an even spacing, as beside a missing one.
     """
-    if len(slices) == 1 and int(slices[0].get("NumberOfFrames") or 1) > 1:
+    if len(slices) == 1 and _numbers(slices[0].get("NumberOfFrames") or 1).max(initial=1) > 1:
         return list(slices)  # a volume in one file; its geometry is in its frames
     if len(slices) < 2:
         raise _error("no volume", name, "two or more slices", len(slices))
-    missing = [key for dataset in slices for key in GEOMETRY if key not in dataset]
-    if missing:
-        raise _error("slice without geometry", name, missing[0], "none")
+    for dataset in slices:
+        for key, count in _NUMBERS.items():
+            numbers = _numbers(dataset.get(key))
+            if len(numbers) != count or not np.isfinite(numbers).all():
+                raise _error("slice without geometry", name, key, dataset.get(key, "none"))
     first = slices[0]
     direction = _numbers(first.ImageOrientationPatient)
     for dataset in slices:
@@ -127,14 +131,22 @@ def _read_header(file: Path) -> Header | None:
     if not io.CanReadFile(str(file)):
         return None
     io.SetFileName(str(file))
-    io.ReadImageInformation()
+    try:
+        io.ReadImageInformation()
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[-1]
+        raise UserError("unreadable DICOM header", file, "one that ITK reads", why, "copy the file again") from error
     found = io.GetMetaDataDictionary()
     values = {key: str(found[tag]).strip("\0 ") for key, tag in _TAGS.items() if found.HasKey(tag)}
     return Header({key: text if key in _TEXTS else _parsed(text) for key, text in values.items() if text})
 
 
-def _parsed(text: str) -> float | list[float]:
-    numbers = [float(number) for number in text.split("\\")]
+def _parsed(text: str) -> Any:
+    """The numbers of an entry, or its text where there are none."""
+    try:
+        numbers = [float(number) for number in text.split("\\")]
+    except ValueError:
+        return text
     return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -150,7 +162,11 @@ def _read_with_pydicom(file: Path) -> Header | None:
 
 
 def _numbers(values: Any) -> np.ndarray:
-    return np.array(values, float)
+    """None of them for what are no numbers."""
+    try:
+        return np.atleast_1d(np.array(values, float))
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 def _error(what: str, name: object, expected: object, found: object, step: str = "choose another series") -> UserError:

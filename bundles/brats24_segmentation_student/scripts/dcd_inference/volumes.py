@@ -12,6 +12,7 @@ from monai.data import NibabelReader, NibabelWriter
 from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
 
+from dcd_inference.errors import UserError
 from dcd_inference.values import finite, require_one_place, whole_labels
 
 _NIBABEL = (".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh")
@@ -57,6 +58,8 @@ class VolumeReader(NibabelReader):
 
     def _clean(self, scan: Any, name: str) -> np.ndarray:
         data = np.asanyarray(scan.dataobj)
+        if data.dtype.kind not in "biuf":
+            raise UserError("no plain numbers", name, "one real number per voxel", data.dtype, "convert the file")
         if self.num_classes is None:
             return finite(data.astype(np.float32), name)
         return whole_labels(data, name, self.num_classes).astype(np.float32)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
@@ -18,6 +18,7 @@ from monai.utils import ImageMetaKey
 from dcd_inference.errors import UserError
 from dcd_inference.inputs import all_images, check_image
 from dcd_inference.names import refuse_collisions
+from dcd_inference.io import write_json
 
 FAILED_FILE = "failed_cases.json"
 # file systems take 255; the names of results are longer
@@ -98,6 +99,25 @@ class CohortEvaluator(SupervisedEvaluator):
         return []
 
 
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        UserError: if so.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # as the build of torch is
+        found = f"{device} ({str(error).splitlines()[0]})"
+        raise UserError("no such device", "--device", "cpu, or a GPU that torch finds", found, "correct it") from error
+
+
 def segment(evaluator: CohortEvaluator, output_dir: str, total: int) -> None:
     """Run an inference; failed cases and their reasons are written to ``<output_dir>/failed_cases.json``.
 
@@ -123,8 +143,7 @@ def segment(evaluator: CohortEvaluator, output_dir: str, total: int) -> None:
     if int(os.environ.get("RANK", 0)) == 0:
         path.unlink(missing_ok=True)
         if failures:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(dict(sorted(failures.items())), indent=4, ensure_ascii=False) + "\n", "utf-8")
+            write_json(dict(sorted(failures.items())), path)
     if together:
         dist.barrier()  # torchrun ends all processes as soon as one has failed
         dist.destroy_process_group()

@@ -10,9 +10,12 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+# a text, or one within a list, that MONAI evaluates or replaces
+_EXPRESSION = re.compile(r"""(?:^|['"])([$@%][^'"]*)""")
 _REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
 
 
@@ -54,7 +57,9 @@ def escape(text: str) -> str:
 def user_error(error: BaseException) -> UserError | None:
     """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over.
 
-    A config's own refusals count, too: ``ValueError`` in the same form, because inference runs without this package.
+    A config's own refusals count, too: ``ValueError`` in the same form, because inference runs without this package. So
+    do missing packages, files that the operating system refuses, and values of the command line that MONAI took for
+    expressions, as the path ``$data``.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
@@ -64,7 +69,50 @@ def user_error(error: BaseException) -> UserError | None:
         # a worker of a DataLoader sends the text of its traceback
         if refusal := _REFUSAL.search(f"{type(first).__name__}: {first}"):
             return UserError(refusal[1], "")
+        return _typed_expression(error) or _told_by_the_system(first)
     return cause
+
+
+def _told_by_the_system(error: BaseException) -> UserError | None:
+    """A missing package, or a file that the operating system refuses."""
+    if isinstance(error, ModuleNotFoundError):
+        step = "pip install it, or use the environment in which the bundle's packages are installed"
+        return UserError("package missing", sys.executable, error.name or "its packages", str(error), step)
+    if isinstance(error, OSError) and error.filename is not None:
+        found = error.strerror or type(error).__name__
+        return UserError("cannot use the file", error.filename, "", found, "correct its path or its rights")
+    return None
+
+
+def _typed_expression(error: BaseException) -> UserError | None:
+    """What is wrong with an option's value that MONAI could not evaluate."""
+    # of a syntax error, "text" has the line
+    first = first_cause(error)
+    reason = _compact(f"{error}{error.__cause__}{first}${getattr(first, 'text', '')}")
+    for name, value in typed_options():
+        for expression in _EXPRESSION.findall(value):
+            # of "%file::id", the reason ends with one of both
+            replaced = [f":{part}" for part in re.split("::|#", expression[1:])]
+            if not any(_compact(part) in reason for part in (replaced if expression[0] == "%" else [expression])):
+                continue
+            what = "$, @ or % at the start of a value, which MONAI evaluates"
+            found = f"{value} ({type(first).__name__})"
+            step = "write a path absolute, or ./ before it"
+            return UserError(what, f"--{name}", "a path, or an expression that can be evaluated", found, step)
+    return None
+
+
+def _compact(text: str) -> str:
+    """Without what a long expression gets when it is printed: line breaks and quotes."""
+    return re.sub(r"[\s'\"\\]", "", text)
+
+
+def typed_options() -> Iterator[tuple[str, str]]:
+    """Names and values of the command line's options, as they were typed."""
+    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            yield option[2:], value if equals else following
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -65,14 +65,30 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def require_writable(folder: str | os.PathLike) -> None:
+    """Create ``folder`` and write to it, before hours of work end there.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+    probe = make_folder(Path(folder)) / ".writable"
+    # to create an empty file takes an entry of the folder only, which a full disk still grants
+    write_text("x" * 2**16, probe)
+    probe.unlink(missing_ok=True)  # another process of the run may have done so
+
+
 def write_json(content: Any, path: str | os.PathLike) -> None:
     """JSON with an indent of 4 and a final newline, atomically. NaN has no JSON form and is refused."""
     write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
-    """UTF-8 text, atomically."""
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8", newline=""))
+    """UTF-8 text, atomically; names of files that are no text are escaped, as JSON does."""
+
+    def write(name: str) -> None:
+        Path(name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+    write_atomically(path, write)
 
 
 def sha256(path: str | os.PathLike) -> str:

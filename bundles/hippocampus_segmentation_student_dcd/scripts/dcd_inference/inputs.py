@@ -7,12 +7,11 @@ import logging
 import math
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_inference.errors import UserError
+from dcd_inference.errors import UserError, typed_options
 from dcd_inference.dicom import check_series, is_dicom, read_series
 from dcd_inference.names import SUFFIXES, case_names
 
@@ -30,7 +29,8 @@ def check_paths(**paths: Any) -> None:
             found = f"{path!r}, which reads as Python ({type(path).__name__})"
             raise UserError("no path", f"--{name}", "text", found, "write an absolute path, or one that starts with ./")
         # of a short name, "#" and what follows are gone as a comment
-        typed = next((text for text in _typed(name) if "#" in text), str(path).replace("::", "#"))
+        words = (text for option, text in typed_options() if option == name and "#" in text)
+        typed = next(words, str(path).replace("::", "#"))
         if "#" in typed:
             step = "rename the folder, or reach it through a link (ln -s)"
             what = "'#' in a path, where MONAI reads it as a separator"
@@ -104,14 +104,6 @@ def make_cases(datalist: Any, dataset_dir: str) -> list[dict[str, Any]]:
     return cases[rank::processes]
 
 
-def _typed(name: str) -> Iterator[str]:
-    """What the command line has for an option, as it was typed."""
-    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        if option == f"--{name}":
-            yield value if equals else following
-
-
 def check_image(file: str) -> None:
     """Refuse what is no readable image, by name; of DICOM, what is not one evenly spaced volume.
 
@@ -137,7 +129,7 @@ def _listed(path: str) -> list[Any]:
     """The ``test`` cases of a data list; the Decathlon writes them as bare file names."""
     try:
         content = json.loads(Path(path).read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("unreadable data list", path, "JSON", found, "prepare the data again") from error
     entries = content.get("test", []) if isinstance(content, dict) else None
