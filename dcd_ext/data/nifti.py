@@ -9,8 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.errors import UserError
-from dcd_ext.inference.values import finite, whole_labels
+from dcd_ext.inference.values import finite, stored, unreadable, whole_labels
 from dcd_ext.io import write_atomically
 
 
@@ -19,16 +18,13 @@ def open_image(path: Path) -> Any:
     try:
         return nib.load(path)
     except Exception as error:  # nibabel, gzip and zlib raise a dozen types for a broken file
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def voxels(path: Path) -> np.ndarray:
     """Read the voxels of a file, scaled where the header says so, without axes of length 1 after the third."""
     image = open_image(path)
-    try:
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    data = stored(image, path)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     return data
@@ -50,11 +46,6 @@ def read_label(path: Path) -> np.ndarray:
         UserError: for a value that is not near a whole number.
     """
     return whole_labels(voxels(path), path)
-
-
-def _unreadable(path: str | os.PathLike, error: Exception) -> UserError:
-    reason = str(error).strip() or type(error).__name__
-    return UserError("unreadable file", path, "a complete NIfTI file", reason.splitlines()[0], "fetch the file again")
 
 
 def suffix(path: Path) -> str:

@@ -16,6 +16,7 @@ from monai.transforms import Compose
 
 from dcd_ext.data.check_case import CaseSource, scan_case
 from dcd_ext.data.tasks import ISLES22
+from dcd_ext.errors import user_error
 from tests.conftest import BUNDLES, make_workflow, read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:monai")
@@ -75,6 +76,20 @@ def _refusal(chain: Compose, case: dict) -> str:
 def _errors(case: dict) -> list[str]:
     source = CaseSource("case", tuple(map(Path, case["image"])), Path(case["label"]))
     return [f.message() for f in scan_case(source, ISLES22, frozenset()).findings if f.severity == "error"]
+
+
+@pytest.mark.parametrize("place", [-1, -5, -8, 0.5, 0.9])
+def test_one_changed_bit_of_a_compressed_file_is_refused_everywhere(place, chains, tmp_path) -> None:
+    """The last eight bytes are the checksum and the length, which most readers leave unread."""
+    case = _case(tmp_path)
+    content = bytearray(Path(case["image"][1]).read_bytes())
+    content[place if place < 0 else int(place * len(content))] ^= 1
+    Path(case["image"][1]).write_bytes(content)
+    assert any(case["image"][1] in error for error in _errors(case))
+    for name in ("train", "inference"):
+        with pytest.raises(RuntimeError) as error:
+            chains[name](dict(case))
+        assert f"unreadable file – {case['image'][1]} – " in str(user_error(error.value))
 
 
 NAN_PLACES = {

@@ -13,7 +13,7 @@ from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
 
 from dcd_inference.errors import UserError
-from dcd_inference.values import finite, require_one_place, whole_labels
+from dcd_inference.values import finite, require_one_place, stored, whole_labels
 
 _NIBABEL = (".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh")
 
@@ -57,7 +57,7 @@ class VolumeReader(NibabelReader):
         return super().get_data(nib.concat_images(map(nib.squeeze_image, volumes), check_affines=False))
 
     def _clean(self, scan: Any, name: str) -> np.ndarray:
-        data = np.asanyarray(scan.dataobj)
+        data = stored(scan, name)
         if data.dtype.kind not in "biuf":
             raise UserError("no plain numbers", name, "one real number per voxel", data.dtype, "convert the file")
         if self.num_classes is None:

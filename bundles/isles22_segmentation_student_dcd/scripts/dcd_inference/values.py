@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import itertools
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -34,6 +37,27 @@ def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
         raise UserError("infinite intensities", file, "finite numbers", found, step)
     _say_once(f"NaN is read as 0 – {file} – {int(np.isnan(data).sum())} of {data.size} voxels")
     return np.nan_to_num(data)
+
+
+def stored(image: Any, file: str | os.PathLike) -> np.ndarray:
+    """The voxels of an image that nibabel opened from ``file``, scaled where the header says so.
+
+    Raises:
+        UserError: for damaged data. nibabel stops before the checksum at the end of a gzip file: one changed bit would
+            pass as another intensity.
+    """
+    try:
+        if str(file).lower().endswith((".gz", ".mgz")) and nib.is_proxy(image.dataobj) and hasattr(image, "from_bytes"):
+            image = type(image).from_bytes(gzip.decompress(Path(file).read_bytes()))
+        return np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib raise a dozen types for a broken file
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: str | os.PathLike, error: Exception) -> UserError:
+    """The error for a file that cannot be read whole."""
+    reason = str(error).strip() or type(error).__name__
+    return UserError("unreadable file", file, "a complete NIfTI file", reason.splitlines()[0], "fetch the file again")
 
 
 def are_whole(values: np.ndarray) -> np.ndarray:
