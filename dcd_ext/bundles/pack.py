@@ -130,7 +130,7 @@ def _measured(metrics: Path | None, checkpoint: Path) -> dict[str, Any]:
 
 def _write_metadata(bundle: BundleFolder, measured: dict[str, Any], int8: dict[str, Any]) -> None:
     """Exact versions of this environment, which made and checks the exports, and the measured scores."""
-    metadata = dict(bundle.metadata)
+    metadata = {**bundle.metadata, "version": bundle.version}
     versions = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
     metadata.update({key: _installed(package) for key, package in versions.items()})
     packages = metadata.get("required_packages_version", {})
