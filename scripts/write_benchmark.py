@@ -167,9 +167,10 @@ def main(argv: list[str] | None = None) -> None:
     ]
     shared = ", ".join(f"{key} {value}" for key, value in suite["options"].items())
     methods = [f"## Methods\n\nAll runs: {shared}.", to_markdown(methods_table(suite))]
+    findings = [about.read_text("utf-8").strip()] if (about := args.suite.with_suffix(".md")).exists() else []
     page = ROOT / "docs" / "results" / "benchmark.md"
     title = args.suite.stem.replace("_", ", ")
-    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, *methods, _COMMANDS]), page)
+    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, *findings, *methods, _COMMANDS]), page)
     update_readme({name: main_table(found[f"{name}_test"]) for name in suite["students"] if f"{name}_test" in found})
     print(f"{page.relative_to(ROOT)} and README.md written")
 

@@ -88,7 +88,9 @@ def test_a_teacher_that_scores_as_recorded_passes(scores, make_trainer, tmp_path
 
 
 @pytest.mark.parametrize(
-    "cases", [Cases(order=(1, 0)), Cases(labels=(0, 2, 1)), Cases(labels=(1, 0, 0), number=2)], ids=str
+    "cases",
+    [Cases(order=(1, 0)), Cases(labels=(0, 2, 1)), Cases(labels=(1, 0, 0), number=2)],
+    ids=["channels", "labels", "two labels"],
 )
 def test_other_channels_or_labels_stop_the_run(cases, make_trainer, tmp_path):
     steps: list[int] = []
