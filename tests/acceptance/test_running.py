@@ -50,7 +50,7 @@ def count_threads(tmp_path_factory):
     left = "[t for t in pathlib.Path('/proc/self/task').glob('*/comm') if 'gloo' in t.read_text()]"  # of Linux
     content = {"+imports": ["$import pathlib", "$import time"]}
     # an ended thread is listed a moment longer
-    content["+finalize"] = ["$time.sleep(0.2)", f"$print('threads left:', {left})"]
+    content["+finalize"] = ["$time.sleep(2)", f"$print('threads left:', {left})"]
     file = tmp_path_factory.mktemp("overlay") / "count_threads.json"
     file.write_text(json.dumps(content), "utf-8")
     return file

@@ -194,7 +194,7 @@ def test_a_suite_is_students_by_methods_by_seeds_after_the_teacher() -> None:
     assert [r.folder.relative_to(output).as_posix() for r in runs] == names
     assert runs[2].options == {
         "amp": True,
-        "dataset_dir": "data",
+        "dataset_dir": Path("data"),
         "fold": 1,
         "reduction_factor": 8,
         "kd_weight": 3,

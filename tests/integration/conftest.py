@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 from tests.dicom_series import write_study
 
 REQUIRED = os.environ.get("DCD_INTEGRATION") == "1"
+# of tests that need minutes and no environment of their own
+slow_alone = pytest.mark.skipif(not REQUIRED, reason="minutes long: ./runtests.sh --integration")
 # what the server and the app read lies in files, so a toy network has to be written there
 SHORT = {"iterations_per_epoch": 2, "num_workers": 0}
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dcd_ext.commands.main import main as dcd
+from tests.integration.conftest import slow_alone
 from tests.students.zoo import NETWORKS, make_bundle
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, slow_alone]
 
 
 def test_what_is_chosen_for_a_real_volume_meets_the_budget(data_dir: Path, tmp_path: Path, capsys: Any) -> None:

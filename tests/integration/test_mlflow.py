@@ -19,10 +19,12 @@ from mlflow import MlflowClient
 
 from tests.bundles.conftest import make_small
 from tests.conftest import SHORT, read_json
+from tests.integration.conftest import slow_alone
 from tests.processes import start_fork
 
 pytestmark = [
     pytest.mark.integration,
+    slow_alone,
     pytest.mark.skipif(find_spec("mlflow.server") is None, reason="MLflow is installed without its server"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
