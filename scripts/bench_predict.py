@@ -128,6 +128,8 @@ def staged(root: Path, folder: Path) -> Path:
     from dcd_ext.bundles.folder import BundleFolder
 
     target = folder / root.name
+    if target.is_dir():  # made for the backend before
+        return target
     shutil.copytree(root, target, ignore=shutil.ignore_patterns("eval"))
     torch.manual_seed(0)
     network = BundleFolder(target).parser().get_parsed_content("network_def")
