@@ -15,7 +15,7 @@ _PACKAGE = Path(dcd_ext.__file__).parent
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
-_UNCHANGED = ("fast_cpu", "inference_trt", "multi_gpu_train")
+_UNCHANGED = ("fast_cpu", "inference_trt", "multi_gpu_train", "multi_gpu_evaluate")
 # what bundles of an imported nnU-Net have instead of ours, and the code it calls
 _NNUNET = BUNDLE_SRC / "nnunet"
 

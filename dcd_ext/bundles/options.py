@@ -39,8 +39,8 @@ def settle_options(parser: ConfigParser, files: Sequence[Path]) -> None:
     texts = {path: value for path, value in _leaves(config) if isinstance(value, str) and not _has_expression(value)}
     for file in files:
         for path, shipped in _leaves(ConfigParser.load_config_file(file)):
-            # --fold all: the schema knows it
-            if isinstance(shipped, int | float) and path in texts and path != ("fold",):
+            # --fold all, --resume auto: the schema knows them
+            if isinstance(shipped, int | float) and path in texts and path not in (("fold",), ("resume",)):
                 expected = "true or false" if isinstance(shipped, bool) else "a number"
                 raise UserError("unusable option", f"{_WHERE}, {'::'.join(path)}", expected, repr(texts[path]), _STEP)
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from dcd_ext.errors import UserError
 from dcd_ext.readers import read_json
 
@@ -55,8 +57,18 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict
         fold: the held-out fold, or ``all`` to hold out none: every case is trained on and validated on.
 
     Raises:
-        UserError: if there is no data list, the section or the fold is empty, or an entry is incomplete.
+        UserError: if there is no data list, the section or the fold is empty or has fewer cases than a distributed run
+            has processes, or an entry is incomplete.
     """
+    cases = _load_cases(dataset_dir, section, fold)
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    if len(cases) < processes:
+        what, step = f"fewer {section} cases than processes", "start fewer processes, or hold out a larger --fold"
+        raise UserError(what, Path(dataset_dir, DATALIST_FILE), f"at least {processes}", len(cases), step)
+    return cases
+
+
+def _load_cases(dataset_dir: str, section: str, fold: int | str) -> list[dict[str, Any]]:
     path = Path(dataset_dir, DATALIST_FILE)
     key = "test" if section == "test" else "training"
     cases = read_datalist(path)[key]

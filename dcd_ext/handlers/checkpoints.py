@@ -42,7 +42,8 @@ class Checkpoints:
         ckpt_dir: folder of ``model.pt``.
         state: what to save by name: modules, optimizers, schedulers, ``EMAHandler``s; None entries are left out.
         validator: the evaluator, whose best metric decides and whose network is written to ``model.pt``.
-        resume: continue from ``checkpoint_last.pt`` when the run starts.
+        resume: continue from ``checkpoint_last.pt`` when the run starts; ``"auto"``: if there is one, and end at
+            once if that run is complete.
         run: its identity is written into both files, and compared when it is resumed.
         record: has a ``state_dict`` of what an epoch has gathered so far.
 
@@ -57,7 +58,7 @@ class Checkpoints:
         ckpt_dir: str,
         state: Mapping[str, Any],
         validator: Any = None,
-        resume: bool = False,
+        resume: bool | str = False,
         run: Run | None = None,
         record: Any = None,
     ) -> None:
@@ -77,7 +78,7 @@ class Checkpoints:
 
     def started(self, engine: SupervisedTrainer) -> None:
         """Restore the run, or let its averages begin with the weights it has now."""
-        if self.resume:
+        if self.resume and (self.resume != "auto" or os.path.isfile(self.path)):
             self._load(engine)
             return
         for item in self.state.values():
@@ -142,7 +143,10 @@ class Checkpoints:
                 found = (str(e).strip() or type(e).__name__).splitlines()[-1].strip()
                 raise self._does_not_fit(f"an entry '{name}' that fits", found) from e
         epoch = checkpoint["epoch"]
-        if epoch >= expected:
+        if epoch >= expected and self.resume == "auto":
+            engine.logger.warning(f"{self.path} is complete: nothing is left to train")
+            engine.terminate()
+        elif epoch >= expected:
             raise UserError("run is already complete", self.path, f"fewer than {expected} epochs", epoch, _ANOTHER)
         if self.validator is not None:
             self.validator.state.best_metric = checkpoint["best"]["metric"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from dcd_ext.errors import UserError
 from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed
 from dcd_ext.handlers.run import Run
@@ -29,7 +30,7 @@ class ResumableRun:
         validator: the evaluator, whose key metric decides which weights are the best. It runs after the last epoch,
             whatever the interval of the ``ValidationHandler``.
         seed: the run's seed.
-        resume: continue from ``checkpoint_last.pt``.
+        resume: continue from ``checkpoint_last.pt``; see :class:`Checkpoints`.
         run: what the config's ``prepare_run`` returned.
     """
 
@@ -40,7 +41,7 @@ class ResumableRun:
         state: Mapping[str, Any],
         validator: Any,
         seed: int = 0,
-        resume: bool = False,
+        resume: bool | str = False,
         run: Run | None = None,
     ) -> None:
         self.run = run or Run()
@@ -66,8 +67,16 @@ class ResumableRun:
             handler.attach(engine)
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
-    def started(self, _engine: Engine) -> None:
-        """Hold the folders, unless the config did so before it read the data."""
+    def started(self, engine: Any) -> None:
+        """Hold the folders, unless the config did so before it read the data.
+
+        Raises:
+            UserError: if an epoch would end between two steps of the optimizer.
+        """
+        steps, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
+        if length and length % steps:
+            step = "change --iterations_per_epoch or --train::trainer::accumulation_steps"
+            raise UserError("an epoch ends within a step", "config", f"a multiple of {steps} iterations", length, step)
         self.run.claim(*self._folders)
 
     def __call__(self, engine: Engine) -> None:

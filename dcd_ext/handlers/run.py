@@ -46,7 +46,7 @@ class Run:
         self._locks: list[FileLock] = []
         self._claimed = False
 
-    def claim(self, output_dir: str, ckpt_dir: str, resume: bool = False) -> None:
+    def claim(self, output_dir: str, ckpt_dir: str, resume: bool | str = False) -> None:
         """Hold both folders for writing until :meth:`release`; calling it again changes nothing.
 
         What a killed run left half-written is removed, and weights that will be replaced are named.
@@ -64,7 +64,7 @@ class Run:
         while self._locks:
             self._locks.pop().release()
 
-    def _claim(self, output_dir: str, ckpt_dir: str, resume: bool) -> None:
+    def _claim(self, output_dir: str, ckpt_dir: str, resume: bool | str) -> None:
         for folder in dict.fromkeys(map(os.path.realpath, (output_dir, ckpt_dir))):
             self._locks.append(_lock(folder))
             remove_orphans(folder)

@@ -60,6 +60,8 @@ class StopOnSigterm:
         last_step = state.iteration % state.epoch_length == 0
         if last_step and (state.epoch == state.max_epochs or engine.last_event_name == Events.ITERATION_COMPLETED):
             return
+        if state.iteration % state.epoch_length % getattr(engine, "accumulation_steps", 1):
+            return  # gradients of a step that is not done are in no checkpoint
         if any_process(self._asked, getattr(state, "device", "cpu")):
             self._stopping = True
             engine.terminate(skip_completed=True)

@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
-from dcd_ext.distributed import is_main_process
+from dcd_ext.distributed import gather_objects, is_main_process
 from dcd_ext.io import write_json
 from dcd_ext.readers import read_training
 from dcd_ext.versions import environment
@@ -18,10 +18,11 @@ from dcd_ext.versions import environment
 class TrainingRecord:
     """Writes ``training.json``: versions, device, and each epoch's seconds, CPU seconds, learning rate and metrics.
 
-    The mean over the epoch of every scalar in ``engine.state.output`` is put into ``engine.state.metrics`` with the
-    epoch's last step, where ``StatsHandler`` and ``MLFlowHandler`` find it: ``loss`` of every run and, when distilling,
-    ``seg_loss``, ``kd_loss``, ``kd_weight`` and the loss's parts. (ignite's ``Average`` needs one metric per name, and
-    the names depend on the loss.) Sums stay on their device until then, so that no step waits for a GPU.
+    The mean over the epoch, and over the processes of a distributed run, of every scalar in ``engine.state.output``
+    is put into ``engine.state.metrics`` with the epoch's last step, where ``StatsHandler`` and ``MLFlowHandler`` find
+    it: ``loss`` of every run and, when distilling, ``seg_loss``, ``kd_loss``, ``kd_weight`` and the loss's parts.
+    (ignite's ``Average`` needs one metric per name, and the names depend on the loss.) Sums stay on their device
+    until then, so that no step waits for a GPU.
 
     Attach it after the ``ValidationHandler``, so that an epoch's entry has its validation metrics and time. A resumed
     run goes on with the file it finds. Only the first process of a distributed run writes.
@@ -80,7 +81,8 @@ class TrainingRecord:
                 value = value.detach().reshape(()).double()
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
         if self._steps == engine.state.epoch_length:
-            engine.state.metrics.update({name: float(total) / self._steps for name, total in self._sums.items()})
+            shares = gather_objects({name: float(total) / self._steps for name, total in self._sums.items()})
+            engine.state.metrics.update({name: sum(s[name] for s in shares) / len(shares) for name in shares[0]})
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Add this epoch and write the file."""
