@@ -163,6 +163,18 @@ def test_resume_of_a_complete_run(tmp_path, make_trainer):
         trainer.run()
 
 
+def test_resume_auto_begins_goes_on_and_ends(tmp_path, make_trainer):
+    """One command, whatever there is: nothing, one epoch of two, a complete run."""
+    steps = []
+    for last in (1, 2, 2):
+        network = ToyNet()
+        trainer = make_trainer(network, [keep(tmp_path, {"network": network}, resume="auto")])
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=last), trainer.terminate)
+        trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: steps.append(engine.state.epoch))
+        trainer.run()
+    assert steps == [1, 2]
+
+
 def test_a_run_of_another_length_is_refused(tmp_path, make_trainer):
     """Its schedule would go on where the shorter one ended: with a learning rate of 0."""
     network = ToyNet()

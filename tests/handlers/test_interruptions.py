@@ -76,6 +76,17 @@ def test_sigterm_finishes_the_step_and_is_resumed_to_the_last_bit(train, tmp_pat
     assert recorded(tmp_path / "whole") == recorded(tmp_path / "parts")
 
 
+def test_sigterm_waits_for_the_step_of_accumulated_batches(train, tmp_path):
+    def ask(trainer):
+        trainer.accumulation_steps = 2
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=3), lambda: signal.raise_signal(15))
+
+    with pytest.raises(SystemExit):
+        train("parts", change=ask).run()
+    content = torch.load(tmp_path / "parts" / "checkpoint_last.pt", weights_only=True)
+    assert content["epoch"] == 2 and "interrupted" not in content  # the epoch's second batch completes the step
+
+
 def test_killed_between_any_two_writes_nothing_is_lost(train, tmp_path, monkeypatch):
     """Weights and record of the whole run, whichever file was the last that a killed run completed."""
 
