@@ -91,10 +91,14 @@ def _configs(
     return {n: _shifted(config, handlers, number) if handlers else config for n, config in configs.items()}
 
 
-def _narrowed(config: dict[str, Any], target: str, changed: dict[str, Any]) -> dict[str, Any]:
-    """A config with other widths where it defines the teacher's network once more."""
-    defines = {key for key, value in config.items() if isinstance(value, dict) and value.get("_target_") == target}
-    return {key: {**value, **changed} if key in defines else deepcopy(value) for key, value in config.items()}
+def _narrowed(config: Any, target: str, changed: dict[str, Any]) -> Any:
+    """A config with other widths wherever it defines the teacher's network once more."""
+    if isinstance(config, list):
+        return [_narrowed(item, target, changed) for item in config]
+    if not isinstance(config, dict):
+        return config
+    defined = changed if config.get("_target_") == target else {}
+    return {**{key: _narrowed(value, target, changed) for key, value in config.items()}, **deepcopy(defined)}
 
 
 def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
@@ -106,7 +110,7 @@ def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
     initialize = config.get("initialize", [])
     # our errors are one line in training, too
     plain = {"_target_": "dcd_ext.errors.show_plainly"}
-    config["initialize"] = [*(initialize if isinstance(initialize, list) else [initialize]), plain]
+    config["initialize"] = [plain, *(initialize if isinstance(initialize, list) else [initialize])]
 
 
 def _shifted(config: Any, handlers: str, number: int) -> Any:

@@ -14,9 +14,9 @@ from dcd_ext.students.plain import either_separator, entries, follow, mapped
 from dcd_ext.students.teacher import TeacherBundle
 
 # one group of parameters, or several with options of their own, and those of the loss
+_PROJECTIONS = "[p for p in @kd_loss.parameters() if p.requires_grad]"
 _PARAMETERS = (
-    "$(lambda p: p if isinstance(p[0], dict) else [{'params': p}])(list(%s))"
-    " + [{'params': [p for p in @kd_loss.parameters() if p.requires_grad]}]"
+    "$(lambda p: p if isinstance(p[0], dict) else [{'params': p}])(list(%s))" + f" + [{{'params': {_PROJECTIONS}}}]"
 )
 
 
@@ -83,6 +83,9 @@ def _train_projections(train: ConfigParser, trainer_key: str, file: Path) -> Non
     optimizer = follow(train, f"{trainer_key}::optimizer")
     definition = train.get(optimizer)
     parameters = definition.get("params") if isinstance(definition, dict) else None
+    if isinstance(parameters, list):  # groups
+        train[f"{optimizer}::params"] = [*parameters, {"params": f"${_PROJECTIONS}"}]
+        return
     if not (isinstance(parameters, str) and parameters[:1] in "$@"):
         expected, step = f"'params' as an expression at {optimizer}", "write it as a dictionary with _target_"
         raise UserError("unknown parameters of the optimizer", file, expected, repr(definition)[:80], step)

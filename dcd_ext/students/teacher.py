@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _NETWORK_KEYS = ("network_def", "network")
 _DEVICES = ("device", "sw_device")
 # arguments of MONAI's networks that had no effect and are no longer taken
 _REMOVED = {"SwinUNETR": ("img_size",)}
+_LOADS = re.compile(r"\bCheckpointLoader$|\btorch\.load\(|\bload_state_dict\(|\bload_from\(|\bcopy_model_state\(")
 _CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
 
 
@@ -57,6 +59,10 @@ class TeacherBundle:
         if not isinstance(self.network, nn.Module):
             what, found = f"'{self.network_key}' is no network", type(self.network).__name__
             raise UserError(what, folder / self.train_file, "a network", found, "pass --network_key KEY")
+        kinds = {type(module) for module in self.network.modules()}
+        if nn.Conv2d in kinds and nn.Conv3d not in kinds:
+            where, name = f"{folder / self.train_file}, {self.network_key}", type(self.network).__name__
+            raise UserError("a 2D network", where, "3D convolutions", name, "take another bundle: 2D is not supported")
 
     def build(self, definition: dict[str, Any]) -> Any:
         """A network in evaluation mode, with seeded initial weights."""
@@ -112,6 +118,11 @@ class TeacherBundle:
         groups = [self.metadata.get(f"{kind}_packages_version") for kind in ("required", "optional")]
         named = {str(name) for group in groups if isinstance(group, dict) for name in group}
         return sorted(name for name in named if not any(distributions(name=name)))
+
+    @property
+    def loading(self) -> list[str]:
+        """Ids of entries of the training config that load weights, which would be those of the wide network."""
+        return sorted({key for key, text in _texts(self.configs[self.train_file]) if _LOADS.search(text)})
 
     @property
     def channels(self) -> int:
@@ -182,7 +193,8 @@ class TeacherBundle:
         expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS)}"
         content = self.definitions.raw(given or _NETWORK_KEYS[0])
         found = "none" if content is None else repr(content)[:80]
-        raise UserError("no network definition", self.definitions.file, expected, found, "pass --network_key KEY")
+        step = "pass --network_key KEY" + (", or write it so in a copy" if found[1:2] == "$" else "")
+        raise UserError("no network definition", self.definitions.file, expected, found, step)
 
     def _defines(self, key: str) -> bool:
         content = self.definitions.raw(self.definitions.follow(key))
@@ -199,6 +211,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError("unreadable config", path, "a dictionary", type(content).__name__, "correct it")
     return content
+
+
+def _texts(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a config, with the id of its entry; entries that are switched off are left out."""
+    if isinstance(config, str):
+        yield key, config
+    elif isinstance(config, (dict, list)) and "_disabled_" not in config:
+        for name, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from _texts(value, f"{key}::{name}" if key else str(name))
 
 
 def _without_removed(config: Any) -> Any:
