@@ -107,7 +107,7 @@ def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
         config["run"] = f"%{name}" if name in config else [f"$@{trainer_key}.run()"]
     if name not in config:
         config[name] = "%run"
-    initialize = config.get("initialize", [])
+    initialize = config.get("initialize") or []
     # our errors are one line in training, too
     plain = {"_target_": "dcd_ext.errors.show_plainly"}
     config["initialize"] = [plain, *(initialize if isinstance(initialize, list) else [initialize])]
@@ -130,14 +130,14 @@ def _copy_the_rest(source: Path, target: Path) -> None:
         if path.is_file():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.relative_to(source))
-    for folder in ("scripts", "nnunet_scripts"):
+    for folder in ("scripts", "nnunet_scripts", "docs/nnunet"):
         if (source / folder).is_dir():
             shutil.copytree(source / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _metadata(teacher: TeacherBundle, name: str) -> dict[str, Any]:
-    """The teacher's, without its scores."""
-    about = {key: value for key, value in teacher.metadata.items() if key != "eval_metrics"}
+    """The teacher's, without its scores and where its files come from."""
+    about = {k: value for k, value in teacher.metadata.items() if k not in ("eval_metrics", "generated_from")}
     source = f"{about.get('name', teacher.root.name)} {about.get('version', '')}".strip()
     history = f"student of {source}, by Detail Consistent Distillation"
     return {**about, "version": "0.1.0", "changelog": {"0.1.0": history}, "name": name}

@@ -32,8 +32,10 @@ def add_distillation(
         UserError: if it has no trainer, or no optimizer, that can be extended.
     """
     trainer, file = train.get(trainer_key), teacher.definitions.file
-    if not (isinstance(trainer, dict) and str(trainer.get("_target_")).endswith("SupervisedTrainer")):
-        expected, found = f"a SupervisedTrainer at {trainer_key}", repr(trainer)[:80] if trainer else "none"
+    known = isinstance(trainer, dict) and str(trainer.get("_target_")).endswith("SupervisedTrainer")
+    if not known or "network" not in trainer:
+        expected = f"a SupervisedTrainer with its network at {trainer_key}"
+        found = repr(trainer)[:80] if trainer else "none"
         raise UserError("no trainer that can distil", file, expected, found, "pass --trainer_key KEY")
     train.update(_entries(teacher, hooks, kd_weight, str(trainer.get("device", "@device"))))
     _train_projections(train, trainer_key, file)

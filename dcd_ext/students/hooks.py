@@ -36,9 +36,11 @@ def input_shapes(shape: Sequence[int] | None, documented: Sequence[Any]) -> list
     """
     if shape:
         return [tuple(shape)]
-    known = [tuple(documented)] if len(documented) == 3 and all(isinstance(side, int) for side in documented) else []
-    small = [s for s in known if max(s) <= min(_SIDES)]
-    return [*small, *((side,) * 3 for side in _SIDES), *known]
+    whole = len(documented) == 3 and all(isinstance(side, int) and side > 0 for side in documented)
+    known = [tuple(documented)] if whole else []
+    small = whole and max(documented) <= min(_SIDES)
+    cubes = [(side,) * 3 for side in _SIDES]
+    return [*known, *cubes] if small else [*cubes, *known]
 
 
 def propose(

@@ -135,8 +135,8 @@ class TeacherBundle:
         for name in ("in_channels", "input_channels"):
             if name in definition:
                 return int(self.definitions.build(definition[name], f"{self.network_key}::{name}"))
-        if "num_channels" in self._input:
-            return int(self._input["num_channels"])
+        if isinstance(number := self._input.get("num_channels"), int):
+            return number
         where = self.root / "configs" / "metadata.json"
         step = "add it to the metadata"
         raise UserError("unknown number of input channels", where, "num_channels of the input", "none", step)
@@ -144,12 +144,18 @@ class TeacherBundle:
     @property
     def spatial_shape(self) -> list[Any]:
         """``spatial_shape`` of the input in the metadata; may hold formulas, may be empty."""
-        return list(self._input.get("spatial_shape") or [])
+        shape = self._input.get("spatial_shape")
+        return list(shape) if isinstance(shape, list) else []
 
     @property
     def _input(self) -> dict[str, Any]:
-        inputs = (self.metadata.get("network_data_format") or {}).get("inputs") or {}
-        return next(iter(inputs.values()), {})
+        """What the metadata say of the first input; empty if they do not."""
+        found: Any = self.metadata
+        for key in ("network_data_format", "inputs", None):
+            if not isinstance(found, dict):
+                return {}
+            found = next(iter(found.values()), {}) if key is None else found.get(key)
+        return found if isinstance(found, dict) else {}
 
     def load_weights(self, file: Path | None = None) -> None:
         """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them.
