@@ -34,6 +34,8 @@ IMAGES = {
     "Dataset008_CT": HIPPOCAMPUS,
 }
 SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0, "cache_rate": 0.0}
+# no test here depends on a score
+FEW = {"validate::dataset::data": "$dcd_ext.data.load_cases(@dataset_dir, 'validation', @fold)[:1]"}
 
 
 def in_nnunet(program: str, *arguments: str | Path) -> None:
@@ -177,7 +179,7 @@ def test_a_student_distilled_from_it_runs_in_nnu_net(world, tmp_path, name):
     methods = [root / "configs" / "methods" / "combined.json"] if name == ENSEMBLE else []
     files = [str(file) for file in (root / "configs" / "train.json", *methods)]
     override = {"bundle_root": str(root), "dataset_dir": str(root.parent), "kd_schedule": 0.5, "allow_unchecked": True}
-    workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **override, **SHORT)
+    workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **override, **FEW, **SHORT)
     workflow.initialize()
     workflow.run()
     assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "results")]) == 0
@@ -229,10 +231,9 @@ def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, 
     command[command.index("--source") + 1], command[-1] = str(data_root / name), str(tmp_path / "data")
     assert dcd(command) == 0
     root = tmp_path / "bundles" / "planned_segmentation_teacher"
-    few = "$dcd_ext.data.load_cases(@dataset_dir, 'validation', @fold)[:1]"
     override = {"bundle_root": str(root), "dataset_dir": str(tmp_path / "data"), "allow_unchecked": True}
     # the planned patch and stages; as narrow as one core can train them
-    override |= {"reduction_factor": 16, "min_features": 4, "batch_size": 1, "validate::dataset::data": few}
+    override |= {"reduction_factor": 16, "min_features": 4, "batch_size": 1, **FEW}
     override |= {**SHORT, "max_epochs": 1}
     config = str(root / "configs" / "train.json")
     workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **override)
