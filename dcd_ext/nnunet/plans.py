@@ -88,6 +88,8 @@ def read_plan(path: Path) -> Plan:
         blocks = list(found.arguments.get("n_blocks_per_stage") or blocks_per_stage(number))
         features = list(found.arguments["features_per_stage"])
         reasons = dict.fromkeys(names, f"from {path.name}")
+        if "n_blocks_per_stage" not in found.arguments:
+            reasons["n_blocks"] = f"those of nnU-Net's residual encoder: {path.name} are of a plain one"
         return Plan(spacing, patch, stages[:number], stages[number:], features, blocks, found.batch_size, reasons)
 
 

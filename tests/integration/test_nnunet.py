@@ -200,17 +200,17 @@ SETS = ("Task04_Hippocampus", "LPBA40_2mm", "TCGA_LGG_FLAIR")
 
 @pytest.fixture(scope="session")
 def plans(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the plans that nnU-Net's residual-encoder planner M makes for the sets."""
+    """Folder of the plans that nnU-Net's residual-encoder planner M makes for the sets, and its plain planner."""
     kept = os.environ.get("DCD_NNUNET_MODELS")
     folder = Path(kept, "plans") if kept else tmp_path_factory.mktemp("plans")
-    if not (folder / f"{SETS[-1]}.json").is_file():
+    if not (folder / f"{SETS[-1]}_plain.json").is_file():
         in_nnunet("python", HERE / "plan.py", folder, *(data_root / name for name in SETS))
     return folder
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, tmp_path):
-    """Axes x, y, z here and z, y, x there; the batch is the one difference, and its comment states nnU-Net's."""
+    """Axes x, y, z here and z, y, x there; the batch is the plain planner's, its comment states the other's."""
     task_file = tmp_path / "planned.json"
     assert dcd(["new-task", str(data_root / name), "--output", str(task_file)]) == 0
     task, theirs = read_json(task_file), read_json(plans / f"{name}.json")
@@ -226,6 +226,9 @@ def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, 
     assert chosen["normalization_schemes"] == ["ZScoreNormalization"]
     assert [task["fragments"]["normalize_nonzero"]] == chosen["use_mask_for_norm"]
     assert f"encoder takes {chosen['batch_size']}, as many" in task["comments"]["batch_size"]
+    plain = read_json(plans / f"{name}_plain.json")["configurations"]["3d_fullres"]
+    assert plain["batch_size"] == task["train"]["batch_size"]
+    assert (plain["spacing"], plain["patch_size"]) == (chosen["spacing"], chosen["patch_size"])
     assert dcd(["build", str(task_file), "--output", str(tmp_path / "bundles")]) == 0
     command = task["readme"]["prepare"].split()[1:]
     command[command.index("--source") + 1], command[-1] = str(data_root / name), str(tmp_path / "data")
