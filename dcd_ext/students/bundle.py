@@ -107,10 +107,12 @@ def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
         config["run"] = f"%{name}" if name in config else [f"$@{trainer_key}.run()"]
     if name not in config:
         config[name] = "%run"
-    initialize = config.get("initialize") or []
-    # our errors are one line in training, too
+    steps = config.get("initialize") or []
+    steps = steps if isinstance(steps, list) else [steps]
+    # our errors are one line in training, too; a step that looks for this package comes before it is needed
+    looking = [step for step in steps if "dcd_ext" in str(step)]
     plain = {"_target_": "dcd_ext.errors.show_plainly"}
-    config["initialize"] = [plain, *(initialize if isinstance(initialize, list) else [initialize])]
+    config["initialize"] = [*looking, plain, *(step for step in steps if step not in looking)]
 
 
 def _shifted(config: Any, handlers: str, number: int) -> Any:
