@@ -115,3 +115,6 @@ def test_what_the_system_says_about_files_and_packages_is_one_line(tmp_path):
             work()
         assert message in str(user_error(error.value))
     assert user_error(OSError("of a socket")) is None
+    # as ignite's handlers tell it
+    told = RuntimeError("TensorBoardHandler requires tensorboard to be installed.\nPlease: \n pip install tensorboard")
+    assert str(user_error(told)).startswith("package missing – ") and "\n" not in str(user_error(told))

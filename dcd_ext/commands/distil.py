@@ -67,16 +67,23 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     teacher = TeacherBundle(options.teacher, options.config_file, options.network_key, options.trust)
     definition = _definition(teacher, options)
-    teacher.load_weights(options.weights)
     student = teacher.build(definition)
+    numbers = [count_parameters(network) for network in (teacher.network, student)]
+    if 2 * numbers[1] > numbers[0]:
+        where, expected = f"{teacher.definitions.file}, {teacher.network_key}", "fewer than half of the parameters"
+        step = "pass --width_arg with all its widths, or a larger --reduction_factor"
+        raise UserError("the student is hardly smaller", where, expected, "{1:,} of {0:,}".format(*numbers), step)
+    teacher.load_weights(options.weights)
     shapes = input_shapes(options.patch, teacher.spatial_shape)
     hooks = propose(teacher.network, student, teacher.channels, shapes, options.hooks)
     write_student(teacher, definition, hooks, options.output, options.trainer_key, options.kd_weight)
-    numbers = [count_parameters(network) for network in (teacher.network, student)]
     print(f"parameters: {numbers[0]:,} -> {numbers[1]:,} (1/{numbers[0] / numbers[1]:.1f})\n")
     print(to_text(hook_table(hooks)))
     if teacher.imports_code and not options.trust:
         logger.warning("the configs use scripts/: copied unread; it runs when the new bundle is trained or used")
+    if teacher.loading:
+        text = "the training loads weights before it starts: take out those of the wide network, which do not fit (%s)"
+        logger.warning(text, ", ".join(teacher.loading))
     if missing := teacher.missing_packages:
         logger.warning(
             "packages that the teacher's metadata name and training may need: pip install %s", " ".join(missing)

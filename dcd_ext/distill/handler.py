@@ -50,7 +50,7 @@ class DistillationHandler:
         teacher_taps: Sequence[str] | None = None,
     ) -> None:
         self.teacher, self.kd_loss, self.weight = teacher, kd_loss, weight
-        self._student_hooks = FeatureHooks(network, taps)
+        self._student_hooks = FeatureHooks(network, taps, graded=True)
         stop = not kd_loss.needs_teacher_output
         self._teacher_hooks = FeatureHooks(teacher.network, teacher_taps or taps, stop_after_last=stop)
         self._epoch_weight = 0.0

@@ -24,6 +24,7 @@ class FeatureHooks:
         paths: dotted module paths, e.g. ``encoder.stages.0``.
         stop_after_last: end the forward pass, and with it the ``with`` block, once every hook has fired.
         replace: called with the index of the path and the module's output; returns the value that replaces it.
+        graded: collect from passes with gradients only, not from those that simulate clicks (DeepEdit) before the step.
 
     Raises:
         UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once.
@@ -42,8 +43,10 @@ class FeatureHooks:
         paths: Sequence[str],
         stop_after_last: bool = False,
         replace: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+        graded: bool = False,
     ) -> None:
         self.paths, self.stop_after_last, self.replace = list(paths), stop_after_last, replace
+        self.graded = graded
         network = unwrap(network)
         self._name = type(network).__name__
         modules = dict(network.named_modules())
@@ -81,6 +84,8 @@ class FeatureHooks:
 
     def _hook(self, i: int) -> Callable[..., torch.Tensor | None]:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+            if self.graded and not torch.is_grad_enabled():
+                return None
             self._features[i].append(plain_tensor(output))
             if self.stop_after_last and all(self._features):
                 raise _StopForward

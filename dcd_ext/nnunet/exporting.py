@@ -1,6 +1,7 @@
 """A bundle of an imported nnU-Net as a results folder that stock ``nnUNetv2_predict`` runs."""
 
 import copy
+import re
 import tempfile
 from pathlib import Path
 from pydoc import locate
@@ -12,8 +13,15 @@ from torch import nn
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
-from dcd_ext.nnunet.labels import read_labels
-from dcd_ext.nnunet.plans import Configuration, config_arguments, read_configuration, resolve
+from dcd_ext.nnunet.labels import read_channels, read_labels
+from dcd_ext.nnunet.plans import (
+    Configuration,
+    complete,
+    config_arguments,
+    read_configuration,
+    resolve,
+    safe_names,
+)
 from dcd_ext.weights import load_state, save_checkpoint
 
 _TRAINER = "nnUNetTrainer"
@@ -31,15 +39,27 @@ def export_nnunet(root: Path, output: Path) -> Path:
             describe; if the folder is there already.
     """
     bundle = BundleFolder(root)
-    plans, dataset, about = (bundle.read(f"docs/nnunet/{name}.json") for name in ("plans", "dataset", "import"))
-    where = bundle.root / "docs" / "nnunet" / "plans.json"
-    configuration = read_configuration(plans, about["configuration"], where)
-    network: Any = bundle.network()
-    members = list(getattr(network, "members", [network]))
-    widths = list(bundle.parser().get_parsed_content("network_def::features_per_stage"))
-    plans = _renamed(plans, configuration, widths, bundle.metadata["generated_from"]["role"], where)
-    heads = len(read_labels(dataset, where).outputs)
-    _check(plans, configuration.name, members, len(dataset["channel_names"]), heads, bundle)
+    where = bundle.root / "docs" / "nnunet"
+    if not where.is_dir():
+        # orientation, resampling and blending of windows are MONAI's in others: nnU-Net's label maps would differ
+        expected, found = (
+            "a bundle of dcd import-nnunet, or its student",
+            "one that segments otherwise than nnU-Net does",
+        )
+        step = "dcd export --formats standalone, or train with nnU-Net and import that"
+        raise UserError("cannot become nnU-Net's", bundle.root, expected, found, step)
+    with complete(where):
+        plans, dataset, about = _imported(bundle, where)
+        configuration = read_configuration(plans, about["configuration"], where / "plans.json")
+        network: Any = bundle.network()
+        members = list(getattr(network, "members", [network]))
+        widths = list(bundle.parser().get_parsed_content("network_def::features_per_stage"))
+        # dcd distil makes bundles without
+        role = bundle.metadata.get("generated_from", {}).get("role", "distilled")
+        plans = _renamed(plans, configuration, widths, role, where / "plans.json")
+        channels = len(read_channels(dataset, where / "dataset.json"))
+        heads = len(read_labels(dataset, where / "dataset.json").outputs)
+        _check(plans, configuration.name, members, channels, heads, bundle)
     name = f"{_TRAINER}__{plans['plans_name']}__{configuration.name}"
     target = output / plans["dataset_name"] / name
     if target.exists():
@@ -52,6 +72,15 @@ def export_nnunet(root: Path, output: Path) -> Path:
         for fold, member in zip(folds, members, strict=True):
             save_checkpoint(_checkpoint(member, about), stage / f"fold_{fold}" / "checkpoint_final.pth")
         return stage.replace(target)
+
+
+def _imported(bundle: BundleFolder, where: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Plans, data set, and what of the results was imported."""
+    plans, dataset, about = (bundle.read(f"docs/nnunet/{name}.json") for name in ("plans", "dataset", "import"))
+    safe_names(plans, where / "plans.json")
+    if not all(re.fullmatch(r"all|\d+", fold) for fold in about["folds"]) or not set(about["mirror_axes"]) <= {0, 1, 2}:
+        raise ValueError(f"folds {about['folds']} and mirror_axes {about['mirror_axes']} in import.json")
+    return plans, dataset, about
 
 
 def _renamed(

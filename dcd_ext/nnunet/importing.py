@@ -56,12 +56,18 @@ def _build(results: Results, name: str, stage: Path) -> None:
             for path, text in build_bundle(stage / f"{name}.json", role).items():
                 write_text(text, stage / path)
         _write_weights(results, stage / f"{name}_segmentation_teacher")
-    except UserError:
-        raise
+    except UserError as error:
+        what, place, expected, found, _ = error.parts
+        if not str(place).startswith(str(stage)):
+            raise
+        # of the task file, which is gone when the message is read
+        entry = str(place).removeprefix(str(stage / f"{name}.json")).lstrip(", ")
+        where = f"{results.folder / 'plans.json'}{entry and f' ({entry} of the task file)'}"
+        raise UserError(what.replace("task file", "plans"), where, expected, found, _STEP) from error
     except Exception as error:  # what a network raises whose plans contradict themselves cannot be foreseen
         found = (str(first_cause(error)).strip() or type(error).__name__).splitlines()[0]
-        where = results.folder / "plans.json"
-        raise UserError("the network cannot be built", where, "plans of one training", found, _STEP) from error
+        expected = "plans of one training"
+        raise UserError("the network cannot be built", results.folder / "plans.json", expected, found, _STEP) from error
 
 
 def _write_weights(results: Results, teacher: Path) -> None:

@@ -79,4 +79,7 @@ def plain_name(name: Any, where: Path) -> str:
 
 
 def _values(value: Any) -> list[int]:
-    return sorted({int(v) for v in value}) if isinstance(value, list | tuple) else [int(value)]
+    values = value if isinstance(value, list | tuple) else [value]
+    if any(int(v) != float(v) for v in values):
+        raise ValueError(f"{value} is no whole number")
+    return sorted({int(v) for v in values})

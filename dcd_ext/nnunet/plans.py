@@ -51,19 +51,22 @@ def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configu
     Raises:
         UserError: for 2D, low-resolution and cascade configurations, unknown classes and incomplete plans.
     """
-    entries = resolve(plans, name, where)
-    with _complete(where):
-        return _checked(plans, entries, name, where)
+    with complete(where):
+        return _checked(plans, resolve(plans, name, where), name, where)
 
 
 @contextmanager
-def _complete(where: Path) -> Iterator[None]:
-    """Plans that lack something raise what Python happens to raise."""
+def complete(where: Path) -> Iterator[None]:
+    """Plans that lack something raise what Python happens to raise.
+
+    Raises:
+        UserError: in place of that.
+    """
     try:
         yield
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError("incomplete plans", where, "plans.json of nnU-Net v2.5 or later", found, _STEP) from error
 
@@ -78,14 +81,30 @@ def read_plan(path: Path) -> Plan:
     # position in the plans of each axis x, y, z: nnU-Net counts the axes of a file as z, y, x and may permute them
     order = [found.transpose_forward.index(axis) for axis in (2, 1, 0)]
     names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
-    with _complete(path):
+    with complete(path):
         rows = [found.spacing, found.patch_size, *found.arguments["strides"], *found.arguments["kernel_sizes"]]
         spacing, patch, *stages = ([row[axis] for axis in order] for row in rows)
         number = len(found.arguments["strides"])
         blocks = list(found.arguments.get("n_blocks_per_stage") or blocks_per_stage(number))
         features = list(found.arguments["features_per_stage"])
         reasons = dict.fromkeys(names, f"from {path.name}")
+        if "n_blocks_per_stage" not in found.arguments:
+            reasons["n_blocks"] = f"those of nnU-Net's residual encoder: {path.name} are of a plain one"
         return Plan(spacing, patch, stages[:number], stages[number:], features, blocks, found.batch_size, reasons)
+
+
+def safe_names(plans: dict[str, Any], where: Path) -> str:
+    """The data set's name, if it and the plans' can be names of folders.
+
+    Raises:
+        UserError: if not.
+    """
+    for key, what in (("plans_name", "plans"), ("dataset_name", "data set")):
+        name = str(plans.get(key))
+        # a dot could not be in the name of a bundle
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name.replace(".", "") if key == "plans_name" else name):
+            raise UserError(f"unusable name of the {what}", where, "letters, digits, '_' and '-'", name, "rename it")
+    return name
 
 
 def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
@@ -139,7 +158,7 @@ def _checked(plans: dict[str, Any], entries: dict[str, Any], name: str, where: P
 
 def _one_of(found: Any, known: Any, what: str, where: Path) -> None:
     if found not in known:
-        raise UserError(f"cannot import this {what}", where, " or ".join(known), found, _STEP)
+        raise UserError(f"cannot import this {what}", where, " or ".join(map(str, known)), found, _STEP)
 
 
 def _normalization(plans: dict[str, Any], entries: dict[str, Any], where: Path) -> list[dict[str, Any]]:
@@ -159,6 +178,7 @@ def _resampling(entries: dict[str, Any], kind: str, where: Path) -> dict[str, An
     _one_of(entries[f"resampling_fn_{kind}"], (_RESAMPLING,), "resampling", where)
     options = entries[f"resampling_fn_{kind}_kwargs"]
     _one_of(options.get("order_z", 0), (0,), "order of resampling between slices", where)
+    _one_of(options["order"], range(6), "order of resampling", where)
     return {"order": int(options["order"]), "force_separate_z": options.get("force_separate_z")}
 
 

@@ -1,11 +1,10 @@
 """A task file from nnU-Net's plans: what ``dcd build`` makes the three bundles from."""
 
-import re
 from typing import Any
 
 from dcd_ext.errors import UserError
 from dcd_ext.nnunet.labels import Labels, read_channels, read_labels
-from dcd_ext.nnunet.plans import NETWORKS, Configuration, config_arguments, read_configuration
+from dcd_ext.nnunet.plans import NETWORKS, Configuration, complete, config_arguments, read_configuration, safe_names
 from dcd_ext.nnunet.results import Results
 
 # nnU-Net turns about the first axis alone where the patch is this much longer along another one
@@ -21,12 +20,9 @@ def task_name(results: Results) -> str:
     """The data set's name, first part of the bundles' names.
 
     Raises:
-        UserError: if it cannot be a folder's name.
+        UserError: if it, or the plans' name, cannot be a folder's name.
     """
-    name, where = str(results.plans.get("dataset_name")), results.folder / "plans.json"
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UserError("unusable name of the data set", where, "letters, digits, '_' and '-'", name, "rename it")
-    return name
+    return safe_names(results.plans, results.folder / "plans.json")
 
 
 def build_task(results: Results) -> dict[str, Any]:
@@ -35,6 +31,11 @@ def build_task(results: Results) -> dict[str, Any]:
     Raises:
         UserError: if the plans or the data set say what a bundle could not do.
     """
+    with complete(results.folder / "plans.json"):
+        return _task(results)
+
+
+def _task(results: Results) -> dict[str, Any]:
     where = results.folder / "plans.json"
     configuration = read_configuration(results.plans, results.folds[0].configuration, where)
     channels = read_channels(results.dataset, results.folder / "dataset.json")

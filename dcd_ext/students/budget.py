@@ -99,7 +99,7 @@ def choose(teacher: TeacherBundle, measured: Sequence[Measured], volume: Volume,
         ):
             return candidate
     least = max(measured, key=lambda m: m.factor)
-    needs = f"{least.seconds:.2g} s and {least.ram:.2g} GiB at reduction {least.factor}"
+    needs = f"{least.seconds:.2f} s and {least.ram:.2f} GiB at reduction {least.factor}"
     step = "raise --max_seconds or --max_ram, or use another network"
     raise UserError("no width fits the budget", teacher.root.name, f"at most {budget}", needs, step)
 

@@ -91,10 +91,14 @@ def _configs(
     return {n: _shifted(config, handlers, number) if handlers else config for n, config in configs.items()}
 
 
-def _narrowed(config: dict[str, Any], target: str, changed: dict[str, Any]) -> dict[str, Any]:
-    """A config with other widths where it defines the teacher's network once more."""
-    defines = {key for key, value in config.items() if isinstance(value, dict) and value.get("_target_") == target}
-    return {key: {**value, **changed} if key in defines else deepcopy(value) for key, value in config.items()}
+def _narrowed(config: Any, target: str, changed: dict[str, Any]) -> Any:
+    """A config with other widths wherever it defines the teacher's network once more."""
+    if isinstance(config, list):
+        return [_narrowed(item, target, changed) for item in config]
+    if not isinstance(config, dict):
+        return config
+    defined = changed if config.get("_target_") == target else {}
+    return {**{key: _narrowed(value, target, changed) for key, value in config.items()}, **deepcopy(defined)}
 
 
 def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
@@ -103,10 +107,12 @@ def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
         config["run"] = f"%{name}" if name in config else [f"$@{trainer_key}.run()"]
     if name not in config:
         config[name] = "%run"
-    initialize = config.get("initialize", [])
-    # our errors are one line in training, too
+    steps = config.get("initialize") or []
+    steps = steps if isinstance(steps, list) else [steps]
+    # our errors are one line in training, too; a step that looks for this package comes before it is needed
+    looking = [step for step in steps if "dcd_ext" in str(step)]
     plain = {"_target_": "dcd_ext.errors.show_plainly"}
-    config["initialize"] = [*(initialize if isinstance(initialize, list) else [initialize]), plain]
+    config["initialize"] = [*looking, plain, *(step for step in steps if step not in looking)]
 
 
 def _shifted(config: Any, handlers: str, number: int) -> Any:
@@ -126,14 +132,14 @@ def _copy_the_rest(source: Path, target: Path) -> None:
         if path.is_file():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.relative_to(source))
-    for folder in ("scripts", "nnunet_scripts"):
+    for folder in ("scripts", "nnunet_scripts", "docs/nnunet"):
         if (source / folder).is_dir():
             shutil.copytree(source / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _metadata(teacher: TeacherBundle, name: str) -> dict[str, Any]:
-    """The teacher's, without its scores."""
-    about = {key: value for key, value in teacher.metadata.items() if key != "eval_metrics"}
+    """The teacher's, without its scores and where its files come from."""
+    about = {k: value for k, value in teacher.metadata.items() if k not in ("eval_metrics", "generated_from")}
     source = f"{about.get('name', teacher.root.name)} {about.get('version', '')}".strip()
     history = f"student of {source}, by Detail Consistent Distillation"
     return {**about, "version": "0.1.0", "changelog": {"0.1.0": history}, "name": name}

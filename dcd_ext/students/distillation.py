@@ -14,9 +14,9 @@ from dcd_ext.students.plain import either_separator, entries, follow, mapped
 from dcd_ext.students.teacher import TeacherBundle
 
 # one group of parameters, or several with options of their own, and those of the loss
+_PROJECTIONS = "[p for p in @kd_loss.parameters() if p.requires_grad]"
 _PARAMETERS = (
-    "$(lambda p: p if isinstance(p[0], dict) else [{'params': p}])(list(%s))"
-    " + [{'params': [p for p in @kd_loss.parameters() if p.requires_grad]}]"
+    "$(lambda p: p if isinstance(p[0], dict) else [{'params': p}])(list(%s))" + f" + [{{'params': {_PROJECTIONS}}}]"
 )
 
 
@@ -32,8 +32,10 @@ def add_distillation(
         UserError: if it has no trainer, or no optimizer, that can be extended.
     """
     trainer, file = train.get(trainer_key), teacher.definitions.file
-    if not (isinstance(trainer, dict) and str(trainer.get("_target_")).endswith("SupervisedTrainer")):
-        expected, found = f"a SupervisedTrainer at {trainer_key}", repr(trainer)[:80] if trainer else "none"
+    known = isinstance(trainer, dict) and str(trainer.get("_target_")).endswith("SupervisedTrainer")
+    if not known or "network" not in trainer:
+        expected = f"a SupervisedTrainer with its network at {trainer_key}"
+        found = repr(trainer)[:80] if trainer else "none"
         raise UserError("no trainer that can distil", file, expected, found, "pass --trainer_key KEY")
     train.update(_entries(teacher, hooks, kd_weight, str(trainer.get("device", "@device"))))
     _train_projections(train, trainer_key, file)
@@ -83,6 +85,9 @@ def _train_projections(train: ConfigParser, trainer_key: str, file: Path) -> Non
     optimizer = follow(train, f"{trainer_key}::optimizer")
     definition = train.get(optimizer)
     parameters = definition.get("params") if isinstance(definition, dict) else None
+    if isinstance(parameters, list):  # groups
+        train[f"{optimizer}::params"] = [*parameters, {"params": f"${_PROJECTIONS}"}]
+        return
     if not (isinstance(parameters, str) and parameters[:1] in "$@"):
         expected, step = f"'params' as an expression at {optimizer}", "write it as a dictionary with _target_"
         raise UserError("unknown parameters of the optimizer", file, expected, repr(definition)[:80], step)

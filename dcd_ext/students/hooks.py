@@ -1,5 +1,6 @@
 """Propose the modules whose outputs teacher and student compare, from one forward pass of each."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +36,11 @@ def input_shapes(shape: Sequence[int] | None, documented: Sequence[Any]) -> list
     """
     if shape:
         return [tuple(shape)]
-    known = [tuple(documented)] if len(documented) == 3 and all(isinstance(side, int) for side in documented) else []
-    small = [s for s in known if max(s) <= min(_SIDES)]
-    return [*small, *((side,) * 3 for side in _SIDES), *known]
+    whole = len(documented) == 3 and all(isinstance(side, int) and side > 0 for side in documented)
+    known = [tuple(documented)] if whole else []
+    small = whole and max(documented) <= min(_SIDES)
+    cubes = [(side,) * 3 for side in _SIDES]
+    return [*known, *cubes] if small else [*cubes, *known]
 
 
 def propose(
@@ -92,17 +95,33 @@ def _found(teacher: nn.Module, student: nn.Module, image: torch.Tensor) -> list[
     passed = [Hook(path, shape, narrow[path]) for path, shape in _outputs(teacher, image) if path in narrow]
     # channels last (swin blocks) and tokens differ in another place than the first
     usable = [h for h in passed if len(h.teacher) == 4 and h.teacher[1:] == h.student[1:] and h.teacher != h.student]
-    if not usable:
-        return []
-    coarsest = min((h.teacher[1:] for h in usable), key=lambda sides: sides[0] * sides[1] * sides[2])
-    start = next(i for i, h in enumerate(usable) if h.teacher[1:] == coarsest)
-    end = next((i for i in range(start, len(usable)) if usable[i].teacher[1:] != coarsest), len(usable))
     levels: dict[tuple[int, ...], Hook] = {}
-    for hook in usable[:end]:
+    for hook in _way_down(usable):
         # the last of each resolution; at the coarsest a decoder already reduces the channels
         if hook.teacher[0] >= levels.get(hook.teacher[1:], hook).teacher[0]:
+            levels.pop(hook.teacher[1:], None)  # in the order of their run
             levels[hook.teacher[1:]] = hook
     return list(levels.values())
+
+
+def _way_down(hooks: list[Hook]) -> list[Hook]:
+    """The hooks up to those that first have the coarsest resolution.
+
+    A vision transformer (UNETR) begins there, with its patch embedding, and convolves what it makes of that later: then
+    those after the embedding, up to the last that have the coarsest resolution among them.
+    """
+    first = _at_coarsest(hooks)
+    end = next((i for i in range(first[0], len(hooks)) if i not in first), len(hooks))
+    if first[:1] == [0] and hooks[end:]:
+        rest = hooks[end:]
+        return rest[: _at_coarsest(rest)[-1] + 1]
+    return hooks[:end]
+
+
+def _at_coarsest(hooks: list[Hook]) -> list[int]:
+    """Positions of the hooks with the fewest voxels."""
+    voxels = [math.prod(hook.teacher[1:]) for hook in hooks]
+    return [i for i, number in enumerate(voxels) if number == min(voxels)]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _NETWORK_KEYS = ("network_def", "network")
 _DEVICES = ("device", "sw_device")
 # arguments of MONAI's networks that had no effect and are no longer taken
 _REMOVED = {"SwinUNETR": ("img_size",)}
+_LOADS = re.compile(r"\bCheckpointLoader$|\btorch\.load\(|\bload_state_dict\(|\bload_from\(|\bcopy_model_state\(")
 _CODE = re.compile(r"\bscripts\.|\bimport scripts\b|\bfrom scripts\b")
 
 
@@ -57,6 +59,10 @@ class TeacherBundle:
         if not isinstance(self.network, nn.Module):
             what, found = f"'{self.network_key}' is no network", type(self.network).__name__
             raise UserError(what, folder / self.train_file, "a network", found, "pass --network_key KEY")
+        kinds = {type(module) for module in self.network.modules()}
+        if nn.Conv2d in kinds and nn.Conv3d not in kinds:
+            where, name = f"{folder / self.train_file}, {self.network_key}", type(self.network).__name__
+            raise UserError("a 2D network", where, "3D convolutions", name, "take another bundle: 2D is not supported")
 
     def build(self, definition: dict[str, Any]) -> Any:
         """A network in evaluation mode, with seeded initial weights."""
@@ -114,6 +120,11 @@ class TeacherBundle:
         return sorted(name for name in named if not any(distributions(name=name)))
 
     @property
+    def loading(self) -> list[str]:
+        """Ids of entries of the training config that load weights, which would be those of the wide network."""
+        return sorted({key for key, text in _texts(self.configs[self.train_file]) if _LOADS.search(text)})
+
+    @property
     def channels(self) -> int:
         """Number of input channels.
 
@@ -124,8 +135,8 @@ class TeacherBundle:
         for name in ("in_channels", "input_channels"):
             if name in definition:
                 return int(self.definitions.build(definition[name], f"{self.network_key}::{name}"))
-        if "num_channels" in self._input:
-            return int(self._input["num_channels"])
+        if isinstance(number := self._input.get("num_channels"), int):
+            return number
         where = self.root / "configs" / "metadata.json"
         step = "add it to the metadata"
         raise UserError("unknown number of input channels", where, "num_channels of the input", "none", step)
@@ -133,12 +144,18 @@ class TeacherBundle:
     @property
     def spatial_shape(self) -> list[Any]:
         """``spatial_shape`` of the input in the metadata; may hold formulas, may be empty."""
-        return list(self._input.get("spatial_shape") or [])
+        shape = self._input.get("spatial_shape")
+        return list(shape) if isinstance(shape, list) else []
 
     @property
     def _input(self) -> dict[str, Any]:
-        inputs = (self.metadata.get("network_data_format") or {}).get("inputs") or {}
-        return next(iter(inputs.values()), {})
+        """What the metadata say of the first input; empty if they do not."""
+        found: Any = self.metadata
+        for key in ("network_data_format", "inputs", None):
+            if not isinstance(found, dict):
+                return {}
+            found = next(iter(found.values()), {}) if key is None else found.get(key)
+        return found if isinstance(found, dict) else {}
 
     def load_weights(self, file: Path | None = None) -> None:
         """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them.
@@ -182,7 +199,8 @@ class TeacherBundle:
         expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS)}"
         content = self.definitions.raw(given or _NETWORK_KEYS[0])
         found = "none" if content is None else repr(content)[:80]
-        raise UserError("no network definition", self.definitions.file, expected, found, "pass --network_key KEY")
+        step = "pass --network_key KEY" + (", or write it so in a copy" if found[1:2] == "$" else "")
+        raise UserError("no network definition", self.definitions.file, expected, found, step)
 
     def _defines(self, key: str) -> bool:
         content = self.definitions.raw(self.definitions.follow(key))
@@ -199,6 +217,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError("unreadable config", path, "a dictionary", type(content).__name__, "correct it")
     return content
+
+
+def _texts(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a config, with the id of its entry; entries that are switched off are left out."""
+    if isinstance(config, str):
+        yield key, config
+    elif isinstance(config, (dict, list)) and "_disabled_" not in config:
+        for name, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from _texts(value, f"{key}::{name}" if key else str(name))
 
 
 def _without_removed(config: Any) -> Any:

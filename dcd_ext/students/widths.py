@@ -13,6 +13,8 @@ from dcd_ext.students.plain import Definitions
 
 # in MONAI and dynamic_network_architectures; the first that a network has is taken
 _WIDTHS = ("features_per_stage", "init_filters", "filters", "channels", "features", "feature_size")
+# of the transformer in such a network, narrowed with it
+_TRANSFORMER = ("hidden_size", "mlp_dim", "embed_dim")
 # narrower layers cost time and give little
 _SMALLEST = 4
 # attention heads of SwinUNETR, which divide its width
@@ -37,17 +39,22 @@ def narrow(
     definition: dict[str, Any] = deepcopy(definitions.raw(key))
     name = type(teacher).__name__
     parameters = inspect.signature(type(teacher).__init__).parameters
-    names = list(width_args or [n for n in _WIDTHS if n in parameters][:1])
+    known = [n for n in _WIDTHS if n in parameters][:1]
+    names = list(width_args or [*known, *(n for n in _TRANSFORMER if known and n in parameters)])
     if not names:
         expected, found = f"one of {', '.join(_WIDTHS)}", ", ".join(list(parameters)[1:])
         where = f"{definitions.file}, {key} ({name})"
-        raise UserError("no argument is known as the width", where, expected, found, "pass --width_arg NAME")
+        step = "pass --width_arg NAME if one of them is a width"
+        raise UserError("no argument is known as the width", where, expected, found, step)
     for argument in names:
         value = _value(definitions, key, argument, parameters, teacher)
         if not _is_width(value):
             where, step = f"{definitions.file}, {key}::{argument}", "pass --width_arg NAME"
             raise UserError("not a width", where, "a number or a list of numbers", repr(value), step)
-        widths = [_divide(v, factor, _MULTIPLE.get(name, 1)) for v in (value if _many(value) else [value])]
+        multiple = _MULTIPLE.get(name, 1)
+        if argument == "hidden_size" and "num_heads" in parameters:  # each head has as many
+            multiple = int(_value(definitions, key, "num_heads", parameters, teacher))
+        widths = [_divide(v, factor, multiple) for v in (value if _many(value) else [value])]
         definition[argument] = widths if _many(value) else widths[0]
     return {**definition, **_group_norm(definitions, key, parameters, [definition[n] for n in names])}
 

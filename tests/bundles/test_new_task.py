@@ -106,7 +106,13 @@ def test_a_plans_file_is_taken_over(tmp_path: Path, capsys: Any) -> None:
     assert common["pixdim"] == [1.0, 2.0, 3.0] and common["patch_size"] == [48, 20, 8]
     assert common["strides"] == [[1, 1, 1], [2, 2, 1]] and common["features"] == [16, 32]
     assert task["fragments"]["network_def"]["kernel_sizes"][0] == [3, 3, 1] and task["train"]["batch_size"] == 4
-    del content["configurations"]["base"]["architecture"]["arch_kwargs"]["strides"]
+    architecture = content["configurations"]["base"]["architecture"]
+    architecture["network_class_name"] = architecture["network_class_name"].replace("ResidualEncoder", "PlainConv")
+    architecture["arch_kwargs"]["n_conv_per_stage"] = architecture["arch_kwargs"].pop("n_blocks_per_stage")
+    file.write_text(json.dumps(content), "utf-8")
+    task = make(source, tmp_path / "plain.json", "--plans", str(file))
+    assert task["common"]["n_blocks"] == [1, 3] and "of a plain one" in task["comments"]["n_blocks"]
+    del architecture["arch_kwargs"]["strides"]
     file.write_text(json.dumps(content), "utf-8")
     capsys.readouterr()
     command = ["new-task", str(source), "--output", str(tmp_path / "other.json"), "--plans", str(file)]

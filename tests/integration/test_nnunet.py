@@ -34,6 +34,8 @@ IMAGES = {
     "Dataset008_CT": HIPPOCAMPUS,
 }
 SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0, "cache_rate": 0.0}
+# no test here depends on a score
+FEW = {"validate::dataset::data": "$dcd_ext.data.load_cases(@dataset_dir, 'validation', @fold)[:1]"}
 
 
 def in_nnunet(program: str, *arguments: str | Path) -> None:
@@ -177,7 +179,7 @@ def test_a_student_distilled_from_it_runs_in_nnu_net(world, tmp_path, name):
     methods = [root / "configs" / "methods" / "combined.json"] if name == ENSEMBLE else []
     files = [str(file) for file in (root / "configs" / "train.json", *methods)]
     override = {"bundle_root": str(root), "dataset_dir": str(root.parent), "kd_schedule": 0.5, "allow_unchecked": True}
-    workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **override, **SHORT)
+    workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **override, **FEW, **SHORT)
     workflow.initialize()
     workflow.run()
     assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "results")]) == 0
@@ -198,17 +200,17 @@ SETS = ("Task04_Hippocampus", "LPBA40_2mm", "TCGA_LGG_FLAIR")
 
 @pytest.fixture(scope="session")
 def plans(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the plans that nnU-Net's residual-encoder planner M makes for the sets."""
+    """Folder of the plans that nnU-Net's residual-encoder planner M makes for the sets, and its plain planner."""
     kept = os.environ.get("DCD_NNUNET_MODELS")
     folder = Path(kept, "plans") if kept else tmp_path_factory.mktemp("plans")
-    if not (folder / f"{SETS[-1]}.json").is_file():
+    if not (folder / f"{SETS[-1]}_plain.json").is_file():
         in_nnunet("python", HERE / "plan.py", folder, *(data_root / name for name in SETS))
     return folder
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, tmp_path):
-    """Axes x, y, z here and z, y, x there; the batch is the one difference, and its comment states nnU-Net's."""
+    """Axes x, y, z here and z, y, x there; the batch is the plain planner's, its comment states the other's."""
     task_file = tmp_path / "planned.json"
     assert dcd(["new-task", str(data_root / name), "--output", str(task_file)]) == 0
     task, theirs = read_json(task_file), read_json(plans / f"{name}.json")
@@ -224,15 +226,17 @@ def test_a_new_task_is_planned_as_by_nnu_net_and_trains(name, plans, data_root, 
     assert chosen["normalization_schemes"] == ["ZScoreNormalization"]
     assert [task["fragments"]["normalize_nonzero"]] == chosen["use_mask_for_norm"]
     assert f"encoder takes {chosen['batch_size']}, as many" in task["comments"]["batch_size"]
+    plain = read_json(plans / f"{name}_plain.json")["configurations"]["3d_fullres"]
+    assert plain["batch_size"] == task["train"]["batch_size"]
+    assert (plain["spacing"], plain["patch_size"]) == (chosen["spacing"], chosen["patch_size"])
     assert dcd(["build", str(task_file), "--output", str(tmp_path / "bundles")]) == 0
     command = task["readme"]["prepare"].split()[1:]
     command[command.index("--source") + 1], command[-1] = str(data_root / name), str(tmp_path / "data")
     assert dcd(command) == 0
     root = tmp_path / "bundles" / "planned_segmentation_teacher"
-    few = "$dcd_ext.data.load_cases(@dataset_dir, 'validation', @fold)[:1]"
     override = {"bundle_root": str(root), "dataset_dir": str(tmp_path / "data"), "allow_unchecked": True}
     # the planned patch and stages; as narrow as one core can train them
-    override |= {"reduction_factor": 16, "min_features": 4, "batch_size": 1, "validate::dataset::data": few}
+    override |= {"reduction_factor": 16, "min_features": 4, "batch_size": 1, **FEW}
     override |= {**SHORT, "max_epochs": 1}
     config = str(root / "configs" / "train.json")
     workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **override)

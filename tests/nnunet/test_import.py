@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -141,6 +142,17 @@ def _a_key_less(path: Path) -> None:
     torch.save(checkpoint(dict(list(state.items())[1:])), path)
 
 
+def _text_for_a_tensor(path: Path) -> None:
+    state = network(plans()).state_dict()
+    torch.save(checkpoint({**state, next(iter(state)): "text"}), path)
+
+
+def _not_finite(path: Path) -> None:
+    state = network(plans()).state_dict()
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    torch.save(checkpoint(state), path)
+
+
 def _of_2d(path: Path) -> None:
     content = checkpoint(network(plans()).state_dict())
     torch.save({**content, "init_args": {"configuration": "2d"}}, path)
@@ -159,6 +171,9 @@ def _of_2d(path: Path) -> None:
         (_a_key_less, "weights do not fit"),
         (_of_2d, "folds of two configurations .* expected 3d_fullres, found 2d"),
         (Path.unlink, "weights not found|no trained fold"),
+        (lambda path: path.write_bytes(b""), r"weights cannot be read .* found half of a file.* \(0 bytes\)"),
+        (_not_finite, "weights are not finite .* found 1 of 72 values NaN"),
+        (_text_for_a_tensor, "weights do not fit .* found a value of type str"),
     ],
 )
 def test_a_bad_checkpoint_is_one_line_and_nothing_is_written(tmp_path, capfd, damage, message):
@@ -185,6 +200,11 @@ def test_a_bad_checkpoint_is_one_line_and_nothing_is_written(tmp_path, capfd, da
         ({"transpose_forward": [0, 0, 1]}, {}, "incomplete plans"),
         ({"spacing": None}, {}, "incomplete plans"),
         ({"dataset_name": "../up"}, {}, "unusable name of the data set"),
+        ({"plans_name": "../../up"}, {}, "unusable name of the plans"),
+        ({"patch_size": [0, 16, 16]}, {}, "incomplete plans"),
+        ({"spacing": [0, 1.0, 1.0]}, {}, r"unusable plans – .*plans.json \(common.pixdim\[0\] of the task file\)"),
+        ({"resampling_fn_data_kwargs": {"order": 9}}, {}, "cannot import this order of resampling"),
+        ({}, {"labels": {"background": 0, "core": 1.5, "rim": 2}}, "unusable labels"),
         ({"patch_size": [8, 16, 15]}, {}, "the patch does not fit the strides"),
         ({"kernels": [[1, 3, 3], [2, 2, 2], [3, 3, 3]]}, {}, "the network cannot be built"),
         ({}, {"labels": {"background": 0, "core": 1, "rim": 3}}, "unusable labels"),
@@ -202,7 +222,8 @@ def test_what_cannot_be_imported_is_one_line(tmp_path, capfd, changes, about, me
     write_json(content, model / "plans.json")
     assert run_import(model, tmp_path / "bundles") == 1
     output = capfd.readouterr()
-    assert output.err.startswith(f"error: {message}") and len(output.err.splitlines()) == 1, output.err
+    assert re.match(f"error: {message}", output.err) and len(output.err.splitlines()) == 1, output.err
+    assert ".import-" not in output.err  # a folder that is gone
     assert not (tmp_path / "bundles").exists() or not list((tmp_path / "bundles").iterdir())
 
 
@@ -298,6 +319,45 @@ def test_a_student_is_exported_with_its_own_widths(tmp_path, capfd):
     assert "exists already" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("plans", {"plans_name": "../../../up"}, "unusable name of the plans"),
+        ("plans", {"dataset_name": "../../up"}, "unusable name of the data set"),
+        ("plans", {"configurations": None}, "no such configuration"),
+        ("import", {"folds": ["../../../up"]}, "incomplete plans .* folds"),
+        ("import", {"folds": 3}, "incomplete plans"),
+        ("import", {"mirror_axes": "abc"}, "incomplete plans"),
+        ("dataset", {"channel_names": None}, "unusable channels"),
+        ("dataset", {"channel_names": {"0": "T1", "1": "T2"}}, "weights do not fit"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line_and_stays_in_its_folder(tmp_path, capfd, file, changes, message):
+    write_results(tmp_path / "results")
+    assert run_import(tmp_path / "results" / NAME, tmp_path / "bundles") == 0
+    path = tmp_path / "bundles" / f"{NAME}_segmentation_teacher" / "docs" / "nnunet" / f"{file}.json"
+    write_json(read_json(path) | changes, path)
+    before, _ = sorted(tmp_path.rglob("*")), capfd.readouterr()
+    assert dcd(["export-nnunet", str(path.parents[2]), "--output", str(tmp_path / "a" / "b" / "out")]) == 1
+    error = capfd.readouterr().err
+    assert re.match(f"error: {message}", error) and len(error.splitlines()) == 1, error
+    assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in str(path)] == before
+
+
+def test_a_student_by_dcd_distil_is_exported_too(tmp_path):
+    write_results(tmp_path / "results")
+    assert run_import(tmp_path / "results" / NAME, tmp_path / "bundles") == 0
+    root = tmp_path / "small"
+    assert dcd(["distil", str(tmp_path / "bundles" / f"{NAME}_segmentation_teacher"), "--output", str(root)]) == 0
+    student = BundleFolder(root).parser().get_parsed_content("network_def")
+    torch.save(student.state_dict(), root / "models" / "model.pt")
+    assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "out")]) == 0
+    [made] = (tmp_path / "out" / NAME).iterdir()
+    assert made.name == "nnUNetTrainer__nnUNetResEncUNetMPlans_distilled__3d_fullres"
+    [configuration] = read_json(made / "plans.json")["configurations"].values()
+    assert configuration["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 4, 4]
+
+
 def test_other_bundles_and_changed_networks_are_refused(tmp_path, capfd):
     write_results(tmp_path / "results")
     assert run_import(tmp_path / "results" / NAME, tmp_path / "bundles") == 0
@@ -312,3 +372,6 @@ def test_other_bundles_and_changed_networks_are_refused(tmp_path, capfd):
     (root / "docs" / "nnunet" / "plans.json").unlink()
     assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "out")]) == 1
     assert "plans.json" in capfd.readouterr().err and not (tmp_path / "out").exists()
+    shutil.rmtree(root / "docs" / "nnunet")
+    assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "out")]) == 1
+    assert "found one that segments otherwise than nnU-Net does – dcd export" in capfd.readouterr().err

@@ -60,7 +60,7 @@ def test_an_impossible_budget_says_what_the_narrowest_needs(tmp_path: Path, monk
     options = ["--output", str(tmp_path / "s"), "--max_seconds", "1", "--max_ram", "8", "--shape", "9", "9", "9"]
     assert dcd(["distil", str(teacher), *options]) == 1 and not (tmp_path / "s").exists()
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "expected at most 1 s and 8 GiB, found 2 s and 0.25 GiB at reduction 4" in line
+    assert "expected at most 1 s and 8 GiB, found 2.00 s and 0.25 GiB at reduction 4" in line
 
 
 def test_the_volume_is_turned_and_resampled_as_in_inference(tmp_path: Path) -> None:

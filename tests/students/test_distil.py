@@ -64,6 +64,9 @@ def train(bundle: Path, file: str, data: Path) -> ConfigParser:
         ("SegResNet", "json", "#", ["down_layers.0", "down_layers.1", "down_layers.2"]),
         ("DynUNet", "json", "::", ["input_block", "downsamples.0", "bottleneck"]),
         ("SwinUNETR", "yaml", "#", ["swinViT.patch_embed", *(f"swinViT.layers{i}.0" for i in range(1, 5))]),
+        ("UNETR", "json", "::", ["encoder1", "encoder2", "encoder3", "decoder5"]),
+        ("AttentionUnet", "json", "::", ["model.0", "model.1.submodule.0", "model.1.submodule.1.submodule"]),
+        ("SegResNetDS", "yaml", "::", [f"encoder.layers.{i}.blocks" for i in range(3)]),
     ],
 )
 def test_a_student_has_a_tenth_and_trains(
@@ -73,9 +76,9 @@ def test_a_student_has_a_tenth_and_trains(
     student = distil(make_bundle(tmp_path / "zoo", NETWORKS[name], suffix, sign), *factor)
     printed, file = capsys.readouterr().out, f"train.{suffix}"
     weights = torch.load(student / "models" / "teacher.pt", weights_only=True)
-    # DynUNet has its layers under several names
-    floats = {t.data_ptr(): t.numel() for t in weights.values() if t.is_floating_point()}
-    total = sum(floats.values())
+    # DynUNet has its layers under several names; statistics of batch norms are no parameters
+    trained = [value for key, value in weights.items() if value.is_floating_point() and ".running_" not in key]
+    total = sum({t.data_ptr(): t.numel() for t in trained}.values())
     times = 3.9 if name == "SwinUNETR" else 10
     assert times * parameters(student, file, "network_def") <= total and f"{total:,} -> " in printed
     assert parameters(student, f"inference.{suffix}", "network_def") == parameters(student, file, "network_def")
@@ -196,6 +199,57 @@ def test_networks_and_engines_of_other_names_are_found(network: str, change: Any
     )
 
 
+def nested(config: Any) -> Any:
+    config["training_network"] = {key: config.pop(key) for key in ("network_def", "network")}
+    text = json.dumps(config).replace('"@network"', '"@training_network#network"')
+    return json.loads(text.replace("$@network", "$@training_network#network"))
+
+
+def listed(config: Any) -> Any:
+    del config["network"]
+    config["networks"] = [config.pop("network_def")]
+    return json.loads(json.dumps(config).replace('"@network"', '"@networks#0"').replace("$@network.", "$@networks#0."))
+
+
+def clicking(config: Any) -> Any:
+    """As DeepEdit: before each step the network predicts without gradients, to simulate clicks."""
+    for part, engine in (("train", "trainer"), ("validate", "evaluator")) if "train" in config else ():
+        interaction = {"_target_": "monai.apps.deepedit.interaction.Interaction", "deepgrow_probability": 1.0}
+        config[part]["update"] = {**interaction, "transforms": [], "train": part == "train"}
+        config[part][engine]["iteration_update"] = f"@{part}#update"
+    return config
+
+
+def grouped(config: Any) -> Any:
+    if "train" in config:
+        config["optimizer"]["params"] = [{"params": "$@network.parameters()", "lr": 0.01}]
+    return config
+
+
+@pytest.mark.parametrize("style", [nested, listed, clicking, grouped])
+def test_students_of_other_styles_train_and_infer(style: Any, tmp_path: Path) -> None:
+    student = distil(rewrite(make_bundle(tmp_path / "zoo", NETWORKS["UNet"]), style))
+    train(student, "train.json", tmp_path / "data")
+    options = {"bundle_root": str(student), "dataset_dir": str(tmp_path / "data")}
+    workflow = ConfigWorkflow(str(student / "configs" / "inference.json"), workflow_type="infer", **options)
+    workflow.initialize()
+    workflow.run()
+    assert len(list((student / "eval").rglob("*.nii.gz"))) == 1
+
+
+def test_weights_that_the_training_starts_from_are_named(tmp_path: Path, caplog: Any) -> None:
+    """They are the wide network's; a loader that is switched off is not meant."""
+    teacher = make_bundle(tmp_path / "zoo", NETWORKS["UNet"])
+    loader = {"_target_": "CheckpointLoader", "load_path": "a.pt", "load_dict": {"model": "@network"}}
+    spoil(teacher, "finetune", {**loader, "_disabled_": "$not @finetuned"})
+    distil(teacher)
+    assert "weights before it starts" not in caplog.text
+    spoil(teacher, "loader", loader)
+    spoil(teacher, "pretrained", "$torch.load(@bundle_root + '/models/model.pt')")
+    assert dcd(["distil", str(teacher), "--output", str(tmp_path / "again")]) == 0
+    assert "loads weights before it starts" in caplog.text and "(loader::_target_, pretrained)" in caplog.text
+
+
 def brats(config: Any) -> Any:
     """Overlapping regions as channels, and one list of steps instead of ``initialize`` and ``run``."""
     steps = [*config.pop("initialize"), *config.pop("run")]
@@ -248,7 +302,9 @@ HUB = {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"}
     ("key", "value", "texts"),
     [
         ("network_def", None, ["no network definition", "train.json", "pass --network_key KEY"]),
-        ("network_def", "$monai.networks.nets.UNet(3, 1, 2, [8, 16], [2])", ["no network def", "--network_key"]),
+        ("network_def", "$monai.networks.nets.UNet(3, 1, 2, [8, 16], [2])", ["no network def", "or write it so"]),
+        ("network_def", {**NETWORKS["UNet"], "spatial_dims": 2}, ["a 2D network", "train.json, network_def"]),
+        ("network_def", {**NETWORKS["SwinUNETR"], "feature_size": 12}, ["hardly smaller", "pass --width_arg"]),
         ("network_def", VOXNET, ["no argument is known as the width", "VNet", "pass --width_arg NAME"]),
         ("network_def", CODE, ["'network_def' is not plain", "scripts.net.Net", "pass --trust"]),
         ("network_def", DANGER, ["'network_def' is not plain", "__import__", "pass --trust"]),

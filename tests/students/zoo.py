@@ -12,6 +12,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from dcd_ext.networks import seeded
+
 NETWORKS: dict[str, dict[str, Any]] = {
     "SegResNet": {
         "_target_": "SegResNet",
@@ -48,9 +50,35 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "depths": [1, 1, 1, 1],
         "window_size": 2,
     },
+    "UNETR": {
+        "_target_": "UNETR",
+        "in_channels": 1,
+        "out_channels": 2,
+        "img_size": [32, 32, 32],
+        "feature_size": 16,
+        "hidden_size": 96,
+        "mlp_dim": 384,
+        "num_heads": 6,
+    },
+    "AttentionUnet": {
+        "_target_": "monai.networks.nets.AttentionUnet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 2,
+        "channels": [16, 32, 64],
+        "strides": [2, 2],
+    },
+    "SegResNetDS": {
+        "_target_": "SegResNetDS",
+        "in_channels": 1,
+        "out_channels": 2,
+        "init_filters": 16,
+        "blocks_down": [1, 1, 1],
+        "norm": "instance",
+    },
 }
 # the coarsest feature map of SwinUNETR has a 32nd of each side, and an instance norm needs two voxels
-SHAPE = {"SwinUNETR": (64, 32, 32)}
+SHAPE = {"SwinUNETR": (64, 32, 32), "UNETR": (32, 32, 32)}
 
 
 def make_bundle(root: Path, network: dict[str, Any], suffix: str = "json", sign: str = "#") -> Path:
@@ -77,7 +105,8 @@ def make_bundle(root: Path, network: dict[str, Any], suffix: str = "json", sign:
         path.write_text(text.replace("#", sign), "utf-8")
     (root / "LICENSE").write_text("Apache License 2.0", "utf-8")
     (root / "models").mkdir()
-    teacher = ConfigParser({**train, "network_def": network}).get_parsed_content("network_def")
+    with seeded():  # or the score of two classes in noise would be another each time
+        teacher = ConfigParser({**train, "network_def": network}).get_parsed_content("network_def")
     torch.save({"state_dict": teacher.state_dict(), "epoch": 3}, root / "models" / "model.pt")
     return root
 

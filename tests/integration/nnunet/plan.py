@@ -2,7 +2,8 @@
 
 python plan.py OUTPUT DATASET [DATASET ...]
 
-Writes <OUTPUT>/<name>.json for each: the plans of the residual-encoder planner M.
+Writes <OUTPUT>/<name>.json for each, the plans of the residual-encoder planner M, and those of the plain planner,
+<name>_plain.json.
 """
 
 import json
@@ -19,6 +20,9 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # noqa: E402
     extract_fingerprints,
     plan_experiments,
 )
+
+# with the name of their plans, and the end of the files' names here
+PLANNERS = (("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans", ""), ("ExperimentPlanner", "nnUNetPlans", "_plain"))
 
 
 def write_raw(source: Path, target: Path) -> None:
@@ -39,9 +43,9 @@ def main() -> None:
         name = f"Dataset{number}_{source.name}"
         write_raw(source, OUTPUT / "raw" / name)
         extract_fingerprints([number], num_processes=1)
-        plan_experiments([number], "nnUNetPlannerResEncM")
-        plans = OUTPUT / "preprocessed" / name / "nnUNetResEncUNetMPlans.json"
-        shutil.copyfile(plans, OUTPUT / f"{source.name}.json")
+        for planner, made, suffix in PLANNERS:
+            plan_experiments([number], planner)
+            shutil.copyfile(OUTPUT / "preprocessed" / name / f"{made}.json", OUTPUT / f"{source.name}{suffix}.json")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 # a text, or one within a list, that MONAI evaluates or replaces
 _EXPRESSION = re.compile(r"""(?:^|['"])([$@%][^'"]*)""")
+_PACKAGE = re.compile(r"^OptionalImportError|\bpip install\b")
 _REFUSAL = re.compile(r"^(?:\w+\.)*(?:ValueError|UserError): (.+ – .+)$", re.MULTILINE)
 
 
@@ -75,9 +76,11 @@ def user_error(error: BaseException) -> UserError | None:
 
 def _told_by_the_system(error: BaseException) -> UserError | None:
     """A missing package, or a file that the operating system refuses."""
-    if isinstance(error, ModuleNotFoundError):
+    # some libraries tell it by errors of other types
+    if isinstance(error, ModuleNotFoundError) or _PACKAGE.search(f"{type(error).__name__}: {error}"):
         step = "pip install it, or use the environment in which the bundle's packages are installed"
-        return UserError("package missing", sys.executable, error.name or "its packages", str(error), step)
+        name = getattr(error, "name", None) or "its packages"
+        return UserError("package missing", sys.executable, name, " ".join(str(error).split()), step)
     if isinstance(error, OSError) and error.filename is not None:
         found = error.strerror or type(error).__name__
         return UserError("cannot use the file", error.filename, "", found, "correct its path or its rights")
