@@ -33,6 +33,8 @@ _TOLERANCE = 1e-3  # MONAI's for a spacing that is as wanted
 _TOLERANCE_MM = 0.1  # how far the files of a case may lie apart
 # voxels that are brought back to the image's grid at once: 4 MiB of float32 for each class
 _BLOCK = 2**20
+# voxels of a window that takes less time and memory than to compile the network again for another number of windows
+_SMALL = 2**18
 SUFFIXES = (".nii.gz", ".nii", ".img", ".mgz", ".mgh")
 
 
@@ -474,25 +476,26 @@ class OpenVINO(Engine):
             return core.compile_model(model, "CPU", settings)
 
         self._compile, self._threads = compiled, threads
-        self._streams = 0
+        self._small = math.prod(shape[1:]) <= _SMALL
+        self._ready: dict[int, list[Any]] = {}
 
     @classmethod
     def of(cls, compiled: Any) -> OpenVINO:
         """A network that was compiled elsewhere."""
         engine = cls.__new__(cls)
-        engine._compile, engine._threads, engine._streams = lambda streams: compiled, 1, 0
+        engine._compile, engine._threads, engine._ready, engine._small = lambda streams: compiled, 1, {}, True
         return engine
 
     def _requests(self, at_a_time: int) -> list[Any]:
         # a power of two, so that cases of slightly different sizes share a compiled network
         streams = 2 ** int(math.log2(min(at_a_time, self._threads)))
-        if streams != self._streams:
-            self._ready: list[Any] = []  # before the next one takes memory
+        if streams not in self._ready:
+            if not self._small:
+                self._ready.clear()  # before the next one takes memory
             compiled = self._compile(streams)
             # one more than are computed, so that no thread waits for the sum of the windows
-            self._ready = [compiled.create_infer_request() for _ in range(streams + 1)]
-            self._streams = streams
-        return self._ready
+            self._ready[streams] = [compiled.create_infer_request() for _ in range(streams + 1)]
+        return self._ready[streams]
 
     def map(self, patches: Iterable[np.ndarray], at_a_time: int) -> Iterator[np.ndarray]:
         under_way: deque[Any] = deque()
