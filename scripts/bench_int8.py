@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from dcd_ext.errors import show_plainly
+from dcd_ext.predict.backends import has_bf16
+from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
 from dcd_ext.predict.standalone import read_spec, require, write_standalone
 from dcd_ext.tables import Table, to_markdown, to_text
@@ -41,8 +43,10 @@ def networks(factor: int, least: int, folder: Path) -> tuple[dict[str, OpenVINO]
     file, quantized = exported / spec["network"], folder / "int8.xml"
     model = openvino.Core().read_model(file)
     model.reshape([1, *shape])
-    openvino.save_model(nncf.quantize(model, nncf.Dataset([window]), subset_size=1), quantized, compress_to_fp16=False)
-    made = {name: OpenVINO(file, shape, 1, name) for name in ("f32", "bf16")}
+    model = nncf.quantize(model, nncf.Dataset([window]), subset_size=1)
+    make_narrow_norms_planar(model)
+    openvino.save_model(model, quantized, compress_to_fp16=False)
+    made = {name: OpenVINO(file, shape, 1, name) for name in ("f32", *(["bf16"] if has_bf16() else []))}
     return {**made, "int8": OpenVINO(quantized, shape, 1)}, window
 
 
