@@ -350,6 +350,8 @@ def find_cases(
     With several channels, their files lie in one folder and differ by the channel's name or by nnU-Net's ``_0000``,
     at the end of the file's name or as the whole of it; exactly as many single files are one case, in channel order.
 
+    A name does not depend on the other cases, so that what is done stays done when images are added.
+
     Raises:
         PredictError: if nothing is found, or two cases would have one name.
     """
@@ -404,7 +406,11 @@ def _group(files: Sequence[Path], root: Path, channels: Sequence[str]) -> list[C
         stem, channel = _split(_stem(file), channels)
         folder = file.absolute().parent
         name = str((folder / stem if stem else folder).relative_to(root.absolute())).replace(os.sep, "/")
-        groups.setdefault(name if name != "." else root.resolve().name, {})[channel] = file
+        group = groups.setdefault(name if name != "." else root.resolve().name, {})
+        if channel in group:
+            both = f"{group[channel]}, {file}"
+            raise PredictError(f"two files with one name – {both} – expected one per channel – remove or rename one")
+        group[channel] = file
     cases = []
     for name, found in groups.items():
         missing = [channel for index, channel in enumerate(channels) if index not in found]
