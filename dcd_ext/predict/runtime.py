@@ -81,16 +81,23 @@ def _apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float
 def _open(file: Path) -> Any:
     """An image whose header has been read."""
     try:
-        return nib.load(file)
+        image: Any = nib.load(file)
     except Exception as error:
         raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+    kind = image.get_data_dtype()
+    if kind.kind not in "biuf":
+        raise PredictError(f"no plain numbers – {file} – expected one real number per voxel, found {kind}")
+    axes = image.affine[:3, :3]
+    if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(axes) < 3:
+        raise PredictError(f"axes that span no space – {file} – expected three, found {axes.tolist()}")
+    return image
 
 
 def _shape(image: Any, file: Path) -> tuple[int, ...]:
     """(X, Y, Z, M) of a volume with or without channels, and with any number of further axes of length 1."""
     shape = tuple(image.shape)
     sides = (*shape, 1)[:4]
-    if len(shape) < 3 or math.prod(shape) != math.prod(sides):
+    if len(shape) < 3 or math.prod(shape) != math.prod(sides) or min(shape) < 1:
         raise PredictError(f"not a volume – {file} – expected three axes, found shape {shape}")
     return sides
 
@@ -441,8 +448,8 @@ def _stem(file: Path) -> str:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether nibabel reads a file of this name; an Analyze image is named by its ``.img``."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    """Whether nibabel reads a file of this name, or a broken link; an Analyze image is named by its ``.img``."""
+    return path.name.lower().endswith(SUFFIXES) and (path.is_file() or path.is_symlink())
 
 
 class Engine:
@@ -633,6 +640,12 @@ class Pipeline:
         return self.postprocess(self.network(data), steps).reshape(shape), affine
 
 
+def in_one_line(error: Exception, case: Case) -> str:
+    """What went wrong, and where."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, PredictError) else f"{type(error).__name__}: {text} – {case.name}"
+
+
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -659,9 +672,9 @@ def main() -> int:
                 raise PredictError(f"{case.problem} – {case.name}")
             pipeline.write(*pipeline(case.files), path)
             print(path)
-        except (PredictError, OSError) as error:
+        except Exception as error:  # the other cases go on
             failed += 1
-            logger.error("%s", error)
+            logger.error("%s", in_one_line(error, case))
     return 1 if failed else 0
 
 
