@@ -33,3 +33,4 @@ bench --images "$work/1" --cases 1 --name one_case --also "$standalone" ${others
 bench bundles/brats24_segmentation_student --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --busy
 bench bundles/brats24_segmentation_teacher --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --repeats 1
 "$python" -m scripts.bench_int8 --page "$page"
+"$python" -m scripts.bench_layers bundles/brats24_segmentation_student bundles/brats24_segmentation_teacher --page "$page"
