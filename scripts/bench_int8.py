@@ -16,10 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from dcd_ext.errors import show_plainly
+from dcd_ext.predict.backends import has_bf16
+from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
 from dcd_ext.predict.standalone import read_spec, require, write_standalone
 from dcd_ext.tables import Table, to_markdown, to_text
-from scripts.bench_predict import insert, staged
+from scripts.bench_predict import insert
+from scripts.bench_predict_inputs import staged
 
 # name -> division of the teacher's widths, and the smallest width
 WIDTHS = {"smallest student": (8, 4), "student": (4, 8), "teacher": (1, 8)}
@@ -41,8 +44,10 @@ def networks(factor: int, least: int, folder: Path) -> tuple[dict[str, OpenVINO]
     file, quantized = exported / spec["network"], folder / "int8.xml"
     model = openvino.Core().read_model(file)
     model.reshape([1, *shape])
-    openvino.save_model(nncf.quantize(model, nncf.Dataset([window]), subset_size=1), quantized, compress_to_fp16=False)
-    made = {name: OpenVINO(file, shape, 1, name) for name in ("f32", "bf16")}
+    model = nncf.quantize(model, nncf.Dataset([window]), subset_size=1)
+    make_narrow_norms_planar(model)
+    openvino.save_model(model, quantized, compress_to_fp16=False)
+    made = {name: OpenVINO(file, shape, 1, name) for name in ("f32", *(["bf16"] if has_bf16() else []))}
     return {**made, "int8": OpenVINO(quantized, shape, 1)}, window
 
 
@@ -67,14 +72,15 @@ def main() -> None:
     for name, (factor, least) in WIDTHS.items():
         with tempfile.TemporaryDirectory() as folder:
             times = milliseconds(*networks(factor, least, Path(folder)))
-        ratios = [f"{times['f32'] / times[kind]:.2f}×" for kind in ("bf16", "int8")]
-        rows.append([name, *(f"{value:.1f}" for value in times.values()), *ratios])
+        shown = [f"{times[kind]:.1f}" if kind in times else "–" for kind in ("f32", "bf16", "int8")]
+        shown += [f"{times['f32'] / times[kind]:.2f}×" if kind in times else "–" for kind in ("bf16", "int8")]
+        rows.append([name, *shown])
     header = ["network", "float32 ms", "bfloat16 ms", "INT8 ms", "bfloat16 faster", "INT8 faster"]
     note = "Processor milliseconds of a window of 40×56×40 voxels on one thread; INT8 with float32 where not quantised."
-    shown = Table("", header, rows, note)
-    print(to_text(shown))
+    table = Table("", header, rows, note)
+    print(to_text(table))
     if options.page:
-        insert(to_markdown(shown), options.page, "int8")
+        insert(to_markdown(table), options.page, "int8")
 
 
 if __name__ == "__main__":

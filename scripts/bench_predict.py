@@ -5,9 +5,10 @@ Usage:
     python -m scripts.bench_predict bundles/hippocampus_segmentation_teacher bundles/hippocampus_segmentation_student \\
         --images prepared/images --cases 20 [--also "nnU-Net=nnUNetv2_predict -i {input} -o {output} ..."] [--busy]
 
-scripts/bench_predict.sh makes the tables of docs/predict.md with it. Each measurement is a process of its own, from the
-shell's start to its end. A bundle without models/model.pt gets random weights in a temporary copy: they cost the same
-time. With --output, a row that is in predict_<name>.json already is not measured again.
+scripts/bench_predict.sh makes the tables of docs/predict.md with it. Each measurement is a process of its own, from
+the shell's start to its end, of a temporary copy of the bundle; one without models/model.pt gets random weights: they
+cost the same time. A backend that this processor lacks is left out. With --output, a row that is in
+predict_<name>.json already is not measured again.
 """
 
 import argparse
@@ -33,10 +34,11 @@ from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.parallel import cores
-from dcd_ext.predict.backends import BACKENDS, prepare
+from dcd_ext.predict.backends import BACKENDS, has_bf16, prepare
 from dcd_ext.predict.pipelines import PHASES
 from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
+from scripts.bench_predict_inputs import staged
 
 _HEADER = ["network", "run by", "command s", "CPU s", "s/case", *PHASES, "peak GiB", "Dice", "busy core"]
 
@@ -119,31 +121,14 @@ def busy_core() -> Iterator[None]:
         job.join()
 
 
-def staged(root: Path, folder: Path) -> Path:
-    """The bundle itself, or a copy with random weights if it has none."""
-    if (root / "models" / "model.pt").is_file() or (root / "pipeline.json").is_file():
-        return root
-    import torch
-
-    from dcd_ext.bundles.folder import BundleFolder
-
-    target = folder / root.name
-    if target.is_dir():  # made for the backend before
-        return target
-    shutil.copytree(root, target, ignore=shutil.ignore_patterns("eval"))
-    torch.manual_seed(0)
-    network = BundleFolder(target).parser().get_parsed_content("network_def")
-    torch.save(network.state_dict(), target / "models" / "model.pt")
-    return target
-
-
 def contenders(args: argparse.Namespace, folder: Path, measured: set[tuple[str, str]]) -> Iterator[Contender]:
-    """Each bundle with each backend, then the other programs; those that are ``measured`` are left out."""
+    """Each bundle with each backend there is, then the other programs; those that are ``measured`` are left out."""
     images = [str(path) for path in args.images]
+    usable = [backend for backend in args.backends if backend != "openvino-bf16" or has_bf16()]
     for root in args.bundles:
-        for backend in args.backends:
+        for backend in usable:
             if (root.name, backend) not in measured:
-                bundle, output = staged(root, folder), folder / root.name / backend
+                bundle, output = staged(root, folder / "bundles"), folder / root.name / backend
                 if backend != "eager":
                     prepare(bundle, backend)
                 command = [sys.executable, "-m", "dcd_ext", "predict", str(bundle), *images]

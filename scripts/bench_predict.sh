@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Measure the tables of docs/predict.md and put them there: about ten minutes on two idle cores.
+# Measure the tables of docs/predict.md and put them there: about a quarter of an hour on two idle cores.
 #   scripts/bench_predict.sh DATA BRATS_CASE [STUDENT]
 # DATA: hippocampus prepared by dcd prepare (its first 20 test cases are segmented, fold 1 judges INT8). BRATS_CASE: a
 # folder with the four files of a case. STUDENT: a trained hippocampus student (default bundles/hippocampus_segmentation_student).
 # Rows that were measured before are kept: remove docs/results/predict_*.json to begin anew. Everything else that it makes
-# lies in runs/bench_predict. nnU-Net is left out if it is not installed (scripts/nnunet.sh --setup, or DCD_NNUNET_VENV).
+# lies in runs/bench_predict. It needs the packages of requirements-dev.txt (openvino, onnxruntime, nncf), as
+# ./runtests.sh --setup installs them into .venv, or DCD_PYTHON as the Python that has them. nnU-Net is left out if it is
+# not installed (scripts/nnunet.sh --setup, or DCD_NNUNET_VENV), bfloat16 where the processor has none.
 set -euo pipefail
 unset OMP_NUM_THREADS # each program decides for itself
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +16,7 @@ work=runs/bench_predict results=docs/results page=docs/predict.md
 nnunet="${DCD_NNUNET_VENV:-.venv-nnunet}/bin/nnUNetv2_predict_from_modelfolder"
 bench() { "$python" -m scripts.bench_predict "$@" --output "$results" --page "$page"; }
 
+"$python" -c "import openvino, onnxruntime, nncf" # before minutes of work
 mkdir -p "$work"
 "$python" -m scripts.bench_predict_inputs "$data" "$student" "$work"
 student="$work/$(basename "$student")" teacher="$work/$(basename "$teacher")"
@@ -28,5 +31,6 @@ bench "$student" "$teacher" --images "$work/20" --truth "$work/20_labels" --case
     --backends openvino openvino-bf16 int8 onnxruntime eager --also ${others[@]+"${others[@]}"} "$standalone"
 bench --images "$work/1" --cases 1 --name one_case --also "$standalone" ${others[@]+"${others[@]}"}
 bench bundles/brats24_segmentation_student --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --busy
-bench bundles/brats24_segmentation_teacher --images "$brats" --cases 1 --name brats --backends openvino-bf16 --repeats 1
+bench bundles/brats24_segmentation_teacher --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --repeats 1
 "$python" -m scripts.bench_int8 --page "$page"
+"$python" -m scripts.bench_layers bundles/brats24_segmentation_student bundles/brats24_segmentation_teacher --page "$page"

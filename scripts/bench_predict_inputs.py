@@ -11,12 +11,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.errors import show_plainly
 from dcd_ext.io import make_folder
 from dcd_ext.predict.quantize import export_int8
 from dcd_ext.predict.standalone import write_standalone
 from scripts import nnunet_twin
-from scripts.bench_predict import staged
 
 _TEACHER = Path("bundles/hippocampus_segmentation_teacher")
 _SELECTION_FOLD = 1
@@ -32,14 +32,27 @@ def copy_images(data: Path, work: Path) -> None:
             shutil.copy(data / case["label"], labels / f"{case['case']}.nii.gz")
 
 
-def copy_bundle(root: Path, data: Path, work: Path) -> Path:
-    """A bundle with an INT8 network; one without weights gets random ones, which keep no bound."""
-    target = work / root.name
-    if not target.exists() and staged(root, work) == root:
-        shutil.copytree(root, target, ignore=shutil.ignore_patterns("eval"))
-    if not (target / "models" / "int8").exists():
-        export_int8(target, data, _SELECTION_FOLD, 0.005)
+def staged(root: Path, folder: Path) -> Path:
+    """A copy of a bundle below ``folder``, or the one made before; with random weights if it has none."""
+    target = folder / root.name
+    if target.is_dir():
+        return target
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns("eval"))
+    if not any((target / name).is_file() for name in ("models/model.pt", "pipeline.json")):
+        import torch
+
+        torch.manual_seed(0)
+        network = BundleFolder(target).parser().get_parsed_content("network_def")
+        torch.save(network.state_dict(), make_folder(target / "models") / "model.pt")
     return target
+
+
+def with_int8(root: Path, data: Path, work: Path) -> Path:
+    """A copy of a bundle with an INT8 network; random weights keep no bound."""
+    bundle = staged(root, work)
+    if not (bundle / "models" / "int8").exists():
+        export_int8(bundle, data, _SELECTION_FOLD, 0.005)
+    return bundle
 
 
 def main() -> None:
@@ -47,8 +60,8 @@ def main() -> None:
     data, student, work = map(Path, sys.argv[1:])
     if not (work / "20_labels").exists():
         copy_images(data, work)
-    copy_bundle(_TEACHER, data, work)
-    bundle = copy_bundle(student, data, work)
+    with_int8(_TEACHER, data, work)
+    bundle = with_int8(student, data, work)
     if not (work / "standalone").exists():
         write_standalone(bundle, work / "standalone")
     if not (work / "nnunet").exists():

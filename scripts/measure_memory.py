@@ -26,7 +26,7 @@ from dcd_ext.io import write_json
 from dcd_ext.predict.memory import PeakMemory
 from dcd_ext.predict.runtime import Engine, Pipeline, cores
 from dcd_ext.predict.standalone import write_standalone
-from scripts.bench_predict import staged
+from scripts.bench_predict_inputs import staged
 
 STORED = Path("bundle_src/memory.json")
 # by number of channels: a head scan at high resolution; a case of BraTS

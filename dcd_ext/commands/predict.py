@@ -42,7 +42,10 @@ def run(options: argparse.Namespace) -> int:
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
     # chosen before several processes would measure at once
-    backend = choose_backend(options.bundle, options.backend, options.device, threads) if left else options.backend
+    backend = options.backend
+    if left:
+        each = -(-len(left) // options.jobs)
+        backend = choose_backend(options.bundle, backend, options.device, threads, each)
     build = partial(build_pipeline, options.bundle, backend, options.device, threads)
     failed = run_cases(build, cases, options.output, options.shard, options.jobs, options.max_ram)
     print(f"{len(left) - failed} segmented, {failed} failed, {len(cases) - len(left)} skipped: {options.output}")

@@ -5,21 +5,23 @@ import json
 import logging
 import os
 import platform
-import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json
 from dcd_ext.predict import runtime
 from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline, Pipeline
+from dcd_ext.predict.timing import Cost, measure
 
 logger = logging.getLogger(__name__)
 # int8 is the one export that a bundle ships, because its bound was measured on data
 BACKENDS = ("auto", "eager", "openvino", "openvino-bf16", "onnxruntime", "int8")
 _CHOICES = ("openvino-bf16", "openvino", "int8", "onnxruntime")
+# what "auto" expects of a caller that does not say how many
+_CASES = 20
 
 
 def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None) -> Pipeline:
@@ -41,8 +43,8 @@ def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threa
     return FastPipeline(prepare(root, backend), threads, _precision(backend))
 
 
-def choose_backend(root: Path, backend: str, device: str, threads: int) -> str:
-    """What "auto" means here: the fastest on this machine, "eager" on another device than the CPU.
+def choose_backend(root: Path, backend: str, device: str, threads: int, cases: int = _CASES) -> str:
+    """What "auto" means here: the fastest for so many cases on this machine, "eager" on another device than the CPU.
 
     Raises:
         UserError: if the folder is no trained bundle.
@@ -51,7 +53,7 @@ def choose_backend(root: Path, backend: str, device: str, threads: int) -> str:
         return backend
     if (root / "pipeline.json").is_file():
         return "openvino"
-    return _fastest(root, threads) if device == "cpu" else "eager"
+    return _fastest(root, threads, cases) if device == "cpu" else "eager"
 
 
 def _precision(backend: str) -> str:
@@ -64,14 +66,15 @@ def prepare(root: Path, backend: str) -> Path:
     Raises:
         UserError: if it cannot be exported, or INT8 was not.
     """
+    if backend == "openvino-bf16" and find_spec("openvino") and not has_bf16():
+        raise UserError("no bfloat16", backend, "a processor with bfloat16", "none", "choose --backend openvino")
     if (root / "pipeline.json").is_file():
         return root
     if backend == "int8":
-        folder = root / "models" / "int8"
-        if not (folder / "pipeline.json").is_file():
+        if not _int8(root).is_file():
             step = f"dcd export {root} --formats int8 --dataset_dir DATA"
-            raise UserError("no INT8 network", folder, "an export", "none", step)
-        return folder
+            raise UserError("no INT8 network", _int8(root).parent, "an export", "none", step)
+        return _int8(root).parent
     kind = backend.removesuffix("-bf16")
     folder = _cache(root) / kind
     if not (folder / "pipeline.json").is_file():
@@ -80,6 +83,10 @@ def prepare(root: Path, backend: str) -> Path:
         logger.info("exporting the network for %s (once)", kind)
         write_standalone(root, folder, kind)
     return folder
+
+
+def _int8(root: Path) -> Path:
+    return root / "models" / "int8" / "pipeline.json"
 
 
 def _cache(root: Path) -> Path:
@@ -94,36 +101,36 @@ def _cache(root: Path) -> Path:
     return make_folder(Path(home, "dcd", f"{root.resolve().name}-{key}"))
 
 
-def _fastest(root: Path, threads: int) -> str:
-    """The backend that ran one window fastest on this machine, remembered beside its export."""
-    path = _cache(root) / f"fastest_{threads}_{_machine()}.json"
-    if path.is_file():
-        return str(json.loads(path.read_text("utf-8"))["backend"])
-    seconds: dict[str, float] = {}
+def _fastest(root: Path, threads: int, cases: int) -> str:
+    """The backend that ends first with so many cases; what each costs is remembered beside its export."""
+    path = _cache(root) / f"seconds_{threads}_{_machine()}.json"
+    known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     for backend in _CHOICES:
-        try:
-            seconds[backend] = _seconds_per_window(root, backend, threads)
-        except (UserError, ImportError) as error:
-            logger.info("%s left out: %s", backend, error)
-    backend = min(seconds, key=lambda name: seconds[name]) if seconds else "eager"
-    logger.info("backend %s; seconds per window: %s", backend, {k: round(v, 4) for k, v in seconds.items()})
-    write_json({"backend": backend, "seconds_per_window": seconds}, path)
+        if backend not in known and (cost := _cost(root, backend, threads)) is not None:
+            known[backend] = cost
+            write_json(known, path)
+    costs = {backend: Cost(*seconds) for backend, seconds in known.items() if seconds}
+    if not costs:
+        return "eager"
+    backend = min(costs, key=lambda name: costs[name].of(cases))
+    logger.info("backend %s; %s", backend, {name: [round(s, 3) for s in cost] for name, cost in costs.items()})
     return backend
 
 
-def _seconds_per_window(root: Path, backend: str, threads: int) -> float:
-    if backend == "openvino-bf16" and not _has_bf16():
-        raise UserError("no bfloat16", backend, "a processor with bfloat16", "none", "use openvino")
-    pipeline: Any = FastPipeline(prepare(root, backend), threads, _precision(backend))
-    shape = (len(pipeline.channels), *pipeline.spec["window"]["size"])
-    data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    pipeline.network(data)
-    started = time.perf_counter()
-    pipeline.network(data)
-    return time.perf_counter() - started
+def _cost(root: Path, backend: str, threads: int) -> Sequence[float] | None:
+    """Of a backend, empty if it fails; None if it may be had later: INT8 exported, its engine installed."""
+    engine = "onnxruntime" if backend == "onnxruntime" else "openvino"
+    if find_spec(engine) is None or (backend == "int8" and not _int8(root).is_file()):
+        return None
+    try:
+        return measure(prepare(root, backend), threads, _precision(backend))
+    except UserError as error:
+        logger.info("%s left out: %s", backend, error)
+        return ()
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 here: it takes float32 where the processor has none."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -18,7 +18,7 @@ from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
 from dcd_ext.predict.memory import Budget, PeakMemory
 from dcd_ext.predict.pipelines import Pipeline
-from dcd_ext.predict.runtime import Case, PredictError
+from dcd_ext.predict.runtime import Case, PredictError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +132,8 @@ def _attempt(work: _Work, step: Callable[[], None]) -> None:
         return
     try:
         step()
-    except (PredictError, OSError, MemoryError) as error:
-        text = str(error).strip().splitlines() or [""]
-        named = isinstance(error, PredictError)
-        work.outcome.error = text[0] if named else f"{type(error).__name__}: {text[0]} – {work.case.name}"
+    except Exception as error:  # whatever one image provokes, the others go on
+        work.outcome.error = in_one_line(error, work.case)
         logger.error("%s", work.outcome.error)
 
 

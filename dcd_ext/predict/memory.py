@@ -67,4 +67,5 @@ class Budget:
         if needed > self._max:
             found = f"may need {needed:.1f} GiB, --max_ram is {self._max:g}"
             raise PredictError(f"image too large – {case.files[0]} – {found} – crop it, or raise the bound")
-        return 1 + int((self._max - needed) / max(self._window, 0.01))
+        # what was compiled for one window may be kept beside what is compiled for several
+        return max(1, int((self._max - needed) / max(self._window, 0.01)))

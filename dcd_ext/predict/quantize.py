@@ -14,6 +14,7 @@ from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_json
+from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO, Pipeline
 from dcd_ext.predict.standalone import NETWORKS, require, write_standalone
 
@@ -68,6 +69,7 @@ def _quantize(
             validation_fn=judge.validate,
             max_drop=max_drop,
         )
+        make_narrow_norms_planar(quantized)
         after, _ = judge.validate(
             openvino.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), range(len(cases))
         )

@@ -33,6 +33,8 @@ _TOLERANCE = 1e-3  # MONAI's for a spacing that is as wanted
 _TOLERANCE_MM = 0.1  # how far the files of a case may lie apart
 # voxels that are brought back to the image's grid at once: 4 MiB of float32 for each class
 _BLOCK = 2**20
+# voxels of a window that takes less time and memory than to compile the network again for another number of windows
+_SMALL = 2**18
 SUFFIXES = (".nii.gz", ".nii", ".img", ".mgz", ".mgh")
 
 
@@ -79,16 +81,23 @@ def _apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float
 def _open(file: Path) -> Any:
     """An image whose header has been read."""
     try:
-        return nib.load(file)
+        image: Any = nib.load(file)
     except Exception as error:
         raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+    kind = image.get_data_dtype()
+    if kind.kind not in "biuf":
+        raise PredictError(f"no plain numbers – {file} – expected one real number per voxel, found {kind}")
+    axes = image.affine[:3, :3]
+    if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(axes) < 3:
+        raise PredictError(f"axes that span no space – {file} – expected three, found {axes.tolist()}")
+    return image
 
 
 def _shape(image: Any, file: Path) -> tuple[int, ...]:
     """(X, Y, Z, M) of a volume with or without channels, and with any number of further axes of length 1."""
     shape = tuple(image.shape)
     sides = (*shape, 1)[:4]
-    if len(shape) < 3 or math.prod(shape) != math.prod(sides):
+    if len(shape) < 3 or math.prod(shape) != math.prod(sides) or min(shape) < 1:
         raise PredictError(f"not a volume – {file} – expected three axes, found shape {shape}")
     return sides
 
@@ -348,6 +357,8 @@ def find_cases(
     With several channels, their files lie in one folder and differ by the channel's name or by nnU-Net's ``_0000``,
     at the end of the file's name or as the whole of it; exactly as many single files are one case, in channel order.
 
+    A name does not depend on the other cases, so that what is done stays done when images are added.
+
     Raises:
         PredictError: if nothing is found, or two cases would have one name.
     """
@@ -402,7 +413,11 @@ def _group(files: Sequence[Path], root: Path, channels: Sequence[str]) -> list[C
         stem, channel = _split(_stem(file), channels)
         folder = file.absolute().parent
         name = str((folder / stem if stem else folder).relative_to(root.absolute())).replace(os.sep, "/")
-        groups.setdefault(name if name != "." else root.resolve().name, {})[channel] = file
+        group = groups.setdefault(name if name != "." else root.resolve().name, {})
+        if channel in group:
+            both = f"{group[channel]}, {file}"
+            raise PredictError(f"two files with one name – {both} – expected one per channel – remove or rename one")
+        group[channel] = file
     cases = []
     for name, found in groups.items():
         missing = [channel for index, channel in enumerate(channels) if index not in found]
@@ -433,8 +448,8 @@ def _stem(file: Path) -> str:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether nibabel reads a file of this name; an Analyze image is named by its ``.img``."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    """Whether nibabel reads a file of this name, or a broken link; an Analyze image is named by its ``.img``."""
+    return path.name.lower().endswith(SUFFIXES) and (path.is_file() or path.is_symlink())
 
 
 class Engine:
@@ -474,25 +489,26 @@ class OpenVINO(Engine):
             return core.compile_model(model, "CPU", settings)
 
         self._compile, self._threads = compiled, threads
-        self._streams = 0
+        self._small = math.prod(shape[1:]) <= _SMALL
+        self._ready: dict[int, list[Any]] = {}
 
     @classmethod
     def of(cls, compiled: Any) -> OpenVINO:
         """A network that was compiled elsewhere."""
         engine = cls.__new__(cls)
-        engine._compile, engine._threads, engine._streams = lambda streams: compiled, 1, 0
+        engine._compile, engine._threads, engine._ready, engine._small = lambda streams: compiled, 1, {}, True
         return engine
 
     def _requests(self, at_a_time: int) -> list[Any]:
         # a power of two, so that cases of slightly different sizes share a compiled network
         streams = 2 ** int(math.log2(min(at_a_time, self._threads)))
-        if streams != self._streams:
-            self._ready: list[Any] = []  # before the next one takes memory
+        if streams not in self._ready:
+            if not self._small:
+                self._ready.clear()  # before the next one takes memory
             compiled = self._compile(streams)
             # one more than are computed, so that no thread waits for the sum of the windows
-            self._ready = [compiled.create_infer_request() for _ in range(streams + 1)]
-            self._streams = streams
-        return self._ready
+            self._ready[streams] = [compiled.create_infer_request() for _ in range(streams + 1)]
+        return self._ready[streams]
 
     def map(self, patches: Iterable[np.ndarray], at_a_time: int) -> Iterator[np.ndarray]:
         under_way: deque[Any] = deque()
@@ -624,6 +640,12 @@ class Pipeline:
         return self.postprocess(self.network(data), steps).reshape(shape), affine
 
 
+def in_one_line(error: Exception, case: Case) -> str:
+    """What went wrong, and where."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, PredictError) else f"{type(error).__name__}: {text} – {case.name}"
+
+
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -650,9 +672,9 @@ def main() -> int:
                 raise PredictError(f"{case.problem} – {case.name}")
             pipeline.write(*pipeline(case.files), path)
             print(path)
-        except (PredictError, OSError) as error:
+        except Exception as error:  # the other cases go on
             failed += 1
-            logger.error("%s", error)
+            logger.error("%s", in_one_line(error, case))
     return 1 if failed else 0
 
 

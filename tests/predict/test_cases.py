@@ -85,6 +85,8 @@ def test_results_are_not_inputs(tmp_path: Path) -> None:
         ([], ["nowhere"], "no such input"),
         (["d/a.txt"], ["d"], "no image"),
         (["x/a.nii", "y/a.nii.gz"], ["x", "y"], "two cases with one name"),
+        (["x/a.nii", "x/a.mha"], ["x"], "two files with one name – .*a.mha, .*a.nii – "),
+        (["x/a.nii.gz", "x/a_0000.nii.gz"], ["x"], "two files with one name"),
     ],
 )
 def test_errors_are_one_line(names: list[str], inputs: list[str], message: str, tmp_path: Path) -> None:

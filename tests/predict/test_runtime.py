@@ -133,11 +133,32 @@ def damaged(tmp_path: Path, kind: str) -> tuple[list[Path], str]:
         image = nib.load(write(other, GRIDS["flipped"]))
         nib.save(nib.Nifti1Image(image.get_fdata(), image.affine + np.eye(4)[:, [3, 0, 1, 2]]), other)
         return [file, other], "different grids"
-    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2, 2), np.float32), np.eye(4)), file)
-    return [file], "not a volume"
+    return write_odd(tmp_path, kind)
 
 
-@pytest.mark.parametrize("kind", ["cut", "flipped bit", "infinite", "shifted", "five axes"])
+def write_odd(tmp_path: Path, kind: str) -> tuple[list[Path], str]:
+    """A whole file whose header says what is no image."""
+    data, affine, message = np.zeros((4, 4, 4), np.float32), np.eye(4), "not a volume"
+    if kind == "five axes":
+        data = np.zeros((4, 4, 4, 2, 2), np.float32)
+    if kind == "complex":
+        data, message = data.astype(np.complex64), "no plain numbers"
+    if kind in ("flat", "nowhere"):
+        affine[:3, 0], message = 0 if kind == "flat" else np.nan, "axes that span no space"
+    image: nib.Nifti1Image = nib.Nifti1Image(data, None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+    content = bytearray(image.to_bytes())
+    if kind == "negative side":
+        content[42:44] = (-4).to_bytes(2, "little", signed=True)
+    (tmp_path / "odd.nii").write_bytes(content)
+    return [tmp_path / "odd.nii"], message
+
+
+KINDS = ("cut", "flipped bit", "infinite", "shifted", "five axes", "complex", "flat", "nowhere", "negative side")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
     files, message = damaged(tmp_path, kind)
     with pytest.raises(PredictError, match=message) as error:
