@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ def choose_backend(root: Path, backend: str, device: str, threads: int) -> str:
     """What "auto" means here: the fastest on this machine, "eager" on another device than the CPU.
 
     Raises:
-        UserError: if the folder is no trained bundle.
+        UserError: if the folder is no trained bundle, or the backend runs on CPUs only.
     """
+    if backend not in ("auto", "eager") and device != "cpu":
+        step = "leave --device out, or use --backend eager"
+        raise UserError("device without effect", "--device", f"cpu with --backend {backend}", device, step)
     if backend != "auto":
         return backend
     if (root / "pipeline.json").is_file():
@@ -97,7 +101,7 @@ def _cache(root: Path) -> Path:
 def _fastest(root: Path, threads: int) -> str:
     """The backend that ran one window fastest on this machine, remembered beside its export."""
     path = _cache(root) / f"fastest_{threads}_{_machine()}.json"
-    if path.is_file():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not measured yet, or damaged
         return str(json.loads(path.read_text("utf-8"))["backend"])
     seconds: dict[str, float] = {}
     for backend in _CHOICES:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
 from dcd_ext.predict.memory import Budget, PeakMemory
-from dcd_ext.predict.pipelines import Pipeline
+from dcd_ext.predict.pipelines import Pipeline, one_line
 from dcd_ext.predict.runtime import Case, PredictError
 
 logger = logging.getLogger(__name__)
@@ -132,10 +133,9 @@ def _attempt(work: _Work, step: Callable[[], None]) -> None:
         return
     try:
         step()
-    except (PredictError, OSError, MemoryError) as error:
-        text = str(error).strip().splitlines() or [""]
+    except Exception as error:  # too little memory, a full disk, whatever an inference engine raises for a size
         named = isinstance(error, PredictError)
-        work.outcome.error = text[0] if named else f"{type(error).__name__}: {text[0]} – {work.case.name}"
+        work.outcome.error = str(error).splitlines()[0] if named else f"{one_line(error)} – {work.case.name}"
         logger.error("%s", work.outcome.error)
 
 
@@ -149,7 +149,7 @@ class Journal:
 
     def add(self, outcome: Outcome) -> None:
         """Append a line, in one write, so that several processes may do it; a kill may have cut the one before."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("\n" + json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
 
     def write_summary(self, cases: Sequence[Case] = ()) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Journal:
         A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
         """
         paths = {case.name: output_path(case, self._output) for case in cases}
-        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if path.exists()}
+        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
         outcomes = dict(written)
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
@@ -176,7 +176,7 @@ class Journal:
 def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Case]:
     """Cases of shard "i/n" (every n-th, from the i-th) that have no label map yet."""
     index, count = map(int, shard.split("/"))
-    return [case for case in cases[index - 1 :: count] if not output_path(case, output).exists()]
+    return [case for case in cases[index - 1 :: count] if not os.path.exists(output_path(case, output))]
 
 
 def run(
