@@ -82,7 +82,8 @@ def require_train_config() -> None:
         UserError: if the entries of ``train.json`` are not there.
     """
     show_plainly()
-    if "train" not in _running_workflow().parser.config:
+    config: Any = _running_workflow().parser.config
+    if "train" not in config:
         expected = "\"['<bundle>/configs/train.json','<bundle>/configs/evaluate.json']\""
         raise UserError("incomplete config", "--config_file", expected, "evaluate.json without train.json", "pass both")
 

@@ -31,6 +31,9 @@ def export_nnunet(root: Path, output: Path) -> Path:
             describe; if the folder is there already.
     """
     bundle = BundleFolder(root)
+    if not (bundle.root / "docs" / "nnunet").is_dir():
+        expected, step = "docs/nnunet, as dcd import-nnunet writes it", "export a bundle that was imported"
+        raise UserError("not imported from nnU-Net", root, expected, "none", step)
     plans, dataset, about = (bundle.read(f"docs/nnunet/{name}.json") for name in ("plans", "dataset", "import"))
     where = bundle.root / "docs" / "nnunet" / "plans.json"
     configuration = read_configuration(plans, about["configuration"], where)

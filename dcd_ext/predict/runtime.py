@@ -370,7 +370,7 @@ def find_cases(
                 visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
             cases += _group(visible, root, channels)
     if not cases:
-        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files")
+        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files – correct the path")
     # also on a system that ignores the case of letters
     counts = Counter(case.name.casefold() for case in cases)
     name, count = counts.most_common(1)[0]
@@ -648,9 +648,8 @@ def main() -> int:
     try:
         pipeline = Pipeline(pipeline_folder, options.threads)
     except Exception as error:  # each inference engine has its own for a damaged file
-        sys.exit(
-            f"error: cannot read the network – {pipeline_folder} – {type(error).__name__}: {error}".splitlines()[0]
-        )
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        sys.exit(f"error: cannot read the network – {pipeline_folder} – {found}")
     try:
         cases = find_cases(options.images, pipeline.channels, is_nifti, options.output)
     except PredictError as error:

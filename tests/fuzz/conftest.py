@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +109,6 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     monkeypatch.chdir(made.input)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     return made
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Processes send reports as UTF-8, which has no form for half a surrogate pair in a log, a name or a failure."""
-    report = yield
-    report.sections = [(name, _encodable(content)) for name, content in report.sections]
-    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
-        report.longrepr = _encodable(str(report.longrepr))
-    return report
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @pytest.hookimpl(optionalhook=True)
