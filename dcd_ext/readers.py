@@ -35,7 +35,6 @@ _LIMITS = {
     "minProperties": "at least {} entries",
     "minLength": "at least {} characters",
     "uniqueItems": "no entry twice",
-    "additionalProperties": "no further entry",
 }
 
 
@@ -177,6 +176,8 @@ def _expected_found(error: Any) -> tuple[str, str]:
     found = reprlib.repr(error.instance)
     if kind == "required":
         return f"'{next(name for name in value if name not in error.instance)}'", "none"
+    if kind == "additionalProperties":
+        return "no further entry", repr(next(name for name in error.instance if name not in error.schema["properties"]))
     if kind == "type":
         return " or ".join(_KINDS[name] for name in ([value] if isinstance(value, str) else value)), found
     if kind in _LIMITS:

@@ -79,8 +79,8 @@ def _told_by_the_system(error: BaseException) -> UserError | None:
         step = "pip install it, or use the environment in which the bundle's packages are installed"
         return UserError("package missing", sys.executable, error.name or "its packages", str(error), step)
     if isinstance(error, OSError) and error.filename is not None:
-        found = error.strerror or type(error).__name__
-        return UserError("cannot use the file", error.filename, "", found, "correct its path or its rights, or see DCD_TRACEBACK=1")
+        found, step = error.strerror or type(error).__name__, "correct its path or its rights, or see DCD_TRACEBACK=1"
+        return UserError("cannot use the file", error.filename, "", found, step)
     return None
 
 
