@@ -113,4 +113,7 @@ class Tracking(MLFlowHandler):
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][-120:]  # the reason comes last
+    """The reason, which comes last, but for MLflow's advice on time-outs."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    _, caused, reason = line.rpartition("(Caused by ")
+    return reason[:160] if caused else line[-120:]
