@@ -47,8 +47,8 @@ def prepare_run() -> Run:
         What tells this run from others: fold, data list, merged config, versions.
 
     Raises:
-        UserError: for an unknown run id or key, an unusable option, a path that MONAI has changed, or a data set that failed its
-            check.
+        UserError: for an unknown run id or key, an unusable option, a path that MONAI has changed, or a data set that
+            failed its check.
     """
     show_plainly()
     workflow = _running_workflow()

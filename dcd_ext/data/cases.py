@@ -64,7 +64,7 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bo
     if not cases:
         step = "prepare the data again" + (", with --test_fold K" if key == "test" else "")
         raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", step)
-    needed = ("image", "label", "case", "fold")
+    needed: tuple[str, ...] = ("image", "label", "case", "fold")
     if key == "test":
         needed = ("image", "label", "case") if labelled else ("image",)
     require_entries(cases, f"{path}, {key}", needed)
