@@ -35,7 +35,6 @@ _LIMITS = {
     "minProperties": "at least {} entries",
     "minLength": "at least {} characters",
     "uniqueItems": "no entry twice",
-    "additionalProperties": "no further entry",
 }
 
 
@@ -115,6 +114,19 @@ def read_training(path: str | os.PathLike) -> dict[str, Any]:
     return record
 
 
+def read_pipeline(folder: str | os.PathLike) -> dict[str, Any]:
+    """``pipeline.json`` of an exported network, which lies beside it.
+
+    Raises:
+        UserError: see :func:`read_json`; if the network's file is missing.
+    """
+    path, again = Path(folder, "pipeline.json"), "export it again, or remove the folder"
+    spec: dict[str, Any] = read_json(path, "pipeline", "description of an exported network", again)
+    if not (path.parent / spec["network"]).is_file():
+        raise UserError("no exported network", path.parent / spec["network"], "the file", "none", again)
+    return spec
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
@@ -164,6 +176,8 @@ def _expected_found(error: Any) -> tuple[str, str]:
     found = reprlib.repr(error.instance)
     if kind == "required":
         return f"'{next(name for name in value if name not in error.instance)}'", "none"
+    if kind == "additionalProperties":
+        return "no further entry", repr(next(name for name in error.instance if name not in error.schema["properties"]))
     if kind == "type":
         return " or ".join(_KINDS[name] for name in ([value] if isinstance(value, str) else value)), found
     if kind in _LIMITS:

@@ -19,7 +19,8 @@ from dcd_ext.errors import show_plainly
 from dcd_ext.predict.backends import has_bf16
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
-from dcd_ext.predict.standalone import read_spec, require, write_standalone
+from dcd_ext.predict.standalone import require, write_standalone
+from dcd_ext.readers import read_pipeline
 from dcd_ext.tables import Table, to_markdown, to_text
 from scripts.bench_predict import insert
 from scripts.bench_predict_inputs import staged
@@ -38,7 +39,7 @@ def networks(factor: int, least: int, folder: Path) -> tuple[dict[str, OpenVINO]
     config |= {"reduction_factor": factor, "min_features": least}
     (source / "configs" / "inference.json").write_text(json.dumps(config), "utf-8")
     exported = write_standalone(staged(source, folder), folder / "exported")
-    spec = read_spec(exported)
+    spec = read_pipeline(exported)
     shape = [len(spec["channels"]), *spec["window"]["size"]]
     window = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     file, quantized = exported / spec["network"], folder / "int8.xml"

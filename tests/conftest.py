@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,20 @@ SMALL = {
 # 32 voxels allow four halvings before an instance norm has a single voxel left
 SMALL["isles22"]["strides"] = [[1, 1, 1]] + [[2, 2, 2]] * 4
 SHORT = {"max_epochs": 2, "iterations_per_epoch": 2, "val_interval": 1, "num_workers": 0}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Processes send reports as UTF-8, which has no form for half a surrogate pair in a log, a name or a failure."""
+    report = yield
+    report.sections = [(name, _encodable(content)) for name, content in report.sections]
+    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
+        report.longrepr = _encodable(str(report.longrepr))
+    return report
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """Import what needs MONAI on first use: the commands that read bundles start without it."""
-    if name == "prepare_run":
-        from dcd_ext.bundles.config import prepare_run
+    if name in ("prepare_run", "require_train_config"):
+        from dcd_ext.bundles import config
 
-        return prepare_run
+        return getattr(config, name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -30,6 +30,7 @@ _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS["configs"]
 _MONAI_KEYS = {"_meta_", *_TRACKING}
 # where a run reads and writes, and on what hardware: it may be resumed elsewhere; fold and data are compared apart
 _PLACES = {"bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "fold", "device", "num_workers", "cache_rate"}
+_RUN_IDS = ("training", "evaluating", "run")
 _STEPS = {"imports", "initialize", "run", "training", "finalize", "resume"}
 
 
@@ -46,12 +47,15 @@ def prepare_run() -> Run:
         What tells this run from others: fold, data list, merged config, versions.
 
     Raises:
-        UserError: for an unknown key, an unusable option, a path that MONAI has changed, or a data set that failed its
-            check.
+        UserError: for an unknown run id or key, an unusable option, a path that MONAI has changed, or a data set that
+            failed its check.
     """
     show_plainly()
     workflow = _running_workflow()
     config: Any = workflow.parser.config
+    if workflow.run_id not in config:
+        known = ", ".join(name for name in _RUN_IDS if name in config)
+        raise UserError("unknown run id", "monai.bundle run", f"one of {known}", workflow.run_id, "correct it")
     paths = {key: workflow.parser.get_parsed_content(key) for key in _PATHS if key in config}
     check_paths(**paths)
     bundle_root, dataset_dir = paths["bundle_root"], paths["dataset_dir"]
@@ -69,6 +73,19 @@ def prepare_run() -> Run:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     fold = workflow.parser.get_parsed_content("fold")
     return Run(fold, sha256(datalist) if datalist.is_file() else None, content, digest, packages())
+
+
+def require_train_config() -> None:
+    """Refuse a run of ``evaluate.json`` alone, which has the evaluation's entries only; to be called first in it.
+
+    Raises:
+        UserError: if the entries of ``train.json`` are not there.
+    """
+    show_plainly()
+    config: Any = _running_workflow().parser.config
+    if "train" not in config:
+        expected = "\"['<bundle>/configs/train.json','<bundle>/configs/evaluate.json']\""
+        raise UserError("incomplete config", "--config_file", expected, "evaluate.json without train.json", "pass both")
 
 
 def _track_patiently(parser: ConfigParser) -> None:

@@ -5,7 +5,6 @@ import io
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -16,8 +15,6 @@ from dcd_ext.errors import UserError
 _MAX_RATIO = 200
 # the largest file that is read, and the largest one of such a zip
 _MAX_READ, _MAX_READ_OF_BOMB = 4 * 2**30, 64 * 2**20
-# what reading a damaged, an encrypted and an unknown kind of zip entry raises
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 # header of the zip field that holds a second name, which some programs use instead of the first
 _UNICODE_PATH = (0x7075).to_bytes(2, "little")
 
@@ -61,7 +58,7 @@ class Contents:
         try:
             with self.files[path]() as file:
                 return file.read()
-        except DAMAGED as e:
+        except Exception as e:  # zipfile and the decompressors raise a dozen types
             raise UserError("damaged file", path, "what was packed", e, "download the bundle again") from e
 
 
@@ -75,7 +72,7 @@ def open_contents(path: Path) -> Contents:
         return _from_folder(path)
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as e:
+    except Exception as e:  # zipfile raises a dozen types for a damaged directory
         raise UserError("not a bundle", path, "a folder or a zip", e, "check the path or download it again") from e
     return _from_zip(path, archive)
 
@@ -111,7 +108,8 @@ def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    # not ZipInfo.is_dir, which raises an IndexError for an entry without a name
+    entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     tops = {entry.filename.split("/")[0] for entry in entries if "/" in entry.filename}
     # a bundle's zip holds one folder; names are shown below it, as in the unpacked bundle
     top = tops.pop() if len(tops) == 1 and all("/" in e.filename for e in entries) else ""
@@ -131,6 +129,7 @@ def _entry_problems(entry: zipfile.ZipInfo) -> list[str]:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     absolute = name.startswith(("/", "\\")) or any(":" in part for part in parts[:1])
     problems = {
+        "no name": not name,
         "path traversal: '..' in the name of a zip entry": ".." in parts,
         "path traversal: absolute name of a zip entry": absolute,
         "backslash or control character in the name of a zip entry": "\\" in name or not name.isprintable(),

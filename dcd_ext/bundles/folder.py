@@ -80,7 +80,7 @@ class BundleFolder:
         if not isinstance(network, nn.Module):
             where, step = self.root / "configs" / "inference.json", "take a bundle of this collection"
             raise UserError("no network", f"{where}, network_def", "a network", type(network).__name__, step)
-        next_step = "pass the checkpoint of this bundle, with the --reduction_factor it was trained with"
+        next_step = "train the bundle; weights of another width need the --reduction_factor they were trained with"
         load_weights(network, weights or self.weights, next_step)
         return network.eval()
 

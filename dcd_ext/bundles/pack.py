@@ -1,6 +1,5 @@
 """Pack a bundle for others: weights, TorchScript, configs, card, licences and checksums in one reproducible zip."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from dcd_ext.bundles.torchscript import export_torchscript
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
-from dcd_ext.readers import read_metrics
+from dcd_ext.readers import read_metrics, read_pipeline
 from dcd_ext.weights import read_checkpoint
 
 # what a bundle consists of; everything else in its folder (eval, other weights) stays at home
@@ -89,7 +88,7 @@ def _copy_int8(source: Path, root: Path, checkpoint: Path) -> dict[str, Any]:
     folder = source / "models" / "int8"
     if not (folder / "pipeline.json").is_file():
         return {}
-    reached = dict(json.loads((folder / "pipeline.json").read_text("utf-8")).get("int8", {}))
+    reached = dict(read_pipeline(folder).get("int8", {}))
     found, made_of = sha256(checkpoint), reached.pop("weights_sha256", None)
     if made_of != found:
         step = "run dcd export --formats int8 again, or remove the folder"

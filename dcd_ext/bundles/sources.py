@@ -55,11 +55,19 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
-    """Merge fragments from left to right and resolve their macros after each."""
+    """Merge fragments from left to right and resolve their macros after each.
+
+    Raises:
+        UserError: for an entry whose place is not there.
+    """
     parser = ConfigParser({})
     for fragment in fragments:
         for key, value in deepcopy(fragment).items():
-            merge_kv(parser, key, value)
+            try:
+                merge_kv(parser, key, value)
+            except (KeyError, ValueError, TypeError, IndexError) as e:  # MONAI has no error of its own for it
+                step = "see docs/add_a_task.md"
+                raise UserError("config entry cannot be merged", key, "an entry of the base configs", e, step) from e
         parser.resolve_macro_and_relative_ids()
     config: Any = parser.config
     return config

@@ -16,7 +16,6 @@ merged by copying them into each other.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,21 +24,11 @@ from typing import Any
 from dcd_ext.bundles.runs import Run, refuse_other_options, run_all, time_to_go
 from dcd_ext.commands.common import add_jobs, raise_failures
 from dcd_ext.errors import UserError
+from dcd_ext.readers import read_json
 from dcd_ext.report import compare, load_runs, write_report
 from dcd_ext.tables import to_text
 
 EXAMPLE = "dcd benchmark suite.json --output runs/benchmark --methods plain dcd --seeds 1 2 --jobs 2"
-_KEYS = {
-    "bundles": str,
-    "dataset_dir": str,
-    "fold": int,
-    "score": list,
-    "options": dict,
-    "teacher_seed": int,
-    "seeds": list,
-    "students": dict,
-    "methods": dict,
-}
 _SECTIONS = {"selection": "validation", "test": "test"}
 
 
@@ -112,21 +101,8 @@ def _use_teacher(weights: Path, folder: Path) -> None:
 
 def read_suite(path: Path) -> dict[str, Any]:
     """The content of a suite file, in which no entry is missing, mistyped or unknown."""
-    try:
-        suite: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as e:
-        raise UserError("no suite", path, "JSON", f"{type(e).__name__}: {e}", "see dcd benchmark --help") from e
-    found = suite if isinstance(suite, dict) else {}
-    for key, kind in _KEYS.items():
-        if not isinstance(found.get(key), kind):
-            expected = f"'{key}' as {kind.__name__}"
-            raise UserError("incomplete suite", path, expected, found.get(key), "see dcd benchmark --help")
-    keys = [*_KEYS, "teacher_ckpt"]
-    unknown = [key for key in found if key not in keys] + [part for part in found["score"] if part not in _SECTIONS]
-    if unknown:
-        known = _names([*keys, *_SECTIONS])
-        raise UserError("unknown entry", path, known, unknown[0], "correct the spelling")
-    return found
+    suite: dict[str, Any] = read_json(path, "suite", "suite", "see dcd benchmark --help")
+    return suite
 
 
 def _names(names: Iterable[Any]) -> str:

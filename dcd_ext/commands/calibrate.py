@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dcd_ext.bundles.tools import config_files, method_files, open_bundle, read_options
-from dcd_ext.commands.common import add_config_entries
+from dcd_ext.commands.common import add_config_entries, positive, positive_number
 from dcd_ext.distill.calibration import SCOPES, calibrate
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset_dir", required=True, help="prepared data")
     parser.add_argument("--checkpoint", help="checkpoint_last.pt or model.pt of a student (default: initial weights)")
-    parser.add_argument("--batches", type=int, default=8, help="number of training batches (default 8)")
-    parser.add_argument("--target_ratio", type=float, default=0.2, help="target ratio of gradient norms (default 0.2)")
+    parser.add_argument("--batches", type=positive, default=8, help="number of training batches (default 8)")
+    parser.add_argument(
+        "--target_ratio", type=positive_number, default=0.2, help="target ratio of gradient norms (default 0.2)"
+    )
     parser.add_argument("--fit_steps", type=int, default=30, help="steps to train untrained projections (default 30)")
     parser.add_argument("--scope", choices=SCOPES, default="encoder", help="parameters considered (default encoder)")
     parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")

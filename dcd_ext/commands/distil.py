@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new bundle")
     parser.add_argument("--reduction_factor", type=positive, help="divides every width (default 4)")
     parser.add_argument("--hooks", nargs="+", default=[], metavar="MODULE", help="modules to compare (default: found)")
-    parser.add_argument("--kd_weight", type=float, default=0.05, help="highest weight of the loss (default 0.05)")
+    parser.add_argument(
+        "--kd_weight", type=positive_number, default=0.05, help="highest weight of the loss (default 0.05)"
+    )
     parser.add_argument("--weights", type=Path, help="the teacher's weights (default models/model.pt or model.ts)")
     parser.add_argument(
         "--patch", nargs=3, type=positive, metavar=("X", "Y", "Z"), help="shape of an input (default: found)"

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from dcd_ext.bundles.export import FORMATS, export
+from dcd_ext.commands.common import positive_number
 from dcd_ext.errors import UserError
 
 EXAMPLE = "dcd export bundles/hippocampus_segmentation_student --formats torchscript onnx"
@@ -22,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder of standalone (default models/standalone)")
     parser.add_argument("--dataset_dir", type=Path, help="for int8: prepared data")
     parser.add_argument("--fold", type=int, default=0, help="for int8: the held-out fold that judges (default 0)")
-    parser.add_argument("--max_drop", type=float, default=0.005, help="for int8: largest drop of Dice (default 0.005)")
+    parser.add_argument(
+        "--max_drop", type=positive_number, default=0.005, help="for int8: largest drop of Dice (default 0.005)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

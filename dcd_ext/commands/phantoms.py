@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dcd_ext.commands.common import add_jobs
+from dcd_ext.commands.common import add_jobs, positive_number
 from dcd_ext.data.phantoms import LAYOUTS, PhantomSpec, write_phantoms
 
 EXAMPLE = "dcd phantoms --layout brats24 --cases 20 --output phantoms"
@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels per axis (default: small)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument(
-        "--flair_spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), default=(0.875, 0.875, 5.0), help="isles22, mm"
+        "--flair_spacing",
+        type=positive_number,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        default=(0.875, 0.875, 5.0),
+        help="isles22, mm",
     )
     add_jobs(parser)
 

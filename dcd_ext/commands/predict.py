@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from dcd_ext.commands.common import positive, positive_number
+from dcd_ext.io import require_writable
 from dcd_ext.parallel import cores
 from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend
 from dcd_ext.predict.cohort import pending
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     cases = find_inputs(options.input, read_channels(options.bundle), options.output)
+    require_writable(options.output)
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
     # chosen before several processes would measure at once

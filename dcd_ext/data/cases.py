@@ -48,13 +48,14 @@ def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequ
             raise UserError("incomplete entry", f"{where}[{number}]", ", ".join(needed), found, step)
 
 
-def load_cases(dataset_dir: str, section: str, fold: int | str = 0) -> list[dict[str, Any]]:
+def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bool = False) -> list[dict[str, Any]]:
     """Entries of ``<dataset_dir>/datalist.json`` with resolved paths.
 
     Args:
         dataset_dir: folder written by ``dcd prepare``.
         section: ``training`` (all folds but ``fold``), ``validation`` (``fold`` only) or ``test``.
         fold: the held-out fold, or ``all`` to hold out none: every case is trained on and validated on.
+        labelled: ``test`` cases need a label and a name, too; those of the other sections always do.
 
     Raises:
         UserError: if there is no data list, the section or the fold is empty or has fewer cases than a distributed run
@@ -73,8 +74,11 @@ def _load_cases(dataset_dir: str, section: str, fold: int | str) -> list[dict[st
     key = "test" if section == "test" else "training"
     cases = read_datalist(path)[key]
     if not cases:
-        raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", "prepare the data again")
-    needed = ("image",) if key == "test" else ("image", "label", "case", "fold")
+        step = "prepare the data again" + (", with --test_fold K" if key == "test" else "")
+        raise UserError(f"no '{key}' entries", path, f"cases under '{key}'", "none", step)
+    needed: tuple[str, ...] = ("image", "label", "case", "fold")
+    if key == "test":
+        needed = ("image", "label", "case") if labelled else ("image",)
     require_entries(cases, f"{path}, {key}", needed)
     cases = [_resolved(case, dataset_dir) for case in cases]
     if section == "test":

@@ -3,10 +3,12 @@
 import functools
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -15,6 +17,7 @@ from monai.handlers import MLFlowHandler
 from dcd_ext.errors import UserError
 
 logger = logging.getLogger(__name__)
+_ANSWERS_WITHIN = 8.0  # seconds, at the start of a run; a local file is waited for
 _PAUSE = 30.0  # seconds without a further attempt after one that failed; doubled each time
 # MLflow's own defaults are 7 attempts of up to 120 s each, with growing pauses between them
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -32,11 +35,22 @@ def require_server(tracking_uri: str) -> None:
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
-    try:
-        MlflowClient(uri).search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            MlflowClient(uri).search_experiments(max_results=1)
+        except Exception as error:  # of MLflow, requests or a database's driver
+            errors.append(error)
+
+    # a thread, because the time-outs of HTTP are those of single packets, and a database's are minutes
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(None if urlsplit(uri).scheme in ("", "file", "sqlite") else _ANSWERS_WITHIN)
+    if asking.is_alive() or errors:
+        found = _last_line(errors[0]) if errors else f"no answer within {_ANSWERS_WITHIN:g} s"
         step = "start the server, correct --tracking_uri, or leave out --tracking"
-        raise UserError("MLflow does not answer", uri, "an MLflow server", _last_line(error), step) from error
+        raise UserError("MLflow does not answer", uri, "an MLflow server", found, step)
 
 
 class Tracking(MLFlowHandler):
@@ -99,4 +113,7 @@ class Tracking(MLFlowHandler):
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][-120:]  # the reason comes last
+    """The reason, which comes last, but for MLflow's advice on time-outs."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    _, caused, reason = line.rpartition("(Caused by ")
+    return reason[:160] if caused else line[-120:]

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,11 @@ def choose_backend(root: Path, backend: str, device: str, threads: int, cases: i
     """What "auto" means here: the fastest for so many cases on this machine, "eager" on another device than the CPU.
 
     Raises:
-        UserError: if the folder is no trained bundle.
+        UserError: if the folder is no trained bundle, or the backend runs on CPUs only.
     """
+    if backend not in ("auto", "eager") and device != "cpu":
+        step = "leave --device out, or use --backend eager"
+        raise UserError("device without effect", "--device", f"cpu with --backend {backend}", device, step)
     if backend != "auto":
         return backend
     if (root / "pipeline.json").is_file():
@@ -104,7 +108,9 @@ def _cache(root: Path) -> Path:
 def _fastest(root: Path, threads: int, cases: int) -> str:
     """The backend that ends first with so many cases; what each costs is remembered beside its export."""
     path = _cache(root) / f"seconds_{threads}_{_machine()}.json"
-    known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # not measured yet, or damaged
+        known = {name: [float(s) for s in cost] for name, cost in json.loads(path.read_text("utf-8")).items()}
     for backend in _CHOICES:
         if backend not in known and (cost := _cost(root, backend, threads)) is not None:
             known[backend] = cost

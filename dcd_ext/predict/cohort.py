@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -147,7 +148,7 @@ class Journal:
 
     def add(self, outcome: Outcome) -> None:
         """Append a line, in one write, so that several processes may do it; a kill may have cut the one before."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("\n" + json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
 
     def write_summary(self, cases: Sequence[Case] = ()) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class Journal:
         A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
         """
         paths = {case.name: output_path(case, self._output) for case in cases}
-        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if path.exists()}
+        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
         outcomes = dict(written)
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
@@ -174,7 +175,7 @@ class Journal:
 def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Case]:
     """Cases of shard "i/n" (every n-th, from the i-th) that have no label map yet."""
     index, count = map(int, shard.split("/"))
-    return [case for case in cases[index - 1 :: count] if not output_path(case, output).exists()]
+    return [case for case in cases[index - 1 :: count] if not os.path.exists(output_path(case, output))]
 
 
 def run(

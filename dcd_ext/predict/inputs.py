@@ -1,6 +1,5 @@
 """What a user points at, as cases."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.inference.dicom import is_dicom
 from dcd_ext.predict import runtime
 from dcd_ext.predict.runtime import Case, PredictError
+from dcd_ext.readers import read_json, read_pipeline
 
 _OTHERS = (".mha", ".mhd", ".nrrd")
 
@@ -37,12 +37,12 @@ def read_channels(root: Path) -> list[str]:
     Raises:
         UserError: if it is neither.
     """
-    standalone, metadata = root / "pipeline.json", root / "configs" / "metadata.json"
-    try:
-        if standalone.is_file():
-            return list(json.loads(standalone.read_text("utf-8"))["channels"])
-        found = json.loads(metadata.read_text("utf-8"))["network_data_format"]["inputs"]["image"]["channel_def"]
-        return [str(found[key]) for key in sorted(found, key=int)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found_instead = f"{type(error).__name__}: {error}"
-        raise UserError("not a bundle", metadata, "channel names", found_instead, "check the path") from error
+    if (root / "pipeline.json").is_file():
+        return list(read_pipeline(root)["channels"])
+    path = root / "configs" / "metadata.json"
+    found = read_json(path, "metadata", "metadata of a bundle", "check the path")
+    for key in ("network_data_format", "inputs", "image", "channel_def"):
+        if key not in found:
+            raise UserError("not a bundle", path, f"an entry '{key}'", "none", "check the path")
+        found = found[key]
+    return [str(found[key]) for key in sorted(found, key=int)]

@@ -11,6 +11,7 @@ import numpy as np
 from dcd_ext.errors import UserError, first_cause
 from dcd_ext.inference.inputs import check_image
 from dcd_ext.predict import runtime
+from dcd_ext.readers import read_pipeline
 
 PHASES = ("read", "preprocess", "network", "postprocess", "write")
 
@@ -40,7 +41,21 @@ class Image(NamedTuple):
 
 
 class FastPipeline(runtime.Pipeline):
-    """The runtime's, which also reads what MONAI reads: DICOM, MetaImage, NRRD."""
+    """The runtime's, which also reads what MONAI reads: DICOM, MetaImage, NRRD.
+
+    Raises:
+        UserError: if the folder's network cannot be read.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32") -> None:
+        network = folder / read_pipeline(folder)["network"]
+        try:
+            super().__init__(folder, threads, precision)
+        except ImportError:  # of the inference engine
+            raise
+        except Exception as error:  # each engine has its own for a damaged file
+            found, step = one_line(error), "export it again, or remove the folder"
+            raise UserError("exported network cannot be read", network, "", found, step) from error
 
     def read(self, files: Sequence[Path]) -> runtime.Volume:
         if all(map(runtime.is_nifti, files)):
@@ -64,6 +79,9 @@ class MonaiPipeline:
         import torch
 
         from dcd_ext.bundles.folder import BundleFolder
+        from dcd_ext.inference.cohort import check_device
+
+        check_device(device)
 
         torch.set_num_threads(threads or runtime.cores())
         self._torch = torch
@@ -137,7 +155,10 @@ def _call(transform: Any, value: Any, files: Sequence[Path]) -> Any:
     try:
         return transform(value)
     except Exception as error:  # whatever a damaged file provokes
-        cause = first_cause(error)
-        text = (str(cause).strip().splitlines() or [""])[0]
         where = ", ".join(map(str, files)) or type(transform).__name__
-        raise runtime.PredictError(f"cannot use the image – {where} – {type(cause).__name__}: {text}") from error
+        raise runtime.PredictError(f"cannot use the image – {where} – {one_line(first_cause(error))}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"

@@ -1,6 +1,5 @@
 """INT8 with a bound: quantised layers are put back to float until the Dice on held-out cases is close enough."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,12 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError
+from dcd_ext.inference.values import whole_labels
 from dcd_ext.io import sha256, write_json
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO, Pipeline
 from dcd_ext.predict.standalone import NETWORKS, require, write_standalone
+from dcd_ext.readers import read_pipeline
 
 logger = logging.getLogger(__name__)
 # windows of the calibration; more did not change the result of the hippocampus bundles
@@ -47,8 +48,7 @@ def export_int8(
         return path
 
     folder = write_standalone(root, output or root / "models" / "int8", "int8", make)
-    spec = json.loads((folder / "pipeline.json").read_text("utf-8"))
-    write_json({**spec, "int8": reached}, folder / "pipeline.json")
+    write_json({**read_pipeline(folder), "int8": reached}, folder / "pipeline.json")
     return folder, reached
 
 
@@ -101,7 +101,8 @@ class _Judge:
         for case in cases:
             image = [case["image"]] if isinstance(case["image"], str) else case["image"]
             self._inputs.append(pipeline.preprocess(pipeline.read([Path(file) for file in image])))
-            self._truths.append(np.rint(voxels(Path(case["label"]))).astype(np.uint8))
+            label = Path(case["label"])
+            self._truths.append(whole_labels(voxels(label), label, len(pipeline.spec["classes"])))
 
     def windows(self, count: int) -> list[np.ndarray]:
         """Windows (1, M, X, Y, Z) of the cases in turn."""

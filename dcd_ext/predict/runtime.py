@@ -18,7 +18,7 @@ import math
 import os
 import re
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -381,11 +381,12 @@ def find_cases(
                 visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
             cases += _group(visible, root, channels)
     if not cases:
-        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files")
-    names = [case.name for case in cases]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        both = ", ".join(str(case.files[0]) for case in cases if case.name == twice[0])
+        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files – correct the path")
+    # also on a system that ignores the case of letters
+    counts = Counter(case.name.casefold() for case in cases)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        both = ", ".join(str(case.files[0]) for case in cases if case.name.casefold() == name)
         raise PredictError(
             f"two cases with one name – {both} – expected different names – pass their folders one by one"
         )
@@ -399,11 +400,16 @@ def _is_hidden(path: Path) -> bool:
 def _listed(path: Path) -> list[Case]:
     """Test entries of a data list, whose paths are relative to it."""
     cases = []
-    for entry in json.loads(path.read_text("utf-8-sig")).get("test", []):
-        image = entry["image"] if isinstance(entry, dict) else entry
-        files = tuple(path.parent / name for name in ([image] if isinstance(image, str) else image))
-        name = entry.get("case") if isinstance(entry, dict) else None
-        cases.append(Case(str(name or _stem(files[0])), files))
+    try:
+        for entry in json.loads(path.read_text("utf-8-sig")).get("test", []):
+            entry = entry if isinstance(entry, dict) else {"image": entry}
+            image = entry["image"]
+            files = tuple(path.parent / name for name in ([image] if isinstance(image, str) else image))
+            # a result's name has no folders in it
+            cases.append(Case(re.sub(r"[/\\\0]", "_", str(entry.get("case") or _stem(files[0]))), files))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PredictError(f"unusable data list – {path} – {found} – prepare the data again") from error
     return cases
 
 
@@ -660,7 +666,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    pipeline, failed = Pipeline(pipeline_folder, options.threads), 0
+    failed = 0
+    try:
+        pipeline = Pipeline(pipeline_folder, options.threads)
+    except Exception as error:  # each inference engine has its own for a damaged file
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        sys.exit(f"error: cannot read the network – {pipeline_folder} – {found}")
     try:
         cases = find_cases(options.images, pipeline.channels, is_nifti, options.output)
     except PredictError as error:

@@ -1,7 +1,6 @@
 """A folder that segments images without torch and MONAI: network, ``pipeline.json``, ``predict.py``."""
 
 import importlib.metadata
-import json
 import os
 import shutil
 import tempfile
@@ -105,8 +104,3 @@ def require(package: str) -> Any:
         raise UserError(
             f"{package} is not installed", "export", package, "nothing", f"pip install {package}"
         ) from error
-
-
-def read_spec(folder: Path) -> dict[str, Any]:
-    """``pipeline.json`` of a folder."""
-    return json.loads((folder / "pipeline.json").read_text("utf-8"))

@@ -61,6 +61,19 @@ def test_a_value_that_monai_evaluates(name, option, value, run, tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.parametrize(
+    ("run_id", "config", "message"),
+    [
+        ("trainning", "train", "unknown run id – monai.bundle run – expected one of training, run, found trainning"),
+        ("infer", "inference", "unknown run id – monai.bundle run – expected inference or run, found infer"),
+        ("evaluating", "evaluate", "incomplete config – --config_file – expected \"['<bundle>/configs/train.json',"),
+    ],
+)
+def test_a_run_id_or_a_config_that_does_not_suffice(run_id, config, message, bundles):
+    printed = bundles(NAME).monai("run", run_id, *config_files(config), code=1)
+    assert printed.strip().splitlines()[-1].startswith(f"error: {message}") and "Traceback" not in printed
+
+
 def test_half_a_data_list(run, bundles, tmp_path):
     content = (bundles(NAME).data / "datalist.json").read_bytes()
     (tmp_path / "datalist.json").write_bytes(content[: len(content) // 3])

@@ -245,6 +245,20 @@ def test_hostile_bundles_are_listed_and_not_run(kind, tmp_path, monkeypatch, cap
     assert all(line.isprintable() for line in printed.splitlines())
 
 
+
+def test_a_zip_entry_without_a_name(tmp_path, capsys):
+    """Its one letter counted as the field that follows: zipfile's own question for a folder fails there."""
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
+        archive.writestr("x", b"content")
+    content = (tmp_path / "bundle.zip").read_bytes()
+    entry = content.index(b"PK\1\2")
+    (tmp_path / "bundle.zip").write_bytes(content[: entry + 28] + struct.pack("<HH", 0, 1) + content[entry + 32 :])
+    assert dcd(["inspect", str(tmp_path / "bundle.zip")]) == 0
+    assert "no name" in capsys.readouterr().out
+    assert dcd(["verify", str(tmp_path / "bundle.zip")]) == 1
+    assert "unsafe paths – " in capsys.readouterr().err
+
+
 def test_paths_that_lead_out(tmp_path):
     root = bundle(tmp_path / "b")
     (root / "configs" / "link.json").symlink_to("/etc/hostname")

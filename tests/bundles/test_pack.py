@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 
 import monai.bundle
@@ -134,6 +135,42 @@ def test_weights_that_do_not_fit_are_refused(small, tmp_path, capsys):
     assert "weights do not fit the network" in capsys.readouterr().err
     assert dcd(["pack", str(tmp_path), "--output", str(tmp_path / "dist")]) == 1
     assert "not a bundle – " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(value, small, tmp_path, capsys):
+    state = torch.load(small / "models" / "model.pt", weights_only=True)
+    state[list(state)[-1]][0] = value
+    torch.save(state, tmp_path / "diverged.pt")
+    assert dcd(["pack", str(small), "--checkpoint", str(tmp_path / "diverged.pt"), "--output", str(tmp_path)]) == 1
+    assert f"weights are not finite – {tmp_path}/diverged.pt, key {list(state)[-1]}" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.zip"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "unreadable description of an exported network – "),
+        ('{"name": "x", "int8": []}', "pipeline.json – expected 'channels', found none"),
+        (
+            '{"name": "x", "channels": ["a"], "classes": {"0": "b"}, "steps": [], "network": "../model.pt", '
+            '"window": {"size": [8, 8, 8], "overlap": 0.5}}',
+            "pipeline.json, network – expected the name of a file beside it, found '../model.pt'",
+        ),
+        (
+            '{"name": "x", "channels": ["a"], "classes": {"0": "b"}, "steps": [], "network": "network_int8.xml", '
+            '"window": {"size": [8, 8, 8], "overlap": 0.5}}',
+            "no exported network – ",
+        ),
+    ],
+)
+def test_a_damaged_int8_network_is_one_line(content, message, small, tmp_path, capsys):
+    root = shutil.copytree(small, tmp_path / small.name)
+    (root / "models" / "int8").mkdir()
+    (root / "models" / "int8" / "pipeline.json").write_text(content)
+    assert dcd(["pack", str(root), "--output", str(tmp_path / "dist")]) == 1
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: ") and message in printed and "export it again" in printed
 
 
 @pytest.mark.parametrize(

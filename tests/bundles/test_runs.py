@@ -223,9 +223,12 @@ def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> N
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"seeds": 3}, [], "incomplete suite – .* expected 'seeds' as list, found 3"),
-        ({"sedes": [1]}, [], "unknown entry – .* found sedes"),
-        ({"score": ["training"]}, [], "unknown entry – .* found training"),
+        ({"seeds": 3}, [], "unusable suite – .*json, seeds – expected a list, found 3"),
+        ({"sedes": [1]}, [], "unusable suite – .*json – expected no further entry, found .*sedes"),
+        ({"score": ["training"]}, [], r"unusable suite – .*score\[0\] – expected one of selection, test, found 'training'"),
+        ({"bundles": "b_{rol}"}, [], "unusable suite – .*bundles – expected a path in which {role} stands for"),
+        ({"methods": {"plain": "student"}}, [], "unusable suite – .*methods.plain – expected an object, found 'student'"),
+        ({"students": {"../r4": {}}}, [], "unusable suite – .*students – expected a name that can be a folder's"),
         ({"bundles": "nowhere"}, [], "no such config – nowhere/configs/train.json"),
         ({}, ["--methods", "dcd"], "not in the suite's methods – --methods – expected plain, cwd, found dcd"),
         ({}, ["--seeds", "3"], "not in the suite's seeds – --seeds – expected 1, 2, found 3"),

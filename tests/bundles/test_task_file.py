@@ -62,6 +62,8 @@ def test_what_every_shipped_task_has_is_demanded(check: Callable) -> None:
         ("common", "patch_size", [0, 32, 32], r"common.patch_size\[0\] – expected at least 1, found 0"),
         ("common", "strides", [[2, 2]] * 6, r"common.strides\[0\] – expected at least 3 entries, found \[2, 2\]"),
         ("fragments", "mirror_axes", [0, 3], r"fragments.mirror_axes\[1\] – expected one of 0, 1, 2, found 3"),
+        ("common", "", -628, r"t.json, common – expected the name of a config entry, found ''"),
+        ("train", "train::", {}, "t.json, train – expected the name of a config entry, found 'train::'"),
         ("distillation", "start", 1.5, "distillation.start – expected at most 1, found 1.5"),
         ("metadata", "inputs", "T1", "metadata.inputs – expected a list, found 'T1'"),
         ("common", "pixdim", [1.0], r"common.pixdim – expected at least 3 entries, found \[1.0\]"),

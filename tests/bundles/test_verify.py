@@ -106,6 +106,16 @@ def test_each_check_fails_where_it_should(check, unpacked):
     assert one(unpacked, "sha256").status == OK
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_fail(value, unpacked):
+    state = torch.load(unpacked / "models" / "model.pt", weights_only=True)
+    state[list(state)[-1]][0] = value
+    torch.save(state, unpacked / "models" / "model.pt")
+    write_sums(unpacked)
+    result = one(unpacked, "weights")
+    assert result.status == FAILED and "not finite" in result.detail
+
+
 def test_a_large_file_belongs_elsewhere(unpacked):
     (unpacked / "docs" / "atlas.bin").write_bytes(bytes(26_000_000))
     result = one(unpacked, "sizes")

@@ -66,6 +66,12 @@ def test_an_incomplete_entry_is_named(key, dataset):
         load_cases(dataset, "training")
 
 
+def test_a_test_case_that_is_scored_needs_a_label(dataset):
+    assert load_cases(dataset, "test")
+    with pytest.raises(UserError, match=r"incomplete entry – .*test\[0\] – .*, found no label"):
+        load_cases(dataset, "test", labelled=True)
+
+
 def test_a_case_stays_a_name_although_a_folder_has_it_too(dataset):
     os.mkdir(os.path.join(dataset, "0"))
     assert load_cases(dataset, "validation", 0)[0]["case"] == "0"

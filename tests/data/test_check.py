@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,16 @@ def test_unwritable_folder_only_warns(
     assert not (broken.root / "check.json").exists() and not list(broken.root.glob(".tmp*"))
     outcome = command("check", broken.root, "--output", broken.root / "report.json")
     assert outcome.code == 1 and "Read-only file system" in outcome.err
+
+
+def test_the_report_is_written_whatever_the_terminal_can_show(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    FAULTS["label 5 mm away"][0](broken)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert dcd(["check", str(broken.root)]) == 1
+    printed = terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"affine differs" in printed and b"\\u2013" in printed
+    assert json.loads((broken.root / "check.json").read_text())["errors"] == 1
 
 
 @pytest.mark.parametrize(

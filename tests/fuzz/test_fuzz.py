@@ -22,12 +22,15 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.bundles import pack as pack_module
 from dcd_ext.bundles.config import check_keys, config_files
+from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.options import settle_options
 from dcd_ext.bundles.sums import write_sums, write_zip
 from dcd_ext.data.cases import load_cases
 from dcd_ext.errors import user_error
 from dcd_ext.handlers import Checkpoints
 from dcd_ext.inference.inputs import check_image
+from dcd_ext.predict import runtime
+from dcd_ext.predict.spec import pipeline_spec
 from dcd_ext.report import all_tables, compare, load_runs
 from dcd_ext.tables import to_markdown
 from dcd_ext.weights import load_weights
@@ -235,6 +238,55 @@ def test_inference_of_data_lists(inference, sandbox, examples):
             (sandbox.input / "datalist.json").unlink()
 
     fuzz(examples(2), spoiled_json(content), check)
+
+
+class Zeros(runtime.Engine):
+    """In place of an exported network."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def map(self, patches: Any, at_a_time: int) -> Any:
+        for patch in patches:
+            yield np.zeros((1, 3, *patch.shape[2:]), np.float32)
+
+
+@LOADS_ITK
+def test_predict(bundle, sandbox, examples, monkeypatch):
+    """Images, data lists and the description of the network; the network itself is not run."""
+    monkeypatch.setattr(runtime, "OnnxRuntime", Zeros)
+    exported = sandbox.input / "exported"
+    exported.mkdir()
+    (exported / "network.onnx").touch()
+    rng, shape = np.random.default_rng(0), (20, 24, 18)
+    for folder in ("folder", "listed"):
+        (sandbox.input / folder).mkdir()
+        for name in ("sound", "spoiled"):
+            _volume(sandbox.input / folder / f"{name}.nii", rng.normal(size=shape).astype(np.float32))
+    spec = {**pipeline_spec(BundleFolder(bundle)), "network": "network.onnx"}
+    listed = {"test": [{"image": "sound.nii", "case": "a"}, {"image": ["spoiled.nii"], "case": "b"}, "sound.nii"]}
+    files = {
+        "exported/pipeline.json": json.dumps(spec).encode(),
+        "listed/datalist.json": json.dumps(listed).encode(),
+        "folder/spoiled.nii": (sandbox.input / "folder" / "spoiled.nii").read_bytes(),
+    }
+
+    def check(spoiled: tuple[str, bytes]) -> None:
+        for name, content in (*files.items(), spoiled):
+            (sandbox.input / name).write_bytes(content)
+        source = sandbox.input / ("listed" if "listed" in spoiled[0] else "folder")
+        arguments = ("--output", sandbox.output, "--threads", "1")
+        sandbox.run("predict", lambda: command("predict", exported, source, *arguments, reports=True))
+        assert "folder" not in spoiled[0] or (sandbox.output / "sound_seg.nii.gz").exists()
+
+    image = files["folder/spoiled.nii"]
+    header = spoiled_bytes(image[:352]).map(lambda head: head + image[352:])
+    spoiled = st.one_of(
+        st.tuples(st.just("exported/pipeline.json"), spoiled_json(spec)),
+        st.tuples(st.just("listed/datalist.json"), spoiled_json(listed)),
+        st.tuples(st.just("folder/spoiled.nii"), st.one_of(header, spoiled_bytes(image))),
+    )
+    fuzz(examples(4), spoiled, check)
 
 
 def test_task_files(sandbox, examples):

@@ -39,6 +39,15 @@ def test_a_server_that_is_not_there_is_refused_in_one_line(closed, monkeypatch, 
     assert "MLflow does not answer" in str(user_error(error.value))
 
 
+def test_a_server_that_accepts_and_is_silent_is_refused_within_seconds(closed, monkeypatch):
+    """Each byte it sends starts the time-out of HTTP anew."""
+    monkeypatch.setattr(tracking, "_ANSWERS_WITHIN", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"MLflow does not answer – {uri} – .* found no answer within 0.5 s"):
+            require_server(uri)
+
+
 def test_what_a_server_misses_while_it_is_away_is_sent_when_it_is_back(make_trainer, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tracking, "_PAUSE", 0.0)
     monkeypatch.setattr(Tracking, "_told", False)

@@ -19,6 +19,7 @@ from dcd_ext.data import load_cases
 from dcd_ext.errors import UserError
 from dcd_ext.predict import Predictor, quantize
 from dcd_ext.predict.backends import BACKENDS
+from dcd_ext.predict.standalone import write_standalone
 from scripts import bench_predict
 from tests.bundles.conftest import NAME, make_small
 from tests.conftest import read_json
@@ -166,16 +167,35 @@ def test_a_bad_file_among_good_ones(trained, images, expected, tmp_path, caplog)
         assert str(first) in failed[0]["error"] and len(label_maps(output)) == len(expected) - 1
 
 
-@pytest.mark.parametrize("damage", ["no weights", "no bundle", "no int8"])
+REFUSED = {
+    "no weights": "not a trained bundle – ",
+    "no bundle": "no metadata of a bundle – ",
+    "no int8": "no INT8 network – ",
+    "output is an image": "cannot create the output folder – ",
+    "no such device": "no such device – --device – expected cpu, or a GPU that torch finds, found cuda:77",
+    "device without effect": "device without effect – --device – expected cpu with --backend openvino, found cuda:0",
+    "damaged export": "exported network cannot be read – ",
+}
+
+
+@pytest.mark.parametrize("damage", REFUSED)
 def test_what_cannot_be_run_is_one_line(damage, trained, images, tmp_path, capsys) -> None:
     root = shutil.copytree(trained, tmp_path / NAME)
+    output = tmp_path / "o"
+    options = {"no int8": ["--backend", "int8"], "no such device": ["--device", "cuda:77"]}
+    options["device without effect"] = ["--backend", "openvino", "--device", "cuda:0"]
     if damage == "no weights":
         (root / "models" / "model.pt").unlink()
-    backend = "int8" if damage == "no int8" else "auto"
-    target = tmp_path / "nowhere" if damage == "no bundle" else root
-    assert dcd(["predict", str(target), str(images), "--output", str(tmp_path / "o"), "--backend", backend]) == 1
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and " – " in error
+    elif damage == "no bundle":
+        root = tmp_path / "nowhere"
+    elif damage == "output is an image":
+        output.write_bytes(b"an image")
+    elif damage == "damaged export":
+        root = write_standalone(root, tmp_path / "exported")
+        (root / "network.xml").write_bytes(b"<half")
+    assert dcd(["predict", str(root), str(images), "--output", str(output), *options.get(damage, [])]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"error: {REFUSED[damage]}")
+    assert damage != "output is an image" or output.read_bytes() == b"an image"
 
 
 def test_benchmark_measures_whole_commands(trained, images, tmp_path, capsys) -> None:

@@ -64,6 +64,21 @@ def test_test_entries_of_a_data_list(tmp_path: Path) -> None:
     assert found(tmp_path, ["A", "B"]) == {"first": ["i/a0.nii", "i/a1.nii"], "b0": ["i/b0.nii", "i/b1.nii"]}
 
 
+def test_a_listed_name_is_no_path(tmp_path: Path) -> None:
+    entries = [{"image": f"{n}.nii", "case": case} for n, case in enumerate(("../../up", "/etc/x", "a\\b", "s/1"))]
+    (tmp_path / "datalist.json").write_text(json.dumps({"test": entries}))
+    assert list(found(tmp_path, ["T1"])) == [".._.._up", "_etc_x", "a_b", "s_1"]
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"test": 3}', '{"test": [{"case": "a"}]}', '{"test": [[]]}', '{"test": [{"image": 1}]}']
+)
+def test_an_unusable_data_list_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "datalist.json").write_text(content)
+    with pytest.raises(UserError, match=r"^unusable data list – \S*datalist.json – .* – prepare the data again$"):
+        found(tmp_path, ["T1"])
+
+
 def test_a_folder_of_dicom_is_one_image(tmp_path: Path) -> None:
     for folder in ("1.2.840.99", "p/1.2.840.100"):
         touch(tmp_path, f"{folder}/IM1", f"{folder}/IM2")
@@ -87,6 +102,7 @@ def test_results_are_not_inputs(tmp_path: Path) -> None:
         (["x/a.nii", "y/a.nii.gz"], ["x", "y"], "two cases with one name"),
         (["x/a.nii", "x/a.mha"], ["x"], "two files with one name – .*a.mha, .*a.nii – "),
         (["x/a.nii.gz", "x/a_0000.nii.gz"], ["x"], "two files with one name"),
+        (["x/Head.nii", "y/head.nii"], ["x", "y"], "two cases with one name"),
     ],
 )
 def test_errors_are_one_line(names: list[str], inputs: list[str], message: str, tmp_path: Path) -> None:

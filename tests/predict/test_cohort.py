@@ -63,6 +63,21 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
     assert list(good["seconds"]) == ["read", "preprocess", "network", "postprocess", "write"]
 
 
+def test_whatever_an_engine_raises_and_no_name_stop_the_others(tmp_path: Path) -> None:
+    class Odd(Toy):
+        def network(self, data: np.ndarray, at_a_time: int | None = None) -> np.ndarray:
+            if data.max() == 7:
+                raise RuntimeError("no kernel for this shape\nat node 3")
+            return data
+
+    odd = [Case("n" * 300, (Path("good_1.nii"),)), Case("half \ud800", (Path("good_2.nii"),))]
+    assert run(Odd, [*odd, *cases()], tmp_path) == 5
+    errors = {c["case"]: c["error"] for c in json.loads((tmp_path / "summary.json").read_text())["cases"]}
+    assert errors["d1/c7"] == "RuntimeError: no kernel for this shape – d1/c7"
+    assert "File name too long" in errors["n" * 300] and "surrogates" in errors["half \ud800"]
+    assert len(masks(tmp_path)) == 7
+
+
 def test_each_label_map_is_its_own_case_s(tmp_path: Path) -> None:
     import nibabel as nib
 

@@ -82,8 +82,8 @@ def _told_by_the_system(error: BaseException) -> UserError | None:
         name = getattr(error, "name", None) or "its packages"
         return UserError("package missing", sys.executable, name, " ".join(str(error).split()), step)
     if isinstance(error, OSError) and error.filename is not None:
-        found = error.strerror or type(error).__name__
-        return UserError("cannot use the file", error.filename, "", found, "correct its path or its rights")
+        found, step = error.strerror or type(error).__name__, "correct its path or its rights, or see DCD_TRACEBACK=1"
+        return UserError("cannot use the file", error.filename, "", found, step)
     return None
 
 
