@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dcd_ext.errors import show_plainly
-from dcd_ext.predict.standalone import read_spec, require, write_standalone
+from dcd_ext.predict.standalone import require, write_standalone
+from dcd_ext.readers import read_pipeline
 from dcd_ext.tables import Table, to_markdown, to_text
 from scripts.bench_predict import insert
 from scripts.bench_predict_inputs import staged
@@ -47,7 +48,7 @@ def profile(root: Path, folder: Path) -> list[str]:
     """A row: operations, processor seconds, and each kind's share of the least of several runs."""
     openvino = require("openvino")
     exported = write_standalone(staged(root, folder), folder / "exported")
-    spec = read_spec(exported)
+    spec = read_pipeline(exported)
     shape = [1, len(spec["channels"]), *spec["window"]["size"]]
     model = openvino.Core().read_model(exported / spec["network"])
     model.reshape(shape)

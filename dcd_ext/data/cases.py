@@ -61,7 +61,7 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bo
         UserError: if there is no data list, the section or the fold is empty or has fewer cases than a distributed run
             has processes, or an entry is incomplete.
     """
-    cases = _load_cases(dataset_dir, section, fold)
+    cases = _load_cases(dataset_dir, section, fold, labelled)
     processes = dist.get_world_size() if dist.is_initialized() else 1
     if len(cases) < processes:
         what, step = f"fewer {section} cases than processes", "start fewer processes, or hold out a larger --fold"
@@ -69,7 +69,7 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bo
     return cases
 
 
-def _load_cases(dataset_dir: str, section: str, fold: int | str) -> list[dict[str, Any]]:
+def _load_cases(dataset_dir: str, section: str, fold: int | str, labelled: bool) -> list[dict[str, Any]]:
     path = Path(dataset_dir, DATALIST_FILE)
     key = "test" if section == "test" else "training"
     cases = read_datalist(path)[key]
