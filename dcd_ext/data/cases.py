@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from dcd_ext.errors import UserError
 from dcd_ext.readers import read_json
 
@@ -61,6 +59,8 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bo
         UserError: if there is no data list, the section or the fold is empty or has fewer cases than a distributed run
             has processes, or an entry is incomplete.
     """
+    import torch.distributed as dist  # takes seconds; preparing and checking data do without
+
     cases = _load_cases(dataset_dir, section, fold, labelled)
     processes = dist.get_world_size() if dist.is_initialized() else 1
     if len(cases) < processes:

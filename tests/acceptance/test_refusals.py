@@ -28,7 +28,7 @@ def run(bundles, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume", "off"], "resume – expected true or false, found 'off'"),
+        (["--resume", "off"], "resume – expected one of True, False, auto, found 'off'"),
         (["--max_epochs", "0"], "max_epochs – expected at least 1, found 0"),
         (["--val_interval", "0"], "val_interval – expected at least 1, found 0"),
         (

@@ -135,7 +135,7 @@ def test_true_is_true_and_what_an_option_decides_follows():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"resume": "no"}, "resume – expected true or false, found 'no'"),
+        ({"resume": "no"}, "resume – expected one of True, False, auto, found 'no'"),
         ({"amp": "bf16"}, "amp – expected true or false, found 'bf16'"),
         (
             {"validate::dataloader::shuffle": "never"},

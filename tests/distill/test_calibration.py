@@ -184,7 +184,7 @@ def test_errors(where, tmp_path, capsys):
     for extra, message in (
         (["--methods", "cdw"], "unknown method – --methods – expected dcd, combined, cwd, .* found cdw"),
         (["--config_file", "trian.json"], "config file not found – trian.json"),
-        (["--batches", "0"], "option out of range – --batches"),
+        (["--batches", "0"], "argument --batches: expected a whole number above 0, found '0'"),
         (["--checkpoint", str(tmp_path / "none.pt")], "weights not found – .*none.pt – .* pass --checkpoint"),
         (["--learning_rat", "1"], "unknown config key – .* 'learning_rate'"),
         (["stray"], "unknown argument"),
