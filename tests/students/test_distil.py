@@ -15,8 +15,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import first_cause
-from dcd_ext.students.plain import Definitions
-from dcd_ext.students.widths import narrow
 from tests.students.zoo import NETWORKS, make_bundle
 
 
@@ -72,30 +70,20 @@ def train(bundle: Path, file: str, data: Path) -> ConfigParser:
 def test_a_student_has_a_tenth_and_trains(
     name: str, suffix: str, sign: str, taps: list[str], tmp_path: Path, capsys: Any
 ) -> None:
-    factor = ["--reduction_factor", "2"] if name == "SwinUNETR" else []  # its width is a multiple of 12
+    factor = ["--reduction_factor", "4"] if name == "SwinUNETR" else []  # its width is a multiple of 12
     student = distil(make_bundle(tmp_path / "zoo", NETWORKS[name], suffix, sign), *factor)
     printed, file = capsys.readouterr().out, f"train.{suffix}"
     weights = torch.load(student / "models" / "teacher.pt", weights_only=True)
     # DynUNet has its layers under several names; statistics of batch norms are no parameters
     trained = [value for key, value in weights.items() if value.is_floating_point() and ".running_" not in key]
     total = sum({t.data_ptr(): t.numel() for t in trained}.values())
-    times = 3.9 if name == "SwinUNETR" else 10
-    assert times * parameters(student, file, "network_def") <= total and f"{total:,} -> " in printed
+    assert 10 * parameters(student, file, "network_def") <= total and f"{total:,} -> " in printed
     assert parameters(student, f"inference.{suffix}", "network_def") == parameters(student, file, "network_def")
     parser = ConfigParser()
     parser.read_config(student / "configs" / file)
     assert parser["taps"] == taps and all(path in printed for path in taps)
-    if name != "SwinUNETR":  # a minute on one core
-        train(student, file, tmp_path / "data")
-        assert (student / "models" / "model.pt").is_file()
-
-
-def test_the_usual_swin_transformer_has_a_tenth() -> None:
-    definitions = Definitions({"network_def": {**NETWORKS["SwinUNETR"], "feature_size": 48}}, Path("train.json"))
-    teacher = definitions.build(definitions.raw("network_def"), "network_def")
-    student = definitions.build(narrow(definitions, "network_def", teacher, 4), "network_def")
-    counts = [sum(p.numel() for p in network.parameters()) for network in (teacher, student)]
-    assert counts[0] > 10 * counts[1]
+    train(student, file, tmp_path / "data")
+    assert (student / "models" / "model.pt").is_file()
 
 
 def test_a_yaml_bundle_infers_without_this_package(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "_target_": "SwinUNETR",
         "in_channels": 1,
         "out_channels": 2,
-        "feature_size": 24,
+        "feature_size": 48,
         "depths": [1, 1, 1, 1],
         "window_size": 2,
     },
