@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dcd_ext.errors import UserError
-from dcd_ext.predict.cohort import Journal, output_path, pending, predict_cases, run
+from dcd_ext.predict.cohort import Journal, claim, output_path, pending, predict_cases, run
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
 
 
@@ -144,3 +144,11 @@ def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: P
         run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
     with pytest.raises(UserError, match="no memory bound"):
         run(Toy, cases(5), tmp_path, max_ram_gib=8)
+
+
+def test_a_folder_has_the_label_maps_of_one_network(tmp_path: Path) -> None:
+    claim(tmp_path, "student 1")
+    claim(tmp_path, "student 1")
+    with pytest.raises(UserError, match="label maps of another network – .* – expected student 2, found student 1 – "):
+        claim(tmp_path, "student 2")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".dcd_predict", "network"]
