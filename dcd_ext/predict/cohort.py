@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -157,6 +158,11 @@ class Journal:
 
         A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
         """
+        # of two shards that end together, the one that writes last has read last
+        with FileLock(self._folder / "lock"):
+            return self._write_summary(cases)
+
+    def _write_summary(self, cases: Sequence[Case]) -> dict[str, Any]:
         paths = {case.name: output_path(case, self._output) for case in cases}
         written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
         outcomes = dict(written)
