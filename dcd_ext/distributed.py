@@ -1,7 +1,5 @@
 """Join and leave :mod:`torch.distributed` so that none of its threads is left when Python ends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 What is copied are the records: ``metrics.json``, ``training.json`` and ``run.json``, without paths of the machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

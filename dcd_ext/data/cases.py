@@ -1,7 +1,5 @@
 """Read the ``datalist.json`` of a prepared data set."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

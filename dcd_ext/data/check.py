@@ -1,7 +1,5 @@
 """Check a data list: read every file once and gather findings."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The result of ``dcd check``: in memory, in ``check.json``, and as the condition for training."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import dataclass, field

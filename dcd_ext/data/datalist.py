@@ -1,7 +1,5 @@
 """Build and write the Decathlon-style ``datalist.json`` that every bundle reads."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a data set of one's own says about itself: a Decathlon or nnU-Net folder, or a prepared data list."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass

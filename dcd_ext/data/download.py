@@ -1,7 +1,5 @@
 """Fetch a Decathlon task through MONAI's own downloader, checked against MONAI's own checksum."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

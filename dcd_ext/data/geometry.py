@@ -1,7 +1,5 @@
 """Compare the grids of two volumes in units a person can judge: voxels, millimetres, axis letters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Find cases in the folder layouts as published: BraTS 2023/2024, ISLES-2022 and the Decathlon."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

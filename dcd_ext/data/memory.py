@@ -1,7 +1,5 @@
 """How much memory this process may still use: free memory, container limit (cgroup v1 and v2), ``ulimit -v``."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 import psutil

@@ -1,7 +1,5 @@
 """Read and write NIfTI volumes: one rule for images, one for labels, the same that the configs' preprocessing has."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The selection part is the fold that training holds out: it chooses the epoch, so
 chooses nothing.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

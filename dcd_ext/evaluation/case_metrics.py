@@ -6,8 +6,6 @@ F1 0 and, as its HD95, the diagonal of the image. MONAI's HD95 is NaN for a miss
 mean and makes the mean better; hence the rule is applied here, before MONAI is asked.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Bring the cases that several processes have scored together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mean, standard error and counts over cases."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

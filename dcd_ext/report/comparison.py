@@ -1,7 +1,5 @@
 """Everything the report says in numbers, as one dictionary."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A comparison as files: the page, and its numbers as Markdown and JSON beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

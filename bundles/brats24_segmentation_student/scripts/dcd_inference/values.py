@@ -1,7 +1,5 @@
 """One rule for the values of images and labels and one for where they lie, in checks, training and inference."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import itertools

@@ -1,7 +1,5 @@
 """Run a network over cases so that one that fails does not stop the others."""
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence

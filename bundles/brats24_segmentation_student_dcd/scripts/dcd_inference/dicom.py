@@ -1,7 +1,5 @@
 """Whether DICOM files are one evenly spaced volume, told from their headers; the same for a folder and for a study."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path

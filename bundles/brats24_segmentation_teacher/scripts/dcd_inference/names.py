@@ -1,7 +1,5 @@
 """Names of cases from the paths of their images: what differs between the paths."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """Read volumes for training and inference, and write label maps, where MONAI's readers and writers fall short."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any

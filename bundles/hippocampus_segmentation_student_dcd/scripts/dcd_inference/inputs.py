@@ -1,7 +1,5 @@
 """The images of an inference: those of a data list, or what lies in a folder."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
