@@ -14,7 +14,7 @@ from typing import Any
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json
 from dcd_ext.predict import runtime
-from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline, Pipeline
+from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline
 from dcd_ext.predict.timing import Cost, measure
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ _CHOICES = ("openvino-bf16", "openvino", "int8", "onnxruntime")
 _CASES = 20
 
 
-def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None) -> Pipeline:
+def build_pipeline(
+    root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None
+) -> runtime.Pipeline:
     """The pipeline of a bundle, or of a folder that ``dcd export --formats standalone`` made.
 
     Args:

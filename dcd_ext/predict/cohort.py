@@ -15,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
-from dcd_ext.predict.memory import Budget, PeakMemory
-from dcd_ext.predict.pipelines import Pipeline
-from dcd_ext.predict.runtime import Case, PredictError, in_one_line
+from dcd_ext.predict.memory import Budget
+from dcd_ext.predict.runtime import Case, Pipeline, PredictError, in_one_line
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcd_ext.data.tasks import channel_names
 from dcd_ext.errors import UserError
 from dcd_ext.inference.dicom import is_dicom
 from dcd_ext.predict import runtime
@@ -45,4 +46,4 @@ def read_channels(root: Path) -> list[str]:
         if key not in found:
             raise UserError("not a bundle", path, f"an entry '{key}'", "none", "check the path")
         found = found[key]
-    return [str(found[key]) for key in sorted(found, key=int)]
+    return list(channel_names(found))
