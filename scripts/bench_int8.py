@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dcd_ext.bundles.onnx_export import require
 from dcd_ext.errors import show_plainly
 from dcd_ext.predict.backends import has_bf16
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
-from dcd_ext.predict.standalone import require, write_standalone
+from dcd_ext.predict.standalone import write_standalone
 from dcd_ext.readers import read_pipeline
 from dcd_ext.tables import Table, to_markdown, to_text
-from scripts.bench_predict import insert
 from scripts.bench_predict_inputs import staged
+from scripts.benchmark import insert
 
 # name -> division of the teacher's widths, and the smallest width
 WIDTHS = {"smallest student": (8, 4), "student": (4, 8), "teacher": (1, 8)}

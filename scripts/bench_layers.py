@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext.bundles.onnx_export import require
 from dcd_ext.errors import show_plainly
-from dcd_ext.predict.standalone import require, write_standalone
+from dcd_ext.predict.standalone import write_standalone
 from dcd_ext.readers import read_pipeline
 from dcd_ext.tables import Table, to_markdown, to_text
-from scripts.bench_predict import insert
 from scripts.bench_predict_inputs import staged
+from scripts.benchmark import insert
 
 # column -> OpenVINO's types of layers
 KINDS = {

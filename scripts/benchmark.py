@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 
 from dcd_ext.commands.common import positive
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
 
 Key = TypeVar("Key")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -93,3 +95,16 @@ def page(title: str, parts: Iterable[str], command: str, environment: Mapping[st
     """A Markdown page: parts, the command that made it, and what it ran on."""
     versions = "\n".join(f"- {name}: {value}" for name, value in environment.items())
     return "\n\n".join([f"# {title}", *parts, f"Written by\n\n```\n{command}\n```", versions]) + "\n"
+
+
+def insert(markdown: str, path: Path, name: str) -> None:
+    """Replace what a page has between its two marks of this name.
+
+    Raises:
+        UserError: if the page has no such marks.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    text = path.read_text("utf-8")
+    if begin not in text or end not in text:
+        raise UserError("no place for the table", path, f"{begin} … {end}", "none", "add both marks")
+    write_text(text[: text.index(begin) + len(begin)] + f"\n{markdown}\n" + text[text.index(end) :], path)

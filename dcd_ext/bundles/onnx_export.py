@@ -24,7 +24,7 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
     Raises:
         UserError: if ``onnx`` is missing or the export fails.
     """
-    onnx = _require("onnx")
+    onnx = require("onnx")
     converter = {
         "input_names": ["image"],
         "output_names": ["pred"],
@@ -37,18 +37,22 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
     return path
 
 
-def _require(package: str) -> Any:
+def require(package: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        UserError: if it is missing.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise UserError(
-            f"{package} is not installed", "ONNX", package, "nothing", "pip install -r requirements-dev.txt"
-        ) from e
+        step = f"pip install {package}"
+        raise UserError(f"{package} is not installed", "export", package, "nothing", step) from e
 
 
 def session(path: Path, threads: int | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU; ``threads`` are those of one operator, default torch's."""
-    runtime = _require("onnxruntime")
+    runtime = require("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3

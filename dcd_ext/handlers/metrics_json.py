@@ -3,7 +3,7 @@
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from dcd_ext import __version__
 from dcd_ext import evaluation as ev
-from dcd_ext.distributed import destroy_process_group, is_main_process
+from dcd_ext.distributed import destroy_process_group, gather_objects, is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.inference.cohort import reason
 from dcd_ext.io import write_json
@@ -132,8 +132,8 @@ class MetricsJson:
         """Write the files, then end with an error if a case has failed."""
         assert self._pool is not None
         self._pool.finish()
-        cases = ev.gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
-        failed = ev.gather_cases({**getattr(engine, "failures", {}), **self._failed})
+        cases = _gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
+        failed = _gather_cases({**getattr(engine, "failures", {}), **self._failed})
         if is_main_process():
             Path(self.output_dir, "metrics.json").unlink(missing_ok=True)
             if cases:
@@ -177,3 +177,17 @@ class MetricsJson:
         if self._pool is not None:
             self._pool.cancel()
         raise exception
+
+
+def _gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
+    """The cases of all processes, by name; to be called in all of them.
+
+    Raises:
+        UserError: if two processes have the same case.
+    """
+    gathered: dict[str, Any] = {}
+    for share in gather_objects(dict(cases)):
+        if twice := sorted(gathered.keys() & share.keys()):
+            raise UserError(f"case {twice[0]} in two processes", "evaluation", next_step="shard the cases")
+        gathered |= share
+    return dict(sorted(gathered.items()))

@@ -16,6 +16,7 @@ from dcd_ext.io import make_folder, sha256, write_json
 from dcd_ext.predict import runtime
 from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline
 from dcd_ext.predict.timing import Cost, measure
+from dcd_ext.versions import processor
 
 logger = logging.getLogger(__name__)
 # int8 is the one export that a bundle ships, because its bound was measured on data
@@ -146,7 +147,4 @@ def has_bf16() -> bool:
 
 def _machine() -> str:
     """The processor, as a part of a file's name."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text("utf-8").splitlines() if cpu.is_file() else []
-    model = next((line.partition(":")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return hashlib.sha256(f"{platform.machine()}{model}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.machine()}{processor()}".encode()).hexdigest()[:8]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import export_onnx
+from dcd_ext.bundles.onnx_export import export_onnx, require
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.predict import runtime
@@ -90,17 +90,3 @@ def _openvino(bundle: BundleFolder, folder: Path) -> Path:
 
 
 _MAKE: dict[str, Callable[[BundleFolder, Path], Path]] = {"onnxruntime": _onnx, "openvino": _openvino}
-
-
-def require(package: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        UserError: if it is missing.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"{package} is not installed", "export", package, "nothing", f"pip install {package}"
-        ) from error
