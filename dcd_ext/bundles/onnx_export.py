@@ -38,11 +38,7 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
 
 
 def require(package: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        UserError: if it is missing.
-    """
+    """Import an optional package; refused with the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as e:

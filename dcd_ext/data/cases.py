@@ -33,11 +33,7 @@ def image_names(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str]) -> None:
-    """Refuse a list of cases in which one lacks what is needed.
-
-    Raises:
-        UserError: naming the case by its number.
-    """
+    """Refuse a list of cases in which one lacks what is needed, by the case's number."""
     for number, case in enumerate(cases):
         if missing := [name for name in needed if name not in case]:
             found, step = f"no {', '.join(missing)}", "complete it; dcd check shows all such entries"

@@ -11,11 +11,7 @@ from dcd_ext.errors import UserError
 
 
 def hold_out_test(content: dict[str, Any], fold: int) -> dict[str, Any]:
-    """The data list with the cases of one fold, labels and all, as its test part; unlabelled cases cannot be scored.
-
-    Raises:
-        UserError: if the fold is empty, or no other has a case.
-    """
+    """The data list with one fold, labels and all, as its test part; refused if either side would be empty."""
     training = [case for case in content["training"] if case["fold"] != fold]
     test = [{k: v for k, v in case.items() if k != "fold"} for case in content["training"] if case["fold"] == fold]
     _check_fold(content, "--test_fold", fold, test, training)

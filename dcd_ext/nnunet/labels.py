@@ -67,11 +67,7 @@ def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
 
 
 def plain_name(name: Any, where: Path) -> str:
-    """A name that is text in a bundle's config, too.
-
-    Raises:
-        UserError: if it could be an expression.
-    """
+    """A name that is text in a bundle's config, too; refused if it could be an expression."""
     text = str(name)
     if not text.strip() or any(sign in text for sign in _ACTIVE):
         raise UserError("unusable name", where, f"a name without {' '.join(_ACTIVE)}", repr(text), _STEP)

@@ -17,20 +17,12 @@ _BY_KEYS["features_per_stage"] = "$[max(f // @reduction_factor, @min_features) f
 
 
 def task_name(results: Results) -> str:
-    """The data set's name, first part of the bundles' names.
-
-    Raises:
-        UserError: if it, or the plans' name, cannot be a folder's name.
-    """
+    """The data set's name, first part of the bundles' names; refused if it cannot be that of a folder."""
     return safe_names(results.plans, results.folder / "plans.json")
 
 
 def build_task(results: Results) -> dict[str, Any]:
-    """The task file's content.
-
-    Raises:
-        UserError: if the plans or the data set say what a bundle could not do.
-    """
+    """The task file's content; refused if plans or data set say what a bundle could not do."""
     with complete(results.folder / "plans.json"):
         return _task(results)
 

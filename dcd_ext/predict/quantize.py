@@ -82,11 +82,7 @@ def _quantize(
 
 
 def require_bound(name: str, before: float, after: float, max_drop: float) -> None:
-    """Refuse a network whose mean Dice fell by more than ``max_drop``, or is NaN.
-
-    Raises:
-        UserError: with both values.
-    """
+    """Refuse a network whose mean Dice fell by more than ``max_drop``, or is NaN."""
     if not before - after <= max_drop:
         found = f"{before:.4f} before, {after:.4f} after"
         raise UserError("INT8 loses too much Dice", name, f"a drop up to {max_drop}", found, "raise --max_drop")

@@ -15,11 +15,7 @@ _STATUSES = ("empty", "missed", "false_alarm")
 
 
 def pick(runs: Sequence[Run], wanted: str | None, default: str) -> str | None:
-    """The name of a run: the wanted one, or the default if it is there.
-
-    Raises:
-        UserError: if the wanted run is not there.
-    """
+    """The name of a run: the wanted one, refused if it is not there, or the default if that is."""
     names = [run.name for run in runs]
     if wanted is not None and wanted not in names:
         raise UserError("no such run", wanted, f"one of {', '.join(names)}", wanted, "name one of the compared runs")

@@ -62,11 +62,7 @@ def write_student(
 
 
 def require_new(output: Path) -> None:
-    """Refuse a folder with something in it.
-
-    Raises:
-        UserError: if it exists and is not empty.
-    """
+    """Refuse a folder with something in it."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError("the output exists", output, "a new folder", "files", "choose another --output")
 

@@ -53,11 +53,7 @@ def _channel_def(bundle: BundleFolder, side: str, key: str) -> dict[int, str]:
 
 
 def check_weights(bundle: BundleFolder) -> None:
-    """Refuse weights that the bundle inference would fail on with a traceback. It takes the export if there is one.
-
-    Raises:
-        UserError: if the weights are missing or damaged, or do not fit the network.
-    """
+    """Refuse weights that the bundle inference would fail on with a traceback. It takes the export if there is one."""
     path = next((file for file in (bundle.weights.with_suffix(".ts"), bundle.weights) if file.is_file()), None)
     if path is None:
         step = "train the bundle or download its weights"

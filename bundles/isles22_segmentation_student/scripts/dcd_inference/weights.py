@@ -68,11 +68,7 @@ def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
 
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, origin: Mapping[str, Any]) -> None:
-    """A plain state dict that says where it comes from, in an attribute, as torch keeps versions of modules in one.
-
-    Raises:
-        UserError: see :func:`save_checkpoint`.
-    """
+    """A plain state dict that says where it comes from, in an attribute, as torch keeps versions of modules in one."""
     state = OrderedDict(weights)
     state.__dict__[_ORIGIN] = dict(origin)
     save_checkpoint(state, path)
@@ -88,11 +84,7 @@ def origin_of(path: str | os.PathLike) -> Any:
 
 
 def require_finite(checkpoint: Any, path: str | os.PathLike, next_step: str) -> None:
-    """Refuse a checkpoint that holds NaN or infinity.
-
-    Raises:
-        UserError: naming the first such tensor.
-    """
+    """Refuse a checkpoint that holds NaN or infinity, naming the first such tensor."""
     for name, tensor in _tensors(checkpoint):
         if tensor.is_meta or tensor.is_quantized:
             found = "a tensor without values" if tensor.is_meta else "a quantized tensor"
