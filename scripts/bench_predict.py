@@ -52,11 +52,7 @@ class Contender:
         self._command, self.folder = command, folder
 
     def run(self) -> dict[str, float]:
-        """Once, into an empty folder: seconds, processor seconds, and memory at most, of all its processes.
-
-        Raises:
-            UserError: if the command fails.
-        """
+        """Once, into an empty folder: seconds, processor seconds, and memory at most, of all its processes."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         log, started = self.folder / "log", time.perf_counter()

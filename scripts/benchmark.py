@@ -32,20 +32,17 @@ def torch_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def time_in_turns(
-    steps: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 0, clock: Callable[[], float] | None = None
-) -> dict[Key, list[float]]:
+def time_in_turns(steps: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 0) -> dict[Key, list[float]]:
     """Seconds of each step after ``warm_up`` untimed ones. They take turns, so a busy machine disturbs all alike."""
-    clock = clock or time.perf_counter
     times: dict[Key, list[float]] = {key: [] for key in steps}
     for repeat in tqdm(range(repeats + warm_up if repeats else 0), desc="passes", disable=None):
         for key, step in steps.items():
-            start = clock()
+            start = time.perf_counter()
             step()
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             if repeat >= warm_up:
-                times[key].append(clock() - start)
+                times[key].append(time.perf_counter() - start)
     return times
 
 
@@ -98,11 +95,7 @@ def page(title: str, parts: Iterable[str], command: str, environment: Mapping[st
 
 
 def insert(markdown: str, path: Path, name: str) -> None:
-    """Replace what a page has between its two marks of this name.
-
-    Raises:
-        UserError: if the page has no such marks.
-    """
+    """Replace what a page has between its two marks of this name."""
     begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
     text = path.read_text("utf-8")
     if begin not in text or end not in text:

@@ -14,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_datalist(path: Path) -> dict[str, Any]:
-    """The content of a data list; ``training`` and ``test`` are lists of dictionaries, ``folds`` is a number.
-
-    Raises:
-        UserError: when it is missing, not JSON, or not a data list.
-    """
+    """The content of a data list; ``training`` and ``test`` are lists of dictionaries, ``folds`` is a number."""
     again = f"correct it, or write it with dcd prepare <task> --source <data> --output {path.parent}"
     content = read_json(path, "datalist", "data list", again)
     # the Decathlon writes test cases as bare file names

@@ -55,11 +55,7 @@ class CheckReport:
 
 
 def read_check(folder: Path) -> dict[str, Any]:
-    """The check report of a data set.
-
-    Raises:
-        UserError: when there is no data list, or no report that belongs to it.
-    """
+    """The check report of a data set; refused if there is none that belongs to its data list."""
     datalist, file = folder / DATALIST_FILE, folder / CHECK_FILE
     read_datalist(datalist)
     step = f"run: dcd check {datalist}"

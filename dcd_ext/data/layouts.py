@@ -106,11 +106,7 @@ def _files(folder: Path, ending: str) -> list[Path]:
 
 
 def read_msd_index(source: Path) -> dict[str, Any]:
-    """Read ``dataset.json`` of a Decathlon task.
-
-    Raises:
-        UserError: when it is missing or not in the Decathlon format.
-    """
+    """``dataset.json`` of a Decathlon task."""
     path = source / "dataset.json"
     step = "check --source, or fetch the data with: dcd prepare msd --download Task04_Hippocampus"
     index = read_json(path, "datalist", "Decathlon index", step)

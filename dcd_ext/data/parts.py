@@ -19,11 +19,7 @@ def hold_out_test(content: dict[str, Any], fold: int) -> dict[str, Any]:
 
 
 def thin_training(content: dict[str, Any], selection_fold: int, share: float, seed: int) -> dict[str, Any]:
-    """The data list with a seeded share of its training part; the selection fold, listed first, keeps all its cases.
-
-    Raises:
-        UserError: if the fold is empty, or nothing would be left to train on.
-    """
+    """The data list with a seeded share of its training part; the selection fold, listed first, keeps all its cases."""
     if not 0 < share < 1:
         raise UserError("no share", "--training_share", "more than 0, less than 1", share, "leave it out for all cases")
     selection = [case for case in content["training"] if case["fold"] == selection_fold]

@@ -52,11 +52,7 @@ def read_labels(dataset: dict[str, Any], where: Path) -> Labels:
 
 
 def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
-    """Names of the input channels in their order.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """Names of the input channels in their order."""
     channels = dataset.get("channel_names") or dataset.get("modality")
     try:
         return [plain_name(channels[key], where) for key in sorted(channels, key=int)]  # type: ignore[index, arg-type]

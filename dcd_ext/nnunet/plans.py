@@ -57,11 +57,7 @@ def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configu
 
 @contextmanager
 def complete(where: Path) -> Iterator[None]:
-    """Plans that lack something raise what Python happens to raise.
-
-    Raises:
-        UserError: in place of that.
-    """
+    """Refuse plans that lack something, whatever error that happens to raise."""
     try:
         yield
     except UserError:
@@ -100,11 +96,7 @@ def safe_names(plans: dict[str, Any], where: Path) -> str:
 
 
 def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
-    """A configuration's entries over those of the ones it inherits from.
-
-    Raises:
-        UserError: if there is no such configuration, or one inherits from itself.
-    """
+    """A configuration's entries over those of the ones it inherits from."""
     known = plans.get("configurations")
     chain: list[dict[str, Any]] = []
     following: Any = name

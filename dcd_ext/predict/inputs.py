@@ -14,11 +14,7 @@ _OTHERS = (".mha", ".mhd", ".nrrd")
 
 
 def find_inputs(inputs: Sequence[Path], channels: Sequence[str], output: Path | None = None) -> list[Case]:
-    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none.
-
-    Raises:
-        UserError: if nothing is found, or two cases would have one name.
-    """
+    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none."""
     try:
         return runtime.find_cases(inputs, channels, _is_image, output)
     except PredictError as error:
@@ -33,11 +29,7 @@ def _is_image(path: Path) -> bool:
 
 
 def read_channels(root: Path) -> list[str]:
-    """Names of a bundle's input channels, in their order; also of a standalone folder.
-
-    Raises:
-        UserError: if it is neither.
-    """
+    """Names of a bundle's input channels, in their order; also of a standalone folder."""
     if (root / "pipeline.json").is_file():
         return list(read_pipeline(root)["channels"])
     path = root / "configs" / "metadata.json"

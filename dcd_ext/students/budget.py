@@ -72,11 +72,7 @@ def widths(teacher: TeacherBundle, width_args: Sequence[str] | None) -> dict[int
 def measure(
     teacher: TeacherBundle, factor: int, definition: dict[str, Any], volume: Volume, budget: Budget
 ) -> Measured:
-    """Segment the volume with the bundle's inferer, in a process of its own.
-
-    Raises:
-        UserError: if the volume cannot be read or segmented.
-    """
+    """Segment the volume with the bundle's inferer, in a process of its own."""
     parameters = count_parameters(teacher.build(definition))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:

@@ -26,11 +26,7 @@ def read_labels(bundle: BundleFolder) -> list[str]:
 
 
 def read_origin(bundle: BundleFolder) -> tuple[str, str]:
-    """Authors and version, which a DICOM segmentation names.
-
-    Raises:
-        UserError: if one of the two is missing.
-    """
+    """Authors and version, which a DICOM segmentation names; refused without one of the two."""
     metadata = bundle.metadata if isinstance(bundle.metadata, dict) else {}
     origin = []
     for key in ("authors", "version"):

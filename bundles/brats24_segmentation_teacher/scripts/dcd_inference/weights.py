@@ -137,11 +137,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
 
 
 def load_state(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike, next_step: str) -> None:
-    """Load the state dict that was read from ``path``, as :func:`load_weights` does.
-
-    Raises:
-        UserError: if any key or shape differs.
-    """
+    """Load the state dict that was read from ``path``, as :func:`load_weights` does."""
     for prefix in _WRAPPER_PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}
