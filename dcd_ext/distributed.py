@@ -43,9 +43,7 @@ def gather_objects(item: Any) -> list[Any]:
 def any_process(flag: bool, device: Any = "cpu") -> bool:
     """Whether the flag is set in one process at least; every process has to call it, and gets the same answer.
 
-    Args:
-        flag: that of this process.
-        device: the one the processes communicate on: NCCL knows no CPU.
+    The processes communicate on ``device``: NCCL knows no CPU.
     """
     if not dist.is_initialized():
         return flag

@@ -68,17 +68,10 @@ def read_check(folder: Path) -> dict[str, Any]:
 
 
 def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> None:
-    """Refuse a data set whose check found errors.
+    """Refuse a data set whose check found errors, unless ``allow_unchecked``; they are then logged as a warning.
 
-    A set that was never checked, or changed since, only gives a warning line: a check costs a pass over all images,
-    and small experiments need none.
-
-    Args:
-        dataset_dir: the folder with ``datalist.json`` and, after a check, ``check.json``.
-        allow_unchecked: train all the same; errors are then logged as a warning.
-
-    Raises:
-        UserError: when ``check.json`` belongs to this data list and counts errors, or there is no data list.
+    A set that was never checked, or changed since, only gives a warning line: a check costs a pass over all images, and
+    small experiments need none.
     """
     folder = Path(dataset_dir)
     read_datalist(folder / DATALIST_FILE)

@@ -25,13 +25,9 @@ class DataSet:
 
 
 def read_dataset(source: Path) -> DataSet:
-    """A data set in one of three layouts, with two labelled cases at least.
+    """A data set in one of three layouts, with names for its channels and labels, and two labelled cases at least.
 
-    Args:
-        source: a folder with ``dataset.json`` (Decathlon or nnU-Net) or ``datalist.json``, or one of these files.
-
-    Raises:
-        UserError: if it is none, has unnamed channels or labels, too few cases, or images other than NIfTI.
+    ``source`` is a folder with ``dataset.json`` (Decathlon or nnU-Net) or ``datalist.json``, or one of these files.
     """
     folder = source.parent if source.is_file() else source
     file = source if source.is_file() else folder / DATALIST_FILE

@@ -50,11 +50,7 @@ def find_brats(source: Path) -> list[Case]:
 def find_isles(source: Path) -> list[Case]:
     """Find ISLES-2022 cases: ``sub-strokecaseNNNN/ses-0001/{anat,dwi}`` and their masks below ``derivatives``.
 
-    Returns:
-        Cases whose images are FLAIR, DWI, ADC as published, each on its own grid.
-
-    Raises:
-        UserError: when there is no case, or a modality is missing or double.
+    Their images are FLAIR, DWI, ADC as published, each on its own grid; refused if one is missing or double.
     """
     files = {"FLAIR": ("anat", "_FLAIR"), "DWI": ("dwi", "_dwi"), "ADC": ("dwi", "_adc")}
     cases = []

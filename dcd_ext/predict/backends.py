@@ -31,14 +31,8 @@ def build_pipeline(
 ) -> runtime.Pipeline:
     """The pipeline of a bundle, or of a folder that ``dcd export --formats standalone`` made.
 
-    Args:
-        root: the bundle.
-        backend: one of ``BACKENDS``; "auto" is the fastest of those that can be built here, measured once.
-        device: for "eager", such as "cuda:0".
-        threads: default: the cores this process may use.
-
-    Raises:
-        UserError: if the backend cannot be built, or the folder is no bundle.
+    The arguments are those of :class:`dcd_ext.predict.Predictor`; "auto" is the fastest of the backends that can be
+    built here, measured once. Refused if the backend cannot be built, or the folder is no bundle.
     """
     threads = threads or runtime.cores()
     backend = choose_backend(root, backend, device, threads)

@@ -10,14 +10,9 @@ from dcd_ext.predict.runtime import Case, Pipeline, PredictError
 
 
 class Budget:
-    """Refuses cases that could need more memory than there may be, before they are read.
+    """Refuses cases that could need more memory than ``max_gib``, before they are read.
 
-    Args:
-        pipeline: a fast backend's.
-        max_gib: for the whole process.
-
-    Raises:
-        UserError: for another backend, or if the network alone needs more.
+    Refused is, too, a pipeline whose network alone needs more, or that is no fast backend's.
     """
 
     def __init__(self, pipeline: Pipeline, max_gib: float) -> None:

@@ -30,12 +30,9 @@ Not a medical device.
 
 
 def write_standalone(root: Path, output: Path, backend: str = "openvino", make: Callable | None = None) -> Path:
-    """Write the folder for one of ``NETWORKS``, whole or not at all.
+    """Write the folder for one of ``NETWORKS``, whole or not at all; one that this function made before is replaced.
 
-    Args:
-        root: a bundle with ``models/model.pt``.
-        output: the folder; one that exists is replaced if this function made it.
-        make: writes the network below a folder, given that folder; default: converted from ``models/model.pt``.
+    The bundle has ``models/model.pt``, from which the network is converted, unless ``make`` writes it below a folder.
 
     Raises:
         UserError: if the bundle's preprocessing is not among the steps of the runtime, or an export fails.

@@ -24,13 +24,8 @@ _LFS = b"version https://git-lfs"
 def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """The dictionary that ``torch.save`` wrote to ``path``, on the CPU, read with ``weights_only=True``.
 
-    Args:
-        path: the file.
-        next_step: what the user does when it cannot be read.
-        allowed: classes and functions that the file may name, besides those of tensors.
-
-    Raises:
-        UserError: if the file is missing, unreadable, holds no dictionary, or a tensor in it is not finite.
+    It is refused, with ``next_step``, if it is missing, unreadable, no dictionary, or has a tensor that is not finite.
+    ``allowed`` are classes and functions that it may name, besides those of tensors.
     """
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
@@ -116,18 +111,10 @@ def _what_is_there(path: str | os.PathLike, error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) -> None:
-    """Load ``path`` into ``network``; every key and shape has to fit.
+    """Load ``path`` into ``network``; every key and shape has to fit, or it is refused with ``next_step``.
 
     The file is a state dict, plain or under the key ``model``, ``state_dict`` or ``network`` (as in
     ``checkpoint_last.pt``).
-
-    Args:
-        network: receives the weights.
-        path: file written by ``torch.save``.
-        next_step: what the user does when the file is missing or does not fit.
-
-    Raises:
-        UserError: if the file is missing or unreadable, or any key or shape differs.
     """
     state = read_checkpoint(path, next_step)
     for key in ("state_dict", "model", "network"):
