@@ -7,7 +7,6 @@ from dcd_ext.evaluation.pool import ScoringPool
 from dcd_ext.evaluation.record import count_flops, dataset_record, network_record
 from dcd_ext.evaluation.scoring import prediction_path, score_file
 from dcd_ext.evaluation.summary import NAN_RULE, class_mean, summarise
-from dcd_ext.evaluation.table import write_csv
 
 __all__ = [
     "EMPTY_RULE",
@@ -25,5 +24,4 @@ __all__ = [
     "prediction_path",
     "score_file",
     "summarise",
-    "write_csv",
 ]

@@ -1,4 +1,4 @@
-"""The report as one HTML file without any external resource, from the template ``page.html``."""
+"""The report as one HTML file without any external resource, from the template ``page.html``, and as tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dcd_ext.io import write_json, write_text
 from dcd_ext.report.comparison import HIGHER_IS_BETTER
 from dcd_ext.report.details import detail_pictures
 from dcd_ext.report.figures import CLASS_COLOURS, RUN_COLOURS
@@ -14,6 +15,7 @@ from dcd_ext.report.runs import Run
 from dcd_ext.report.slices import draw_cases
 from dcd_ext.report.statistics import RESAMPLES
 from dcd_ext.report.tables import all_tables, metric_title, p_text
+from dcd_ext.tables import Table, to_markdown
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -42,6 +44,21 @@ def build_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int, d
         missing=missing,
         details=detail_pictures(runs),
     )
+
+
+def write_report(
+    runs: Sequence[Run], comparison: dict[str, Any], output: Path, pictures: int = 3, dataset_dir: str | None = None
+) -> list[Table]:
+    """Write ``output`` (HTML), and ``.md`` and ``.json`` of the same name; returns the tables."""
+    page = build_page(runs, comparison, pictures, dataset_dir)
+    tables = [table for group in all_tables(comparison).values() for table in group]
+    title = f"# {comparison['task'] or 'Comparison'}: {', '.join(comparison['runs'])}"
+    spread = "standard deviation over trainings" if comparison["several_trainings"] else "SEM"
+    about = f"{len(comparison['cases'])} cases, {comparison['part']}; mean ± {spread}."
+    write_text(page, output)
+    write_text("\n\n".join([title, about, *map(to_markdown, tables)]) + "\n", output.with_suffix(".md"))
+    write_json(comparison, output.with_suffix(".json"))
+    return tables
 
 
 def summary_cards(comparison: dict[str, Any]) -> list[dict[str, str]]:
