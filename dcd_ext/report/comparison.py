@@ -10,7 +10,6 @@ from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
 from dcd_ext.report.statistics import describe, holm, mean_sd, paired_tests, trainings_test
 
-HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
 _STATUSES = ("empty", "missed", "false_alarm")
 
 
@@ -136,7 +135,7 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
             gap = result[top]["difference"]
             # of the cases alone, where the trainings are too few
             interval = gap["ci95"] or gap.get("ci95_cases")
-            clear = interval is not None and (interval[0] > 0 if HIGHER_IS_BETTER[metric] else interval[1] < 0)
+            clear = interval is not None and (interval[0] > 0 if METRICS[metric].higher_is_better else interval[1] < 0)
             # noise has no shares
             result[other]["gap_recovered"] = _gap(*(values[n] for n in (other, base, top))) if clear else None
     return result

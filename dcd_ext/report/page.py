@@ -6,8 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dcd_ext.evaluation import METRICS
 from dcd_ext.io import write_json, write_text
-from dcd_ext.report.comparison import HIGHER_IS_BETTER
 from dcd_ext.report.details import detail_pictures
 from dcd_ext.report.figures import CLASS_COLOURS, RUN_COLOURS
 from dcd_ext.report.plots import box_plot, difference_plot, training_plots
@@ -88,7 +88,7 @@ def _finding(comparison: dict[str, Any], entry: dict[str, Any]) -> str:
         if comparison["several_trainings"]:
             test, p = "trainings and cases,", d["trainings_p_holm"]
         clear = (interval[0] > 0 or interval[1] < 0) and (p or 0) < 0.05
-        better = (d["mean"] > 0) == HIGHER_IS_BETTER[comparison["metrics"][0]]
+        better = (d["mean"] > 0) == METRICS[comparison["metrics"][0]].higher_is_better
         words = ("Better than" if better else "Worse than") if clear else "No clear difference to"
         numbers = f"95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}, {test} p {p_text(p)}"
         text = f"{words} {base}: {numbers}."
