@@ -46,11 +46,11 @@ def require(package: str) -> Any:
         raise UserError(f"{package} is not installed", "export", package, "nothing", step) from e
 
 
-def session(path: Path, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU; ``threads`` are those of one operator, default torch's."""
+def session(path: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU, with torch's number of threads."""
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

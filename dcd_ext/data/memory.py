@@ -4,8 +4,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-import psutil
-
 try:
     import resource
 except ImportError:  # Windows
@@ -40,6 +38,8 @@ def available_memory(root: Path = Path("/")) -> int:
     The smallest of: memory the system can free up, room left in every control group above this process, room left
     below the address-space limit.
     """
+    import psutil  # bundles are opened without it
+
     rooms = [psutil.virtual_memory().available, *_cgroup_rooms(root)]
     if resource is not None:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
