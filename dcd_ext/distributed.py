@@ -52,10 +52,13 @@ def any_process(flag: bool, device: Any = "cpu") -> bool:
     return bool(result)
 
 
-def init_process_group() -> None:
-    """Join the processes that ``torchrun`` started, unless that is done: NCCL on CUDA GPUs, Gloo elsewhere."""
+def init_process_group(device: torch.device | str) -> None:
+    """Join the processes that ``torchrun`` started, unless that is done: NCCL for a CUDA ``device``, else Gloo."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def destroy_process_group(network: nn.Module) -> None:

@@ -67,12 +67,32 @@ def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
     ``SupervisedTrainer(amp=True)`` knows CUDA's autocast only. Forward hooks follow the network into its copies (EMA)
     and wrappers (DDP), and leave the state dict as it is; the loss stays outside, in float32.
 
+    Convolutions of features that are two voxels deep stay in float32: oneDNN (that of torch 2.13)
+    computes the gradients of their weights in bfloat16 from memory that nobody has written.
+
     The same network is returned; ``enabled=False`` leaves it as it is.
     """
     if enabled:
+        for module in network.modules():
+            if isinstance(module, nn.Conv3d):
+                module.register_forward_pre_hook(_pause_autocast)
+                module.register_forward_hook(_resume_autocast, always_call=True)
         network.register_forward_pre_hook(_enter_autocast)
         network.register_forward_hook(_leave_autocast, always_call=True)
     return network
+
+
+def _pause_autocast(convolution: Any, inputs: Any) -> Any:
+    convolution.pauses_autocast = torch.is_autocast_enabled("cpu") and inputs[0].shape[2] == 2
+    if not convolution.pauses_autocast:
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    return (inputs[0].float(), *inputs[1:])
+
+
+def _resume_autocast(convolution: Any, _inputs: Any, _output: Any) -> None:
+    if convolution.pauses_autocast:
+        torch.set_autocast_enabled("cpu", True)
 
 
 def _enter_autocast(_network: nn.Module, _inputs: Any) -> None:

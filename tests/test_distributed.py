@@ -20,8 +20,8 @@ def threads():
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     return [name for name in names if "gloo" in name]
 
-dcd_ext.distributed.init_process_group()
-dcd_ext.distributed.init_process_group()
+dcd_ext.distributed.init_process_group("cpu")
+dcd_ext.distributed.init_process_group("cpu")
 network = torch.nn.Linear(3, 2)
 if sys.argv[1] == "wrapped":
     network = torch.nn.parallel.DistributedDataParallel(network)

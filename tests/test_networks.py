@@ -5,9 +5,10 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from monai.bundle import ConfigParser
+from torch import nn
 
 from dcd_ext.errors import UserError
-from dcd_ext.networks import count_parameters, deep_supervision_weights, prepare_for_training
+from dcd_ext.networks import autocast_on_cpu, count_parameters, deep_supervision_weights, prepare_for_training
 from tests.conftest import BUNDLES, ROLES, TASKS, read_json
 
 # design contract, to the last unit: (r=1, r=4)
@@ -92,3 +93,24 @@ def test_deep_supervision_weights(heads, expected):
 def test_no_heads_is_an_error():
     with pytest.raises(UserError, match=re.escape("no output to supervise")):
         deep_supervision_weights(0)
+
+
+@pytest.mark.parametrize(("depth", "dtype"), [(2, torch.float32), (4, torch.bfloat16)])
+def test_gradients_in_bfloat16_are_those_of_float32(depth, dtype):
+    """Also where oneDNN computes those of weights from memory that nobody has written: what was freed is in it."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Conv3d(8, 8, 3, padding=1) for _ in range(2))).to(memory_format=torch.channels_last_3d)
+    network, seen = autocast_on_cpu(deepcopy(layers)), []
+    network[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    image = torch.randn(2, 8, depth, 4, 4)
+    layers(image).sum().backward()
+    for _ in range(20):
+        freed = [torch.full((size,), 1e28) for size in (1728, 5000, 20000)]
+        del freed
+        network.zero_grad()
+        network(image).sum().backward()
+        for found, expected in zip(network.parameters(), layers.parameters(), strict=True):
+            torch.testing.assert_close(
+                found.grad, expected.grad, rtol=0.05, atol=0.05 * float(expected.grad.abs().max())
+            )
+    assert set(seen) == {dtype} and not torch.is_autocast_enabled("cpu")

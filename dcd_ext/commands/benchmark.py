@@ -24,6 +24,7 @@ from typing import Any
 from dcd_ext.bundles.runs import Run, refuse_other_options, run_all, time_to_go
 from dcd_ext.commands.common import add_jobs, raise_failures
 from dcd_ext.errors import UserError
+from dcd_ext.io import write_atomically
 from dcd_ext.readers import read_json
 from dcd_ext.report import compare, load_runs, write_report
 from dcd_ext.tables import to_text
@@ -94,8 +95,8 @@ def _use_teacher(weights: Path, folder: Path) -> None:
         raise UserError("no teacher", weights, "its weights", "no such file", step)
     models = folder / "models"
     if not (models / "trained").exists():
-        models.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, models / "model.pt")
+        # the tasks of an array do this at once, and one may read what another copies
+        write_atomically(models / "model.pt", lambda name: shutil.copyfile(weights, name))
         (models / "trained").touch()
 
 

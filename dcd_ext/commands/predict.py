@@ -1,9 +1,10 @@
 """Segment images with a trained bundle: files, folders, a datalist.json or DICOM series.
 
 Writes OUTPUT/<name>_seg.nii.gz for each case and OUTPUT/summary.json with seconds per phase and peak memory. What is
-done is skipped, so that an interrupted command goes on where it was; a failed case does not stop the others, and the
-exit code is then 1. Several channels are found by the bundle's channel names or by nnU-Net's _0000 at the end of the
-files' names; the channels of one case may also be given as files in channel order.
+done is skipped, so that an interrupted command goes on where it was; a folder has the label maps of one network. A
+failed case does not stop the others, and the exit code is then 1. Several channels are found by the bundle's channel
+names or by nnU-Net's _0000 at the end of the files' names; the channels of one case may also be given as files in
+channel order.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from pathlib import Path
 from dcd_ext.commands.common import positive, positive_number
 from dcd_ext.io import require_writable
 from dcd_ext.parallel import cores
-from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend
-from dcd_ext.predict.cohort import pending
+from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend, fingerprint
+from dcd_ext.predict.cohort import claim, pending
 from dcd_ext.predict.cohort import run as run_cases
 from dcd_ext.predict.inputs import find_inputs, read_channels
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     cases = find_inputs(options.input, read_channels(options.bundle), options.output)
     require_writable(options.output)
+    claim(options.output, f"{options.bundle.resolve().name} {fingerprint(options.bundle)}")
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
     # chosen before several processes would measure at once

@@ -78,12 +78,19 @@ class Checkpoints:
 
     def started(self, engine: SupervisedTrainer) -> None:
         """Restore the run, or let its averages begin with the weights it has now."""
-        if self.resume and (self.resume != "auto" or os.path.isfile(self.path)):
+        resumed = bool(self.resume) and (self.resume != "auto" or os.path.isfile(self.path))
+        if resumed:
             self._load(engine)
-            return
-        for item in self.state.values():
-            if isinstance(item, EMAHandler):
-                item.ema_model.load_state_dict(item.model.state_dict())
+        else:
+            for item in self.state.values():
+                if isinstance(item, EMAHandler):
+                    item.ema_model.load_state_dict(item.model.state_dict())
+        # folders of several machines may be no shared ones: their processes would go on from different weights
+        found = gather_objects(f"step {engine.state.iteration}" if resumed else "no checkpoint")
+        if len(set(found)) > 1:
+            step = "choose an --output_dir on a file system that all machines share"
+            expected, texts = "the same one for all processes", ", ".join(dict.fromkeys(found))
+            raise UserError("processes with different checkpoints", self.path, expected, texts, step)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Write the checkpoint and, if this epoch's validation was the best so far, ``model.pt``."""

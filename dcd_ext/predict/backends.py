@@ -90,14 +90,26 @@ def _int8(root: Path) -> Path:
     return root / "models" / "int8" / "pipeline.json"
 
 
-def _cache(root: Path) -> Path:
-    """A folder of this user's for exports of these weights with this config."""
-    weights, config = root / "models" / "model.pt", root / "configs" / "inference.json"
+def fingerprint(root: Path) -> str:
+    """Of the weights and the config that decide about the label maps of a bundle, or of an exported folder.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if (root / "pipeline.json").is_file():
+        files = [root / "pipeline.json", *sorted(root.glob("network*"))]
+    else:
+        files = [root / "models" / "model.pt", root / "configs" / "inference.json"]
     try:
-        key = hashlib.sha256(f"{sha256(weights)}{sha256(config)}{sha256(runtime.__file__)}".encode()).hexdigest()[:16]
+        return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:16]
     except OSError as error:
         step = "check the path; train the bundle or download its weights"
         raise UserError("not a trained bundle", error.filename, "a readable file", error.strerror, step) from error
+
+
+def _cache(root: Path) -> Path:
+    """A folder of this user's for exports of these weights with this config."""
+    key = hashlib.sha256(f"{fingerprint(root)}{sha256(runtime.__file__)}".encode()).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return make_folder(Path(home, "dcd", f"{root.resolve().name}-{key}"))
 

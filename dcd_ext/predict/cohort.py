@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dcd_ext.data.memory import PeakMemory
-from dcd_ext.io import make_folder, write_json
+from dcd_ext.errors import UserError
+from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.parallel import map_processes
 from dcd_ext.predict.memory import Budget
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, in_one_line
@@ -157,6 +159,11 @@ class Journal:
 
         A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
         """
+        # of two shards that end together, the one that writes last has read last
+        with FileLock(self._folder / "lock"):
+            return self._write_summary(cases)
+
+    def _write_summary(self, cases: Sequence[Case]) -> dict[str, Any]:
         paths = {case.name: output_path(case, self._output) for case in cases}
         written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
         outcomes = dict(written)
@@ -171,6 +178,23 @@ class Journal:
         summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": ordered}
         write_json(summary, self._output / "summary.json")
         return summary
+
+
+def claim(output: Path, network: str) -> None:
+    """Let a folder have the label maps of one network only: those of another would be skipped as if they were its own.
+
+    Args:
+        output: the folder.
+        network: name and fingerprint.
+
+    Raises:
+        UserError: if it has those of another.
+    """
+    path = make_folder(output / ".dcd_predict") / "network"
+    if not path.is_file():
+        write_text(network, path)
+    if (found := path.read_text("utf-8", "replace")) != network:
+        raise UserError("label maps of another network", output, network, found, "choose another --output")
 
 
 def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from dcd_ext.bundles.runs import Run, time_to_go
-from dcd_ext.commands.benchmark import read_suite, suite_runs
+from dcd_ext.commands.benchmark import _use_teacher, read_suite, suite_runs
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
 from tests.bundles.test_runs import SUITE
 from tests.conftest import ROOT, read_json
@@ -90,6 +92,24 @@ def test_a_given_teacher_is_used_and_not_trained(suite: Path, tmp_path: Path, ca
     command = ["benchmark", str(suite), "--output", str(tmp_path / "out"), "--methods", "plain"]
     assert dcd(command) == 1
     assert "error: no teacher – " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_given_weights_are_there_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    given, folder = tmp_path / "given.pt", tmp_path / "out"
+    given.write_bytes(b"weights")
+
+    def full(_source: Path, name: str) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(UserError, match="cannot write the file – .*No space left on device"):
+            _use_teacher(given, folder)
+    assert not list((folder / "models").iterdir())
+    _use_teacher(given, folder)
+    assert (folder / "models" / "model.pt").read_bytes() == b"weights"
+    assert sorted(p.name for p in (folder / "models").iterdir()) == ["model.pt", "trained"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.json")), ids=lambda path: path.stem)

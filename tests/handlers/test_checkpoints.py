@@ -175,6 +175,17 @@ def test_resume_auto_begins_goes_on_and_ends(tmp_path, make_trainer):
     assert steps == [1, 2]
 
 
+@pytest.mark.parametrize("elsewhere", ["no checkpoint", "step 1"])
+def test_processes_that_find_different_checkpoints_are_refused(elsewhere, tmp_path, make_trainer, monkeypatch):
+    """Machines without a shared folder: their processes would train different weights together."""
+    make_trainer(network := ToyNet(), [keep(tmp_path, {"network": network})]).run()
+    # a complete run, so that nothing else is gathered
+    monkeypatch.setattr("dcd_ext.handlers.checkpoints.gather_objects", lambda mine: [mine, elsewhere])
+    trainer = make_trainer(network, [keep(tmp_path, {"network": network}, resume="auto")])
+    with pytest.raises(UserError, match=rf"processes with different checkpoints .* found step \d+, {elsewhere} – "):
+        trainer.run()
+
+
 def test_a_run_of_another_length_is_refused(tmp_path, make_trainer):
     """Its schedule would go on where the shorter one ended: with a learning rate of 0."""
     network = ToyNet()

@@ -1,15 +1,17 @@
 """Many cases: failures stay with their case, what is done is skipped, shards add up, a kill loses nothing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from dcd_ext.errors import UserError
-from dcd_ext.predict.cohort import Journal, output_path, pending, predict_cases, run
+from dcd_ext.predict.cohort import Journal, Outcome, claim, output_path, pending, predict_cases, run
 from dcd_ext.predict.pipelines import MonaiPipeline
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
 
@@ -145,3 +147,22 @@ def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: P
         run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
     with pytest.raises(UserError, match="no memory bound"):
         run(lambda: MonaiPipeline.__new__(MonaiPipeline), cases(5), tmp_path, max_ram_gib=8)
+
+
+def test_a_folder_has_the_label_maps_of_one_network(tmp_path: Path) -> None:
+    claim(tmp_path, "student 1")
+    claim(tmp_path, "student 1")
+    with pytest.raises(UserError, match="label maps of another network – .* – expected student 2, found student 1 – "):
+        claim(tmp_path, "student 2")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".dcd_predict", "network"]
+
+
+def test_a_summary_waits_for_that_of_another_shard(tmp_path: Path) -> None:
+    """It would be replaced by the older one of a shard that read before and wrote after it."""
+    first, second = Journal(tmp_path, "1/2"), Journal(tmp_path, "2/2")
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / ".dcd_predict" / "lock"):
+            waiting = pool.submit(first.write_summary)
+            second.add(Outcome("c1", "c1_seg.nii.gz"))
+            assert not waiting.done()
+        assert waiting.result()["segmented"] == 1
