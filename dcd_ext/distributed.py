@@ -1,7 +1,5 @@
 """Join and leave :mod:`torch.distributed` so that none of its threads is left when Python ends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +43,7 @@ def gather_objects(item: Any) -> list[Any]:
 def any_process(flag: bool, device: Any = "cpu") -> bool:
     """Whether the flag is set in one process at least; every process has to call it, and gets the same answer.
 
-    Args:
-        flag: that of this process.
-        device: the one the processes communicate on: NCCL knows no CPU.
+    The processes communicate on ``device``: NCCL knows no CPU.
     """
     if not dist.is_initialized():
         return flag
@@ -57,7 +53,7 @@ def any_process(flag: bool, device: Any = "cpu") -> bool:
 
 
 def init_process_group(device: torch.device | str) -> None:
-    """Join the processes that ``torchrun`` started, unless that is done: NCCL for a CUDA ``device``, Gloo for others."""
+    """Join the processes that ``torchrun`` started, unless that is done: NCCL for a CUDA ``device``, else Gloo."""
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -108,14 +108,7 @@ def _leave_autocast(_network: nn.Module, _inputs: Any, output: Any) -> Any:
 
 
 def deep_supervision_weights(heads: int) -> list[float]:
-    """Weights of the deep supervision outputs, finest first: 1, 1/2, 1/4, ..., last 0, summing to 1 (nnU-Net).
-
-    Args:
-        heads: number of outputs, one per decoder stage.
-
-    Raises:
-        UserError: if there is no output.
-    """
+    """Weights of the deep supervision outputs, finest first: 1, 1/2, 1/4, ..., last 0, summing to 1 (nnU-Net)."""
     if heads < 1:
         raise UserError("no output to supervise", "deep_supervision_weights", "heads >= 1", heads, "check 'strides'")
     weights = [0.5**i for i in range(heads)]

@@ -41,15 +41,13 @@ _LIMITS = {
 def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step: str) -> Any:
     """The content of a JSON file (UTF-8, with or without a byte-order mark) that fits a schema.
 
+    It is refused if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit.
+
     Args:
         path: the file.
         schema: name of a file in ``schemas/``; None takes any JSON.
         what: what the file is, for messages.
         next_step: what the user does about a fault.
-
-    Raises:
-        UserError: if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit the
-            schema.
     """
     path = Path(path)
     if not os.path.isfile(path):  # False for a name that no file can have, too
@@ -76,11 +74,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def check_content(content: Any, schema: str, path: str | os.PathLike, what: str, next_step: str) -> None:
-    """Refuse content that does not fit a schema, with the place of the first fault.
-
-    Raises:
-        UserError: see :func:`read_json`.
-    """
+    """Refuse content that does not fit a schema, with the place of the first fault."""
     error = next(_validator(schema).iter_errors(content), None)
     if error is not None:
         keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path)
@@ -90,11 +84,7 @@ def check_content(content: Any, schema: str, path: str | os.PathLike, what: str,
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
-    """``metrics.json`` of an evaluation, in which every case has every class.
-
-    Raises:
-        UserError: see :func:`read_json`; if a class of a case is missing.
-    """
+    """``metrics.json`` of an evaluation; refused, too, if a case lacks a class."""
     again = "evaluate the run again"
     metrics: dict[str, Any] = read_json(path, "metrics", "result of an evaluation", again)
     for case, entry in metrics["cases"].items():
@@ -105,21 +95,13 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_training(path: str | os.PathLike) -> dict[str, Any]:
-    """``training.json`` of a training.
-
-    Raises:
-        UserError: see :func:`read_json`.
-    """
+    """``training.json`` of a training."""
     record: dict[str, Any] = read_json(path, "training", "record of a training", "train the run again, or remove it")
     return record
 
 
 def read_pipeline(folder: str | os.PathLike) -> dict[str, Any]:
-    """``pipeline.json`` of an exported network, which lies beside it.
-
-    Raises:
-        UserError: see :func:`read_json`; if the network's file is missing.
-    """
+    """``pipeline.json`` of an exported network; refused, too, if the network does not lie beside it."""
     path, again = Path(folder, "pipeline.json"), "export it again, or remove the folder"
     spec: dict[str, Any] = read_json(path, "pipeline", "description of an exported network", again)
     if not (path.parent / spec["network"]).is_file():

@@ -5,8 +5,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dcd_ext import __version__
 from dcd_ext.parallel import cores
 
@@ -24,9 +22,12 @@ def packages() -> dict[str, str]:
 
 def environment(device: Any = None) -> dict[str, Any]:
     """:func:`packages`, the name of the torch device (default: the CPU), ``cpus`` for this process and ``threads``."""
+    import torch  # takes seconds
+
+    on_gpu = device is not None and torch.device(device).type == "cuda"
     return {
         **packages(),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(torch.device(device)) if on_gpu else processor(),
         "cpus": cores(),
         "threads": torch.get_num_threads(),
     }
@@ -39,9 +40,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _device_name(device: Any) -> str:
-    if device is not None and torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(torch.device(device))
+def processor() -> str:
+    """Name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -4,11 +4,9 @@ A phantom's label map, and as its prediction the same map moved by one voxel wit
 random inside the brain. All of ``evaluating``'s metrics, from reading the label file to writing the prediction.
 
 Usage:
-    python -m scripts.bench_evaluation [--shape 240 240 155] [--repeats 5] [--json FILE]
+    python -m scripts.bench_evaluation
 """
 
-import argparse
-import resource
 import statistics
 import tempfile
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.commands.common import positive
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.data.phantoms import PhantomSpec, write_phantoms
 from dcd_ext.evaluation import score_file
-from dcd_ext.io import write_json
-from dcd_ext.versions import environment
+from dcd_ext.versions import processor
 from scripts.benchmark import time_in_turns
 
+SHAPE, REPEATS = (240, 240, 155), 5
 CLASSES = ("NETC", "SNFH", "ET", "RC")
 
 
@@ -36,42 +34,21 @@ def make_prediction(truth: np.ndarray) -> np.ndarray:
     return moved.astype(np.uint8)
 
 
-def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
-    """Seconds of every repeat, and the largest size of this process."""
+def main() -> None:
+    """Seconds of a case, and the largest size of this process."""
+    memory = PeakMemory()
     with tempfile.TemporaryDirectory() as folder:
-        write_phantoms(PhantomSpec(Path(folder, "data"), cases=1, shape=shape))
+        write_phantoms(PhantomSpec(Path(folder, "data"), cases=1, shape=SHAPE))
         label = next(Path(folder, "data").rglob("*-seg.nii.gz"))
         image: Any = nib.load(label)
         prediction, output = make_prediction(np.asarray(image.dataobj)), str(Path(folder, "prediction.nii.gz"))
-        scores: dict[str, Any] = {}
 
         def score() -> None:
-            scores.update(score_file("case", prediction, image.affine, str(label), CLASSES, 2.0, output))
+            score_file("case", prediction, image.affine, str(label), CLASSES, 2.0, output)
 
-        seconds = time_in_turns({"score": score}, repeats)["score"]
-    return {
-        "shape": shape,
-        "classes": {name: values["status"] for name, values in scores.items()},
-        "seconds": {"median": statistics.median(seconds), "all": seconds},
-        # Linux counts in KiB.
-        "process_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "environment": environment(),
-    }
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shape", type=int, nargs=3, default=(240, 240, 155))
-    parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args(argv)
-    result = measure(tuple(args.shape), args.repeats)
-    e, seconds = result["environment"], result["seconds"]["median"]
-    print(f"{e['device']}, {e['cpus']} cores; {'×'.join(map(str, args.shape))} voxels, {len(CLASSES)} classes")
-    print(f"{seconds:.2f} s per case (median of {args.repeats}), process {result['process_gib']:.2f} GiB")
-    if args.json:
-        write_json(result, args.json)
+        seconds = time_in_turns({"score": score}, REPEATS)["score"]
+    print(f"{processor()}; {'×'.join(map(str, SHAPE))} voxels, {len(CLASSES)} classes")
+    print(f"{statistics.median(seconds):.2f} s per case (median of {REPEATS}), process {memory.gib():.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import importlib.util
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,9 +112,8 @@ def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse
     for other in {"reference", "direct"} & set(values):
         if "dcd" in values and abs(values["dcd"] - values[other]) > 1e-3 * values[other]:
             raise SystemExit(f"the loss {values['dcd']} differs from the {other} form's {values[other]}")
-    clock = time.process_time if args.cpu_time else time.perf_counter
     direct = {variant: steps.pop(variant) for variant in ("direct",) if variant in steps}
-    times = time_in_turns(steps, args.repeats, clock=clock) | time_in_turns(direct, 1, clock=clock)
+    times = time_in_turns(steps, args.repeats) | time_in_turns(direct, 1)
     return {variant: [1e3 * seconds for seconds in times[variant]] for variant in variants}
 
 
@@ -169,7 +167,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
-    parser.add_argument("--cpu-time", action="store_true", help="measure processor time; use with --threads 1")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--only", choices=("time", "memory"), help="measure only this (default: both)")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
@@ -187,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.peak_of:
         print(peak_extra(*make_step(args.peak_of, args.stages, args)))
         return
-    machine = environment(args.device) | {"threads": args.threads, "clock": "processor" if args.cpu_time else "wall"}
+    machine = environment(args.device) | {"threads": args.threads}
     print(", ".join(str(machine[k]) for k in ("device", "threads")), "threads, PyTorch", machine["torch"])
     rows = measure(args)
     table = loss_table(rows, args.variants)

@@ -32,13 +32,14 @@ import psutil
 
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError, show_plainly
-from dcd_ext.io import write_json, write_text
+from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
 from dcd_ext.predict.backends import BACKENDS, has_bf16, prepare
 from dcd_ext.predict.pipelines import PHASES
 from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
 from scripts.bench_predict_inputs import staged
+from scripts.benchmark import insert
 
 _HEADER = ["network", "run by", "command s", "CPU s", "s/case", *PHASES, "peak GiB", "Dice", "busy core"]
 
@@ -51,11 +52,7 @@ class Contender:
         self._command, self.folder = command, folder
 
     def run(self) -> dict[str, float]:
-        """Once, into an empty folder: seconds, processor seconds, and memory at most, of all its processes.
-
-        Raises:
-            UserError: if the command fails.
-        """
+        """Once, into an empty folder: seconds, processor seconds, and memory at most, of all its processes."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         log, started = self.folder / "log", time.perf_counter()
@@ -190,19 +187,6 @@ def table(result: dict[str, Any]) -> Table:
         "command takes beside another job on one core."
     )
     return Table("", _HEADER, rows, note)
-
-
-def insert(markdown: str, path: Path, name: str) -> None:
-    """Replace what a page has between its two marks of this name.
-
-    Raises:
-        UserError: if the page has no such marks.
-    """
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-    text = path.read_text("utf-8")
-    if begin not in text or end not in text:
-        raise UserError("no place for the table", path, f"{begin} … {end}", "none", "add both marks")
-    write_text(text[: text.index(begin) + len(begin)] + f"\n{markdown}\n" + text[text.index(end) :], path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,5 +32,4 @@ bench "$student" "$teacher" --images "$work/20" --truth "$work/20_labels" --case
 bench --images "$work/1" --cases 1 --name one_case --also "$standalone" ${others[@]+"${others[@]}"}
 bench bundles/brats24_segmentation_student --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --busy
 bench bundles/brats24_segmentation_teacher --images "$brats" --cases 1 --name brats --backends openvino openvino-bf16 --repeats 1
-"$python" -m scripts.bench_int8 --page "$page"
-"$python" -m scripts.bench_layers bundles/brats24_segmentation_student bundles/brats24_segmentation_teacher --page "$page"
+"$python" -m scripts.bench_window bundles/brats24_segmentation_student bundles/brats24_segmentation_teacher --page "$page"

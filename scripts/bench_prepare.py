@@ -80,11 +80,7 @@ def markers(output: Path) -> dict[str, int]:
 
 
 def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: int | None = None) -> dict[str, Any]:
-    """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished.
-
-    Raises:
-        UserError: when it fails by itself.
-    """
+    """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished."""
     command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(output)]
     command += ["--jobs", str(jobs)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""Measure a task's network at several widths: parameters, operations, CPU latency per patch and per volume, Dice.
+"""Measure a task's network at several widths: parameters, operations, CPU latency per patch and per volume.
 
 Networks, memory format and sliding window come from the task's student bundle, in evaluation and float32. All networks
 take turns, so that a busy machine disturbs them alike; time does not depend on the values, so the images are noise.
@@ -6,11 +6,10 @@ Writes widths_<task>.json, .md and .svg.
 """
 
 import argparse
-import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,7 @@ def open_student(bundle: Path, factor: int) -> ConfigParser:
 
 
 def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
-    """Cost of the network at each ``--factors``, relative to the first one.
-
-    Raises:
-        UserError: for a patch that the network's strides do not divide.
-    """
+    """Cost of the network at each ``--factors``, relative to the first one."""
     parsers = {r: open_student(bundle, r) for r in options.factors}
     first = parsers[options.factors[0]]
     strides = [math.prod(axis) for axis in zip(*first.get_parsed_content("strides"), strict=True)]
@@ -106,29 +101,10 @@ def _relative(member: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, 
     return {f"{key}_saved": saved(key) for key in ("parameters", "flops_per_patch", *SECONDS.values())}
 
 
-def add_dice(runs: Sequence[str], members: Sequence[dict[str, Any]]) -> None:
-    """Add ``mean_dice`` to the members that ``--run R=metrics.json`` names.
-
-    Raises:
-        UserError: for an unknown factor, a missing file, or metrics of another network.
-    """
-    by_factor = {str(m["reduction_factor"]): m for m in members}
-    for text in runs:
-        factor, _, path = text.partition("=")
-        if factor not in by_factor or not Path(path).is_file():
-            expected = f"R=metrics.json with R one of {', '.join(by_factor)}"
-            raise UserError("unusable run", "--run", expected, repr(text), "correct it")
-        metrics, member = json.loads(Path(path).read_text("utf-8")), by_factor[factor]
-        found, expected = metrics.get("parameters"), f"{member['parameters']} parameters"
-        if found != member["parameters"]:
-            raise UserError("metrics of another network", path, expected, found, "correct --run")
-        member["mean_dice"] = metrics["summary"]["mean"]["dice"]["mean"]
-
-
 def widths_table(result: dict[str, Any]) -> Table:
     """One row per member."""
     header = ["reduction factor", "parameters", "fewer", "GFLOPs per patch", "fewer"]
-    header += [part for name in SECONDS for part in (f"s per {name}", "lower")] + ["mean Dice"]
+    header += [part for name in SECONDS for part in (f"s per {name}", "lower")]
     rows = []
     for i, m in enumerate(result["members"]):
         # the first row is what the others are compared with
@@ -137,7 +113,7 @@ def widths_table(result: dict[str, Any]) -> Table:
         row += [f"{flops / 1e9:,.3g}", _percent(relative.get("flops_per_patch_saved"))]
         for key in SECONDS.values():
             row += [f"{m[key]['median']:.3g}" if m[key] else "–", _percent(relative.get(f"{key}_saved"))]
-        rows.append([*row, f"{m['mean_dice']:.4f}" if "mean_dice" in m else "–"])
+        rows.append(row)
     repeats, e = result["repeats"], result["environment"]
     sizes = [f"{n} {'×'.join(map(str, result[n]))} ({repeats[n]} passes)" for n in SECONDS if repeats[n]]
     note = (
@@ -201,7 +177,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, help="number of threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="such as cuda:0, which computes in float16 (default cpu)")
     parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")
-    parser.add_argument("--run", action="append", default=[], metavar="R=FILE", help="metrics.json at factor R")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (default runs)")
     return parser
 
@@ -213,7 +188,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     result = measure(options, ROOT / "bundles" / f"{options.task}_segmentation_student")
-    add_dice(options.run, result["members"])
     stem = options.output / f"widths_{options.task}"
     write_results(result, stem, shlex.join(["python", "-m", "scripts.bench_widths", *arguments]))
     print(to_text(widths_table(result)))

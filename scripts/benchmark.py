@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 
 from dcd_ext.commands.common import positive
+from dcd_ext.errors import UserError
+from dcd_ext.io import write_text
 
 Key = TypeVar("Key")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -30,20 +32,17 @@ def torch_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def time_in_turns(
-    steps: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 0, clock: Callable[[], float] | None = None
-) -> dict[Key, list[float]]:
+def time_in_turns(steps: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 0) -> dict[Key, list[float]]:
     """Seconds of each step after ``warm_up`` untimed ones. They take turns, so a busy machine disturbs all alike."""
-    clock = clock or time.perf_counter
     times: dict[Key, list[float]] = {key: [] for key in steps}
     for repeat in tqdm(range(repeats + warm_up if repeats else 0), desc="passes", disable=None):
         for key, step in steps.items():
-            start = clock()
+            start = time.perf_counter()
             step()
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             if repeat >= warm_up:
-                times[key].append(clock() - start)
+                times[key].append(time.perf_counter() - start)
     return times
 
 
@@ -93,3 +92,12 @@ def page(title: str, parts: Iterable[str], command: str, environment: Mapping[st
     """A Markdown page: parts, the command that made it, and what it ran on."""
     versions = "\n".join(f"- {name}: {value}" for name, value in environment.items())
     return "\n\n".join([f"# {title}", *parts, f"Written by\n\n```\n{command}\n```", versions]) + "\n"
+
+
+def insert(markdown: str, path: Path, name: str) -> None:
+    """Replace what a page has between its two marks of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    text = path.read_text("utf-8")
+    if begin not in text or end not in text:
+        raise UserError("no place for the table", path, f"{begin} … {end}", "none", "add both marks")
+    write_text(text[: text.index(begin) + len(begin)] + f"\n{markdown}\n" + text[text.index(end) :], path)

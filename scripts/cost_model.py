@@ -104,10 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     found: dict[str, Any] = {task: constants(task, options.work) for task in SHAPES}
     tables = [to_markdown(constants_table(found)), to_markdown(prediction_table(found, options))]
-    command, versions = (
-        f"python -m scripts.cost_model --cases {options.cases} --step_seconds {options.step_seconds:g}",
-        {},
-    )
+    command = f"python -m scripts.cost_model --cases {options.cases} --step_seconds {options.step_seconds:g}"
     versions = environment("cpu")
     write_json({"constants": found, "environment": versions}, options.output / "cost.json")
     write_text(page("What a full training costs", tables, command, versions), options.output / "cost.md")

@@ -1,7 +1,5 @@
 """The real case in ``examples``: which shipped weights segment it, by which command, and the picture of the result."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -21,9 +21,9 @@ import nibabel as nib
 import numpy as np
 
 from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.errors import show_plainly
 from dcd_ext.io import write_json
-from dcd_ext.predict.memory import PeakMemory
 from dcd_ext.predict.runtime import Engine, Pipeline, cores
 from dcd_ext.predict.standalone import write_standalone
 from scripts.bench_predict_inputs import staged

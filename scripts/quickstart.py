@@ -37,11 +37,7 @@ class Runner:
         self.commands: list[str] = []
 
     def __call__(self, step: str, *arguments: str | Path) -> None:
-        """Run ``python -m <arguments>``.
-
-        Raises:
-            UserError: if it fails; the end of its log is printed.
-        """
+        """Run ``python -m <arguments>``; if it fails, print the end of its log and stop."""
         command = [sys.executable, "-m", *map(str, arguments)]
         shown = " ".join(["python -m", *(_shown(a) for a in arguments)]).replace("python -m dcd_ext", "dcd")
         self.commands.append(shown)

@@ -73,11 +73,7 @@ def layout(page: Path, width: int) -> dict[str, Any]:
 
 
 def screenshot(page: Path, width: int, height: int, png: Path) -> None:
-    """Write the top ``height`` pixels of ``page``, ``width`` pixels wide, to ``png``.
-
-    Raises:
-        UserError: if there is no browser, or it writes no picture.
-    """
+    """Write the top ``height`` pixels of ``page``, ``width`` pixels wide, to ``png``."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "shot.png"
         _run(page, width, height, f"--screenshot={made}")

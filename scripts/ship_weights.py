@@ -4,8 +4,6 @@
 the bundle's own command, on the selection and the test part of the data the run was trained on.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -3,8 +3,6 @@
 What is copied are the records: ``metrics.json``, ``training.json`` and ``run.json``, without paths of the machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil
@@ -19,6 +17,7 @@ from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report import all_tables
 from dcd_ext.tables import Table, to_markdown
+from scripts.benchmark import insert
 
 ROOT = Path(__file__).resolve().parents[1]
 _INTRO = """# Benchmark on real MRI: {title}
@@ -118,15 +117,9 @@ def methods_table(suite: dict[str, Any]) -> Table:
 
 
 def update_readme(tables: dict[str, Table]) -> None:
-    """Replace the README's tables between their markers."""
-    path = ROOT / "README.md"
-    begin, end = "<!-- benchmark -->\n", "<!-- end benchmark -->"
-    before, _, rest = path.read_text("utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    if not after:
-        raise UserError("no place for the table", path, begin + end, "none", "add both markers")
+    """Replace the README's tables between their marks."""
     text = "\n\n".join(f"Student `{name}`:\n\n{to_markdown(table)}" for name, table in tables.items())
-    write_text(f"{before}{begin}{text}\n{end}{after}", path)
+    insert(text, ROOT / "README.md", "benchmark")
 
 
 def section(student: str, options: dict[str, Any], test: dict[str, Any], selection: dict[str, Any], seeds: int) -> str:

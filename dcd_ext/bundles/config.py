@@ -76,11 +76,7 @@ def prepare_run() -> Run:
 
 
 def require_train_config() -> None:
-    """Refuse a run of ``evaluate.json`` alone, which has the evaluation's entries only; to be called first in it.
-
-    Raises:
-        UserError: if the entries of ``train.json`` are not there.
-    """
+    """Refuse a run of ``evaluate.json`` without the entries of ``train.json``; to be called first in it."""
     show_plainly()
     config: Any = _running_workflow().parser.config
     if "train" not in config:
@@ -124,11 +120,7 @@ def _running_workflow() -> ConfigWorkflow:
 
 
 def config_files(folder: Path) -> list[Path]:
-    """Configs shipped in a bundle's ``configs``.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """Configs shipped in a bundle's ``configs``; refused if there are none."""
     files = [file for file in sorted(folder.rglob("*.json")) if file.name != "metadata.json"]
     if not files:
         raise UserError("no bundle", folder, "configs/train.json", "none", "pass --bundle_root <bundle>")

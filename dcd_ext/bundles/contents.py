@@ -63,11 +63,7 @@ class Contents:
 
 
 def open_contents(path: Path) -> Contents:
-    """Look into a folder or zip.
-
-    Raises:
-        UserError: if it is neither.
-    """
+    """Look into a folder or zip; anything else is refused."""
     if path.is_dir():
         return _from_folder(path)
     try:

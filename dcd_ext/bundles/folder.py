@@ -63,11 +63,7 @@ class BundleFolder:
         return parser
 
     def build(self, entry: str) -> Any:
-        """An entry of ``inference.json``, built.
-
-        Raises:
-            UserError: if that fails.
-        """
+        """An entry of ``inference.json``, built; refused if that fails."""
         try:
             return self.parser().get_parsed_content(entry)
         except Exception as e:  # a config can raise anything

@@ -64,14 +64,15 @@ def new_task(data: DataSet, name: str, gpu_memory: float, planned: Plan | None =
         "fragments": fragments,
         "train": {"max_epochs": 1000, "iterations_per_epoch": 250, "val_interval": 25, "batch_size": made.batch_size},
         "evaluate": {"class_names": labels[1:], "nsd_tolerance_mm": tolerance},
-        "distillation": {
-            "kd_weight": 0.05,
-            "start": 0.1,
-            "ramp": 0.3,
-            "teacher_ckpt": f"$@bundle_root + '/../{name}_segmentation_teacher/models/model.pt'",
-        },
+        "distillation": distillation(name),
         **_about(data, name, labels),
     }
+
+
+def distillation(name: str) -> dict[str, Any]:
+    """What a task of this name begins with, imported or planned; its teacher lies beside the student."""
+    teacher = f"$@bundle_root + '/../{name}_segmentation_teacher/models/model.pt'"
+    return {"kd_weight": 0.05, "start": 0.1, "ramp": 0.3, "teacher_ckpt": teacher}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
     Raises:
         UserError: if ``onnx`` is missing or the export fails.
     """
-    onnx = _require("onnx")
+    onnx = require("onnx")
     converter = {
         "input_names": ["image"],
         "output_names": ["pred"],
@@ -37,20 +37,20 @@ def export_onnx(bundle: BundleFolder, path: Path) -> Path:
     return path
 
 
-def _require(package: str) -> Any:
+def require(package: str) -> Any:
+    """Import an optional package; refused with the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise UserError(
-            f"{package} is not installed", "ONNX", package, "nothing", "pip install -r requirements-dev.txt"
-        ) from e
+        step = f"pip install {package}"
+        raise UserError(f"{package} is not installed", "export", package, "nothing", step) from e
 
 
-def session(path: Path, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU; ``threads`` are those of one operator, default torch's."""
-    runtime = _require("onnxruntime")
+def session(path: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU, with torch's number of threads."""
+    runtime = require("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

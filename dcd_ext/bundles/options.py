@@ -17,14 +17,9 @@ _WHERE, _STEP = "command line or config file", "see docs/train.md"
 def settle_options(parser: ConfigParser, files: Sequence[Path]) -> None:
     """Make the entries of a merged config what they say, before anything is built from them.
 
-    A command line's ``False`` reaches the config as a boolean, ``false`` as text, and any text counts as true.
-
-    Args:
-        parser: of the running workflow.
-        files: the shipped configs: where they have a boolean or a number, text that is no expression is refused.
-
-    Raises:
-        UserError: for the first entry of another kind, or out of the range in ``schemas/options.json``.
+    A command line's ``False`` reaches the config as a boolean, ``false`` as text, and any text counts as true. Refused
+    are values out of the range in ``schemas/options.json`` and, where a shipped config in ``files`` has a boolean or a
+    number, text that is no expression.
     """
     config: Any = parser.config
     for id, value in _read_booleans({key: value for key, value in config.items() if key != "_meta_"}, config):

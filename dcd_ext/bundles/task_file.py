@@ -12,11 +12,7 @@ _HELP = "see docs/add_a_task.md"
 
 
 def read_task_file(path: Path) -> dict[str, Any]:
-    """The content of a task file, in which every entry is there and of its kind and none contradicts another.
-
-    Raises:
-        UserError: on a missing, mistyped or contradictory entry.
-    """
+    """The content of a task file, in which every entry is there and of its kind and none contradicts another."""
     task = read_json(path, "task", "task file", _HELP)
     common, about = task["common"], task["metadata"]
     check_network(common, path)
@@ -29,11 +25,7 @@ def read_task_file(path: Path) -> dict[str, Any]:
 
 
 def check_network(entries: Mapping[str, Any], where: object) -> None:
-    """``features``, ``n_blocks`` and ``patch_size`` fit the ``strides``.
-
-    Raises:
-        UserError: for a list of another length; for a side of the patch, with the nearest one that fits.
-    """
+    """Refuse ``features``, ``n_blocks`` and sides of ``patch_size`` that do not fit the ``strides``, with what does."""
     stages = len(entries["strides"])
     for key in ("features", "n_blocks"):
         _agree(where, key, stages, len(entries[key]), "one per entry of 'strides'")

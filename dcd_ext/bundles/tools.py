@@ -31,11 +31,7 @@ def _find(name: str, bundle_root: str) -> str:
 
 
 def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method.
-
-    Raises:
-        UserError: for an unknown method.
-    """
+    """Config files per method: ``train`` (default ``configs/train.json``) and its own; "all" means every method."""
     configs = Path(bundle_root) / "configs"
     known = ["dcd", *sorted(p.stem for p in (configs / "methods").glob("*.json"))]
     names = known if list(names) == ["all"] else names

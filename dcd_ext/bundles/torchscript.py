@@ -15,11 +15,7 @@ from dcd_ext.errors import UserError
 
 
 def run_monai_export(command: str, bundle: BundleFolder, path: Path, **options: Any) -> None:
-    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one.
-
-    Raises:
-        UserError: if it fails, with the last line of its output.
-    """
+    """``python -m monai.bundle COMMAND``, in a fresh process: TorchScript counts its classes within one."""
     options.update(net_id="network_def", filepath=path, ckpt_file=bundle.weights)
     options.update(meta_file="configs/metadata.json", config_file="configs/inference.json")
     options.update(use_trace=True, input_shape=list(bundle.smallest_input()))

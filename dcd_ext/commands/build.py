@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the bundles")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Nothing is written unless all of them can be built."""
     task = find_task(options.task)
     bundles = {role: build_bundle(task, role) for role in tqdm(roles(), desc="build", unit="bundle", disable=None)}
@@ -28,4 +28,3 @@ def run(options: argparse.Namespace) -> int:
         for path, text in files.items():
             write_text(text, options.output / path)
         print(options.output / f"{task.stem}_segmentation_{role}")
-    return 0

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Measure every method, print the table, write the file that ``dcd methods --calibration`` reads."""
     override = {**read_options(options.config_entries), "dataset_dir": os.path.abspath(options.dataset_dir)}
     numbers = (options.checkpoint, options.batches, options.target_ratio, options.fit_steps)
@@ -60,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
     print(to_text(_table(results, options)))
     weight = results[name][options.scope]["proposed_weight"]
     print(f"{options.output}; train {name} with --kd_weight {weight:.3g}")
-    return 0
 
 
 def _methods(options: argparse.Namespace) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     with tqdm(total=2, desc="statistics", unit="step", disable=None) as bar:
         runs = load_runs(options.runs)
         comparison = compare(runs, options.baseline, options.teacher, options.seed)
@@ -39,4 +39,3 @@ def run(options: argparse.Namespace) -> int:
     print("\n\n".join(map(to_text, tables)))
     size = options.output.stat().st_size / 1e6
     print(f"\n{options.output} ({size:.1f} MB), {options.output.with_suffix('.md').name} and .json")
-    return 0

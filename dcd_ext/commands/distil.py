@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--width_arg", nargs="+", metavar="NAME", help="the network's arguments that are widths")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Everything is computed before anything is written."""
     require_new(options.output)
     _check(options)
@@ -92,7 +92,6 @@ def run(options: argparse.Namespace) -> int:
         )
     start = f"--bundle_root {options.output} --config_file {options.output / 'configs' / teacher.train_file}"
     print(f"\n{options.output}; next: python -m monai.bundle run training {start}")
-    return 0
 
 
 def _check(options: argparse.Namespace) -> None:

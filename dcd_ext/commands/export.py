@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     for path, difference in export(options.bundle, [name for name in options.formats if name in FORMATS]):
         print(f"{path}  {path.stat().st_size:,} bytes, largest difference to the network {difference:.1e}")
     if "int8" in options.formats:
@@ -37,7 +37,6 @@ def run(options: argparse.Namespace) -> int:
         from dcd_ext.predict.standalone import write_standalone
 
         print(write_standalone(options.bundle, options.output or options.bundle / "models" / "standalone"))
-    return 0
 
 
 def _int8(options: argparse.Namespace) -> None:

@@ -21,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", type=Path, metavar="FILE", help="splits_final.json (default: nnU-Net's own)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     arguments = (options.results, options.output, options.folds, options.raw, options.splits, options.checkpoint)
     for path in import_nnunet(*arguments):
         print(path)
-    return 0

@@ -16,6 +16,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", dest="everything", help="print all lines in full")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     print("\n".join(inspect(options.bundle, everything=options.everything)))
-    return 0

@@ -1,8 +1,8 @@
 """``dcd COMMAND ...``: what all commands share.
 
 A command is a module of this package. The first line of its docstring is its summary, the rest its description;
-``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options) -> int`` does the work,
-returns the exit code and raises :class:`UserError`.
+``EXAMPLE`` is a command line; ``add_arguments(parser)`` declares options; ``run(options)`` does the work,
+raises :class:`UserError`, and returns an exit code where it can be other than 0.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def _run(name: str, arguments: list[str]) -> int:
     # a scheduler's request to stop is an interruption, so that processes we started are stopped, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Any = importlib.import_module(f"dcd_ext.commands.{name.replace('-', '_')}")
-    return int(command.run(_parse(name, command, arguments)))
+    return int(command.run(_parse(name, command, arguments)) or 0)
 
 
 def _parse(name: str, command: ModuleType, arguments: list[str]) -> argparse.Namespace:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser, default=1)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """A method that fails does not keep the others from the summary."""
     files = method_files(options.bundle, options.methods)
     weights = proposed_weights(options.calibration, list(files)) if options.calibration else {}
@@ -51,7 +51,6 @@ def run(options: argparse.Namespace) -> int:
     raise_failures(errors, len(runs))
     if not options.no_evaluation:
         print(f"compare case by case: dcd compare {' '.join(str(r.folder) for r in runs.values())}")
-    return 0
 
 
 def proposed_weights(path: str, names: Sequence[str]) -> dict[str, float]:

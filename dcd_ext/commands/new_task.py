@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """What is written can be built."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+\.json", options.output.name):
         expected = "letters, digits, '_', '-' and .json"
@@ -53,4 +53,3 @@ def run(options: argparse.Namespace) -> int:
     rows = [[key, str(values[key]), reason] for key, reason in task["comments"].items() if key in values]
     print(to_text(Table("", ["entry", "value", "reason"], [row for row in rows if row[0] != "network_def"])))
     print(f"\n{options.output} written. Edit it, then: dcd build {options.output} --output bundles")
-    return 0

@@ -19,11 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--large_files_url", help="leave the weights out, to be downloaded below this address")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     checkpoint = options.checkpoint or options.bundle / "models" / "model.pt"
     further = (options.reduction_factor, options.metrics, options.large_files_url)
     path = pack(options.bundle, checkpoint, options.output, *further)
     print(f"{path}  {path.stat().st_size:,} bytes")
     print(f"sha256 {sha256(path)}")
     print(f"next: dcd verify {path}")
-    return 0

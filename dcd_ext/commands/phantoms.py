@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     spec = PhantomSpec(
         root=options.output,
         layout=options.layout,
@@ -39,4 +39,3 @@ def run(options: argparse.Namespace) -> int:
     )
     write_phantoms(spec, workers=options.jobs)
     print(f"{options.cases + options.test_cases} cases in {options.output}")
-    return 0

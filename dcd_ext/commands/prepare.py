@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     source, output = _source(options), make_folder(options.output)
     task, cases = _find(options, source)
     refuse_case_folders(cases, output)
@@ -63,7 +63,6 @@ def run(options: argparse.Namespace) -> int:
         content = thin_training(content, options.selection_fold, options.training_share, options.seed)
     path = write_datalist(content, output)
     print(f"{describe_datalist(content, output)}\n\n{path} written. Next: dcd check {path}")
-    return 0
 
 
 def _find(options: argparse.Namespace, source: Path) -> tuple[Task, list[Case]]:

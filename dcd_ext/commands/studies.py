@@ -14,7 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the studies folder")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     images, labels = write_studies(options.datalist, options.output)
     print(f"{images} images and {labels} labels in {options.output}")
-    return 0

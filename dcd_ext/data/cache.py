@@ -1,16 +1,10 @@
 """Choose how much of a data set MONAI's ``CacheDataset`` may keep: measured cases against free memory."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from ignite import distributed as idist
 
 from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
 from dcd_ext.data.check_report import CHECK_FILE, read_check
@@ -47,6 +41,8 @@ def choose_cache_rate(
     Returns:
         1.0 where everything fits, otherwise less, in steps of 0.01.
     """
+    from ignite import distributed as idist  # takes seconds, as torch does; preparing and checking data do without
+
     if not cases:
         return 0.0
     needed, how = _estimate(cases, transform, Path(dataset_dir))
@@ -64,8 +60,8 @@ def choose_cache_rate(
 
 def cached_bytes(item: Mapping[str, Any]) -> int:
     """Memory of a transformed case in bytes: its tensors and arrays, contiguous as ``CacheDataset`` keeps them."""
-    sizes = [v.nelement() * v.element_size() for v in item.values() if isinstance(v, torch.Tensor)]
-    return sum(sizes) + sum(v.nbytes for v in item.values() if isinstance(v, np.ndarray))
+    # torch's tensors tell it, too
+    return sum(value.nbytes for value in item.values() if hasattr(value, "nbytes"))
 
 
 def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple[float, str]:

@@ -1,7 +1,5 @@
 """Read the ``datalist.json`` of a prepared data set."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_datalist(path: Path) -> dict[str, Any]:
-    """The content of a data list; ``training`` and ``test`` are lists of dictionaries, ``folds`` is a number.
-
-    Raises:
-        UserError: when it is missing, not JSON, or not a data list.
-    """
+    """The content of a data list; ``training`` and ``test`` are lists of dictionaries, ``folds`` is a number."""
     again = f"correct it, or write it with dcd prepare <task> --source <data> --output {path.parent}"
     content = read_json(path, "datalist", "data list", again)
     # the Decathlon writes test cases as bare file names
@@ -35,11 +29,7 @@ def image_names(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str]) -> None:
-    """Refuse a list of cases in which one lacks what is needed.
-
-    Raises:
-        UserError: naming the case by its number.
-    """
+    """Refuse a list of cases in which one lacks what is needed, by the case's number."""
     for number, case in enumerate(cases):
         if missing := [name for name in needed if name not in case]:
             found, step = f"no {', '.join(missing)}", "complete it; dcd check shows all such entries"

@@ -1,7 +1,5 @@
 """Check a data list: read every file once and gather findings."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path
@@ -22,14 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_datalist(path: Path, task: Task | None = None, skip: frozenset[str] = frozenset()) -> CheckReport:
-    """Run all checks but those in ``skip``, on a ``datalist.json``.
-
-    Args:
-        task: what to check against; None takes the data list's own modalities and labels.
-
-    Raises:
-        UserError: for an unknown name in ``skip`` or an unusable data list.
-    """
+    """Run all checks but those in ``skip``, against ``task`` or else the data list's own modalities and labels."""
     for name in sorted(skip):
         if name not in CHECKS:
             raise UserError("unknown check", "--skip", ", ".join(CHECKS), name, "name one of them")

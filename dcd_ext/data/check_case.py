@@ -1,7 +1,5 @@
 """All checks that need the files of one case: each file is read once."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from dataclasses import dataclass, field

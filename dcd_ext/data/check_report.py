@@ -1,7 +1,5 @@
 """The result of ``dcd check``: in memory, in ``check.json``, and as the condition for training."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -57,11 +55,7 @@ class CheckReport:
 
 
 def read_check(folder: Path) -> dict[str, Any]:
-    """The check report of a data set.
-
-    Raises:
-        UserError: when there is no data list, or no report that belongs to it.
-    """
+    """The check report of a data set; refused if there is none that belongs to its data list."""
     datalist, file = folder / DATALIST_FILE, folder / CHECK_FILE
     read_datalist(datalist)
     step = f"run: dcd check {datalist}"
@@ -74,17 +68,10 @@ def read_check(folder: Path) -> dict[str, Any]:
 
 
 def require_checked(dataset_dir: str | Path, allow_unchecked: bool = False) -> None:
-    """Refuse a data set whose check found errors.
+    """Refuse a data set whose check found errors, unless ``allow_unchecked``; they are then logged as a warning.
 
-    A set that was never checked, or changed since, only gives a warning line: a check costs a pass over all images,
-    and small experiments need none.
-
-    Args:
-        dataset_dir: the folder with ``datalist.json`` and, after a check, ``check.json``.
-        allow_unchecked: train all the same; errors are then logged as a warning.
-
-    Raises:
-        UserError: when ``check.json`` belongs to this data list and counts errors, or there is no data list.
+    A set that was never checked, or changed since, only gives a warning line: a check costs a pass over all images, and
+    small experiments need none.
     """
     folder = Path(dataset_dir)
     read_datalist(folder / DATALIST_FILE)

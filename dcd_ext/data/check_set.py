@@ -1,7 +1,5 @@
 """Checks of a whole data list: structure, duplicates, folds, classes, memory."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path

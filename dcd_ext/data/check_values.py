@@ -1,7 +1,5 @@
 """Checks of voxel values: finite and varying images, masks with the whole numbers of the task."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

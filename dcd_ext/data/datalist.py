@@ -1,7 +1,5 @@
 """Build and write the Decathlon-style ``datalist.json`` that every bundle reads."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence
@@ -45,11 +43,7 @@ def _entry(case: Case, output: Path) -> dict[str, Any]:
 
 
 def refuse_case_folders(cases: Sequence[Case], output: Path) -> None:
-    """Refuse an output folder in which a case's name is a path: MONAI's ``load_decathlon_datalist`` makes it one.
-
-    Raises:
-        UserError: when ``output`` contains something with the name of a case.
-    """
+    """Refuse an output folder in which a case's name is a path: MONAI's ``load_decathlon_datalist`` makes it one."""
     for case in cases:
         if (output / case.case).exists():
             what, step = "the output folder contains a folder named as a case", "choose a new folder as --output"

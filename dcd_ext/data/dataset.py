@@ -1,7 +1,5 @@
 """What a data set of one's own says about itself: a Decathlon or nnU-Net folder, or a prepared data list."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass
@@ -27,13 +25,9 @@ class DataSet:
 
 
 def read_dataset(source: Path) -> DataSet:
-    """A data set in one of three layouts, with two labelled cases at least.
+    """A data set in one of three layouts, with names for its channels and labels, and two labelled cases at least.
 
-    Args:
-        source: a folder with ``dataset.json`` (Decathlon or nnU-Net) or ``datalist.json``, or one of these files.
-
-    Raises:
-        UserError: if it is none, has unnamed channels or labels, too few cases, or images other than NIfTI.
+    ``source`` is a folder with ``dataset.json`` (Decathlon or nnU-Net) or ``datalist.json``, or one of these files.
     """
     folder = source.parent if source.is_file() else source
     file = source if source.is_file() else folder / DATALIST_FILE
@@ -103,21 +97,28 @@ def read_nnunet(folder: Path, index: dict[str, Any] | None = None) -> DataSet:
         step = "number every label once; of a trained network: dcd import-nnunet"
         raise UserError("labels that overlap or are ignored", path, "one whole number per label", regions[0], step)
     channels = {str(number): name for number, name in index["channel_names"].items()}
-    cases = [*_raw_cases(folder, "Tr", len(channels), ending), *_raw_cases(folder, "Ts", len(channels), ending)]
+    cases = raw_cases(folder, len(channels), ending)
     task = Task.from_json(folder.resolve().name, channels, {str(value): name for name, value in labels.items()})
     return DataSet(path, task, cases, f"dcd prepare nnunet --source {folder.resolve().name}")
 
 
-def _raw_cases(folder: Path, part: str, channels: int, ending: str) -> list[Case]:
+def raw_cases(folder: Path, channels: int, ending: str) -> list[Case]:
+    """Cases of ``imagesTr`` with their labels, then those of ``imagesTs``: ``<case>_0000.nii.gz``, a file per channel.
+
+    Raises:
+        UserError: if there is none to train on, or a file is missing.
+    """
     first = f"_0000{ending}"
-    names = sorted(f.name.removesuffix(first) for f in (folder / f"images{part}").glob(f"[!.]*{first}"))
-    if part == "Tr" and not names:
-        raise UserError("no case found", folder / "imagesTr", f"files <case>{first}", "none", "check the data set")
     cases = []
-    for name in names:
-        images = tuple(folder / f"images{part}" / f"{name}_{channel:04d}{ending}" for channel in range(channels))
-        label = folder / "labelsTr" / f"{name}{ending}"
-        if missing := next((f for f in (*images, *([label] if part == "Tr" else [])) if not os.path.isfile(f)), None):
-            raise UserError(f"case {name} is incomplete", missing, "a file", "none", "add it, or remove the case")
-        cases.append(Case(name, name, images, label if part == "Tr" else None))
+    for part in ("Tr", "Ts"):
+        names = sorted(f.name.removesuffix(first) for f in (folder / f"images{part}").glob(f"[!.]*{first}"))
+        if part == "Tr" and not names:
+            raise UserError("no case found", folder / "imagesTr", f"files <case>{first}", "none", "check the data set")
+        for name in names:
+            images = tuple(folder / f"images{part}" / f"{name}_{channel:04d}{ending}" for channel in range(channels))
+            label = folder / "labelsTr" / f"{name}{ending}" if part == "Tr" else None
+            for file in filter(None, (*images, label)):
+                if not os.path.isfile(file):
+                    raise UserError(f"case {name} is incomplete", file, "a file", "none", "add it, or remove the case")
+            cases.append(Case(name, name, images, label))
     return cases

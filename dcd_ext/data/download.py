@@ -1,7 +1,5 @@
 """Fetch a Decathlon task through MONAI's own downloader, checked against MONAI's own checksum."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 
@@ -10,15 +8,10 @@ from dcd_ext.io import make_folder
 
 
 def download_msd(task: str, folder: Path) -> Path:
-    """Download and unpack one task of the Medical Segmentation Decathlon.
+    """Download and unpack one task of the Medical Segmentation Decathlon; the folder with its ``dataset.json``.
 
-    A task that is already unpacked is used as it is; an archive with the right checksum is not fetched again.
-
-    Returns:
-        The folder of the task (such as ``Task04_Hippocampus``), with its ``dataset.json``.
-
-    Raises:
-        UserError: for an unknown task, without a network, or for a file with the wrong checksum.
+    A task that is already unpacked is used as it is; an archive with the right checksum is not fetched again. Refused
+    are unknown tasks and files with a wrong checksum.
     """
     # MONAI and torch take seconds to import, and only this command needs them
     from monai.apps import DecathlonDataset, download_and_extract

@@ -1,7 +1,5 @@
 """What a data check finds: the names of the checks, one finding, and the list that collects them."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from functools import partialmethod
 from typing import Any

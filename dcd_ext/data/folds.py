@@ -1,7 +1,5 @@
 """Seeded cross-validation folds that never split a subject and differ by as few cases as subjects allow."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Compare the grids of two volumes in units a person can judge: voxels, millimetres, axis letters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -64,11 +62,7 @@ def grid_difference(reference: Grid, other: Grid) -> list[tuple[str, str, str]]:
 
 
 def require_same_grid(reference: Grid, other: Grid, what: str, where: object, next_step: str) -> None:
-    """Refuse a grid that differs from the reference.
-
-    Raises:
-        UserError: with ``what``, ``where`` and ``next_step``, and the most telling difference.
-    """
+    """Refuse a grid that differs from the reference, with the most telling difference."""
     for check, expected, found in grid_difference(reference, other):
         raise UserError(f"{what} ({check})", where, expected, found, next_step)
 

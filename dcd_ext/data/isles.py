@@ -1,7 +1,5 @@
 """ISLES-2022: DWI, ADC and mask onto the FLAIR grid, in parallel, restartable case by case."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

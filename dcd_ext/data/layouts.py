@@ -1,7 +1,5 @@
 """Find cases in the folder layouts as published: BraTS 2023/2024, ISLES-2022 and the Decathlon."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -52,11 +50,7 @@ def find_brats(source: Path) -> list[Case]:
 def find_isles(source: Path) -> list[Case]:
     """Find ISLES-2022 cases: ``sub-strokecaseNNNN/ses-0001/{anat,dwi}`` and their masks below ``derivatives``.
 
-    Returns:
-        Cases whose images are FLAIR, DWI, ADC as published, each on its own grid.
-
-    Raises:
-        UserError: when there is no case, or a modality is missing or double.
+    Their images are FLAIR, DWI, ADC as published, each on its own grid; refused if one is missing or double.
     """
     files = {"FLAIR": ("anat", "_FLAIR"), "DWI": ("dwi", "_dwi"), "ADC": ("dwi", "_adc")}
     cases = []
@@ -108,11 +102,7 @@ def _files(folder: Path, ending: str) -> list[Path]:
 
 
 def read_msd_index(source: Path) -> dict[str, Any]:
-    """Read ``dataset.json`` of a Decathlon task.
-
-    Raises:
-        UserError: when it is missing or not in the Decathlon format.
-    """
+    """``dataset.json`` of a Decathlon task."""
     path = source / "dataset.json"
     step = "check --source, or fetch the data with: dcd prepare msd --download Task04_Hippocampus"
     index = read_json(path, "datalist", "Decathlon index", step)

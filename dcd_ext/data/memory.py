@@ -1,10 +1,8 @@
-"""How much memory this process may still use: free memory, container limit (cgroup v1 and v2), ``ulimit -v``."""
+"""How much memory this process took at most, and may still use: free, left by control groups and ``ulimit -v``."""
 
-from __future__ import annotations
-
+import sys
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-
-import psutil
 
 try:
     import resource
@@ -13,6 +11,25 @@ except ImportError:  # Windows
 
 # part of the available memory that a cache of cases may take; the rest is for network, workers and augmentation
 CACHE_SHARE = 0.8
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Begins to measure when it is made."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            _CLEAR.write_text("5", "ascii")  # Linux: the peak starts anew
+
+    def gib(self) -> float | None:
+        """Largest resident memory in GiB; of the whole process where the peak cannot be reset; None on Windows."""
+        if _STATUS.is_file():  # ru_maxrss would count what the process that started this one had used
+            line = next(line for line in _STATUS.read_text("ascii").splitlines() if line.startswith("VmHWM"))
+            return round(int(line.split()[1]) / 2**20, 3)
+        if resource is None:
+            return None
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -21,6 +38,8 @@ def available_memory(root: Path = Path("/")) -> int:
     The smallest of: memory the system can free up, room left in every control group above this process, room left
     below the address-space limit.
     """
+    import psutil  # bundles are opened without it
+
     rooms = [psutil.virtual_memory().available, *_cgroup_rooms(root)]
     if resource is not None:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)

@@ -1,7 +1,5 @@
 """Read and write NIfTI volumes: one rule for images, one for labels, the same that the configs' preprocessing has."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -31,20 +29,12 @@ def voxels(path: Path) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image; NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged.
-
-    Raises:
-        UserError: for an infinite intensity.
-    """
+    """Read an image; NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged, infinity is refused."""
     return finite(voxels(path), path)
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Read a label as whole numbers: 0.9999 is 1.
-
-    Raises:
-        UserError: for a value that is not near a whole number.
-    """
+    """Read a label as whole numbers: 0.9999 is 1, what is not near one is refused."""
     return whole_labels(voxels(path), path)
 
 

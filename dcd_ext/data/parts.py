@@ -4,8 +4,6 @@ The selection part is the fold that training holds out: it chooses the epoch, so
 chooses nothing.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 
@@ -13,11 +11,7 @@ from dcd_ext.errors import UserError
 
 
 def hold_out_test(content: dict[str, Any], fold: int) -> dict[str, Any]:
-    """The data list with the cases of one fold, labels and all, as its test part; unlabelled cases cannot be scored.
-
-    Raises:
-        UserError: if the fold is empty, or no other has a case.
-    """
+    """The data list with one fold, labels and all, as its test part; refused if either side would be empty."""
     training = [case for case in content["training"] if case["fold"] != fold]
     test = [{k: v for k, v in case.items() if k != "fold"} for case in content["training"] if case["fold"] == fold]
     _check_fold(content, "--test_fold", fold, test, training)
@@ -25,11 +19,7 @@ def hold_out_test(content: dict[str, Any], fold: int) -> dict[str, Any]:
 
 
 def thin_training(content: dict[str, Any], selection_fold: int, share: float, seed: int) -> dict[str, Any]:
-    """The data list with a seeded share of its training part; the selection fold, listed first, keeps all its cases.
-
-    Raises:
-        UserError: if the fold is empty, or nothing would be left to train on.
-    """
+    """The data list with a seeded share of its training part; the selection fold, listed first, keeps all its cases."""
     if not 0 < share < 1:
         raise UserError("no share", "--training_share", "more than 0, less than 1", share, "leave it out for all cases")
     selection = [case for case in content["training"] if case["fold"] == selection_fold]

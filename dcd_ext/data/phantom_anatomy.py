@@ -4,8 +4,6 @@ Shapes are drawn from smooth random fields, so that borders are irregular and a 
 sizes are fractions of the smallest axis except the thin and small parts, which are meant to be a few voxels wide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

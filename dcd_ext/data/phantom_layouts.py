@@ -4,8 +4,6 @@ The functions ``write_*_case`` take the data set's folder, its seed, the number 
 whether to write the label, too.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

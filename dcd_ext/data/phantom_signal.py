@@ -1,7 +1,5 @@
 """From label maps to MR-like intensities: contrast per modality, partial volume, drift, Rician noise, scanner scale."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

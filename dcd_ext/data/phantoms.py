@@ -3,8 +3,6 @@
 Every case draws from its own seeded generator: the same seed gives the same bytes whatever the number of processes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

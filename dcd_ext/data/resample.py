@@ -4,8 +4,6 @@ ITK and not ``scipy.ndimage.affine_transform``: the latter decides ties of neare
 up to a tenth of a mask where two grids are half a voxel apart, and may lose the outer voxels of a sheared grid.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A folder of images as MONAI Label wants it: one file per case, labels beside them in ``labels/final``."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The tables ``dcd prepare`` ends with: cases, modalities, grids, voxels per class, folds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

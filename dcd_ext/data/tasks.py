@@ -1,7 +1,5 @@
 """What a data set should contain: modalities in channel order and label values, for the sets prepared here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ class Task:
     labels: dict[int, str]  # label value -> class name; 0 is background
 
     @classmethod
-    def from_json(cls, name: str, channels: Mapping[str, Any], labels: Mapping[str, Any]) -> Task:
+    def from_json(cls, name: str, channels: Mapping[str, Any], labels: Mapping[str, Any]) -> "Task":
         """A task from mappings whose keys are numbers as text, as in ``datalist.json`` and ``metadata.json``."""
         return cls(name, channel_names(channels), {int(value): str(label) for value, label in labels.items()})
 

@@ -12,11 +12,7 @@ from dcd_ext.weights import load_weights
 
 
 class FrozenTeacher(nn.Module):
-    """A network that cannot be trained: evaluation mode, no gradients, and ``train()`` does nothing.
-
-    Args:
-        network: the teacher with its weights.
-    """
+    """A network that cannot be trained: evaluation mode, no gradients, and ``train()`` does nothing."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -94,9 +94,7 @@ class TeacherCheck:
 def recorded_scores(weights: Path, bundle: Path | None = None) -> Iterator[tuple[Any, str]]:
     """Scores, by name, that are recorded of weights, with the name of the file that says so.
 
-    Args:
-        weights: their file.
-        bundle: the folder of their bundle; default: the one whose ``models`` contains them.
+    The bundle is by default the one whose ``models`` contains the weights.
     """
     origin, bundle = origin_of(weights), bundle or weights.parent.parent
     if isinstance(origin, dict) and origin.get("scores"):

@@ -2,13 +2,11 @@
 
 from dcd_ext.evaluation.case_metrics import EMPTY_RULE, METRICS, case_metrics
 from dcd_ext.evaluation.feature_maps import DetailMaps
-from dcd_ext.evaluation.gather import gather_cases
 from dcd_ext.evaluation.lesions import LESION_RULE, lesion_counts
 from dcd_ext.evaluation.pool import ScoringPool
 from dcd_ext.evaluation.record import count_flops, dataset_record, network_record
 from dcd_ext.evaluation.scoring import prediction_path, score_file
 from dcd_ext.evaluation.summary import NAN_RULE, class_mean, summarise
-from dcd_ext.evaluation.table import write_csv
 
 __all__ = [
     "EMPTY_RULE",
@@ -21,11 +19,9 @@ __all__ = [
     "class_mean",
     "count_flops",
     "dataset_record",
-    "gather_cases",
     "lesion_counts",
     "network_record",
     "prediction_path",
     "score_file",
     "summarise",
-    "write_csv",
 ]

@@ -6,11 +6,9 @@ F1 0 and, as its HD95, the diagonal of the image. MONAI's HD95 is NaN for a miss
 mean and makes the mean better; hence the rule is applied here, before MONAI is asked.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
@@ -18,7 +16,22 @@ from scipy import ndimage
 
 from dcd_ext.evaluation.lesions import lesion_counts
 
-METRICS = ("dice", "hd95_mm", "nsd", "lesion_f1")
+
+class Metric(NamedTuple):
+    """How a metric is summarised and shown."""
+
+    title: str  # with the tolerance of the NSD
+    higher_is_better: bool
+    digits: int
+    nan_status: tuple[str, ...]  # what MONAI with its default arguments returns as NaN, and leaves out of the mean
+
+
+METRICS = {
+    "dice": Metric("Dice", True, 4, ("false_alarm",)),
+    "hd95_mm": Metric("HD95 (mm)", False, 2, ("missed", "false_alarm")),
+    "nsd": Metric("NSD at {:g} mm", True, 4, ()),
+    "lesion_f1": Metric("Lesion-wise F1", True, 4, ()),
+}
 EMPTY_RULE = (
     "both empty: excluded and counted; missed or false alarm: dice 0, nsd 0, lesion_f1 0, "
     "hd95_mm = diagonal of the image in mm"
@@ -84,7 +97,8 @@ def _scores(
         return {"status": "empty", **dict.fromkeys(METRICS), **counts}
     if not t.any() or not p.any():
         status = "missed" if t.any() else "false_alarm"
-        return {"status": status, "dice": 0.0, "hd95_mm": diagonal, "nsd": 0.0, "lesion_f1": 0.0, **counts}
+        worst = {name: 0.0 if metric.higher_is_better else diagonal for name, metric in METRICS.items()}
+        return {"status": status, **worst, **counts}
     false = counts["lesions_false"] + counts["lesions_true"] - counts["lesions_detected"]
     return {
         "status": "scored",

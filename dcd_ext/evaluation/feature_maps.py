@@ -1,7 +1,5 @@
 """Keep a picture of the detail that a network's encoder sees, for the comparison report."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Lesions counted one by one: connected components of a mask."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

@@ -1,7 +1,5 @@
 """Score cases in parallel without biasing the reported inference time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """What was evaluated: data, weights and cost, so that two results can be told to be comparable."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Sequence

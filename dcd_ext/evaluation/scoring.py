@@ -1,7 +1,5 @@
 """Score one prediction against its label file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

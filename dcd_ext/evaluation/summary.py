@@ -1,7 +1,5 @@
 """Mean, standard error and counts over cases."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +8,6 @@ from scipy import stats
 
 from dcd_ext.evaluation.case_metrics import METRICS
 
-# what a metric of MONAI with its default arguments returns as NaN and then leaves out of the mean
-_NAN_STATUS = {"dice": ("false_alarm",), "hd95_mm": ("missed", "false_alarm"), "nsd": (), "lesion_f1": ()}
 NAN_RULE = (
     "nan_excluded is the convention of MONAI's defaults, for comparison only: hd95_mm leaves out missed and "
     "false-alarm masks, dice leaves out false alarms, and so their means improve with every miss"
@@ -32,11 +28,11 @@ def summarise(cases: Sequence[Case], class_names: Sequence[str]) -> dict[str, An
     for name in (*class_names, "mean"):
         names = class_names if name == "mean" else [name]
         summary[name] = {
-            metric: {
-                **mean_sem([class_mean(case, names, metric) for case in cases]),
-                "nan_excluded": mean_sem([class_mean(case, names, metric, _NAN_STATUS[metric]) for case in cases]),
+            key: {
+                **mean_sem([class_mean(case, names, key) for case in cases]),
+                "nan_excluded": mean_sem([class_mean(case, names, key, metric.nan_status) for case in cases]),
             }
-            for metric in METRICS
+            for key, metric in METRICS.items()
         }
         for status in ("empty", "missed", "false_alarm"):
             summary[name][status] = sum(case[n]["status"] == status for case in cases for n in names)

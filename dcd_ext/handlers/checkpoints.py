@@ -99,9 +99,7 @@ class Checkpoints:
     def save(self, engine: SupervisedTrainer, steps: int) -> None:
         """Write what there is to write; to be called in all processes.
 
-        Args:
-            engine: the trainer.
-            steps: how many the current epoch had, if it is interrupted; 0 when it was completed.
+        ``steps`` are those of an epoch that is interrupted, 0 when it was completed.
         """
         random = gather_objects(_random_states()) if steps else []
         on_main_process(lambda: self._save(engine, steps, random))

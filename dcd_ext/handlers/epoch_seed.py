@@ -14,9 +14,6 @@ class EpochSeed:
     A run that is resumed after epoch k then draws exactly what an uninterrupted run draws, and two runs with different
     losses see the same patches in the same order. This holds for any number of workers: they take their seeds from
     torch's generator, and without workers the data set's own transforms are reseeded here.
-
-    Args:
-        seed: the run's seed.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,9 +1,11 @@
 """Score predictions against the untouched label files and write ``metrics.json``."""
 
+import csv
 import functools
+import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from torch import nn
 
 from dcd_ext import __version__
 from dcd_ext import evaluation as ev
-from dcd_ext.distributed import destroy_process_group, is_main_process
+from dcd_ext.distributed import destroy_process_group, gather_objects, is_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.inference.cohort import reason
-from dcd_ext.io import write_json
+from dcd_ext.io import write_json, write_text
 from dcd_ext.versions import environment
 
 
@@ -132,8 +134,8 @@ class MetricsJson:
         """Write the files, then end with an error if a case has failed."""
         assert self._pool is not None
         self._pool.finish()
-        cases = ev.gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
-        failed = ev.gather_cases({**getattr(engine, "failures", {}), **self._failed})
+        cases = _gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
+        failed = _gather_cases({**getattr(engine, "failures", {}), **self._failed})
         if is_main_process():
             Path(self.output_dir, "metrics.json").unlink(missing_ok=True)
             if cases:
@@ -166,7 +168,7 @@ class MetricsJson:
             **({"failed": failed} if failed else {}),
         }
         path = os.path.join(self.output_dir, "metrics.json")
-        ev.write_csv(cases, self.nsd_tolerance_mm, os.path.join(self.output_dir, "metrics.csv"))
+        _write_csv(cases, self.nsd_tolerance_mm, os.path.join(self.output_dir, "metrics.csv"))
         write_json(content, path)
         dice = content["summary"]["mean"]["dice"]["mean"]
         shown = "not defined (all masks empty)" if dice is None else f"{dice:.4f}"
@@ -177,3 +179,34 @@ class MetricsJson:
         if self._pool is not None:
             self._pool.cancel()
         raise exception
+
+
+def _gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
+    """The cases of all processes, by name; to be called in all of them.
+
+    Raises:
+        UserError: if two processes have the same case.
+    """
+    gathered: dict[str, Any] = {}
+    for share in gather_objects(dict(cases)):
+        if twice := sorted(gathered.keys() & share.keys()):
+            raise UserError(f"case {twice[0]} in two processes", "evaluation", next_step="shard the cases")
+        gathered |= share
+    return dict(sorted(gathered.items()))
+
+
+def _write_csv(cases: Mapping[str, Mapping[str, Any]], nsd_tolerance_mm: float, path: str) -> None:
+    """One row per case and class of ``metrics.json``; a value that is excluded is an empty field.
+
+    The tolerance is repeated in every row, so that the column ``nsd`` cannot be misread.
+    """
+    rows = [
+        {"case": case, "class": name, **values, "nsd_tolerance_mm": nsd_tolerance_mm}
+        for case, entry in cases.items()
+        for name, values in entry["classes"].items()
+    ]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["case"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(text.getvalue(), path)

@@ -68,11 +68,7 @@ class ResumableRun:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self, engine: Any) -> None:
-        """Hold the folders, unless the config did so before it read the data.
-
-        Raises:
-            UserError: if an epoch would end between two steps of the optimizer.
-        """
+        """Hold the folders, unless the config did so before it read the data; refuse epochs that end within a step."""
         steps, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
         if length and length % steps:
             step = "change --iterations_per_epoch or --train::trainer::accumulation_steps"

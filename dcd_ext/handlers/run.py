@@ -75,15 +75,7 @@ class Run:
             logger.warning("this run replaces the weights of %s in %s; %s", _progress(last), ckpt_dir, step)
 
     def require_same(self, found: Any, path: str) -> None:
-        """Compare with the record of the run that wrote a checkpoint; other versions only give a warning.
-
-        Args:
-            found: what the checkpoint has under ``run``.
-            path: the checkpoint.
-
-        Raises:
-            UserError: if fold, data or options differ.
-        """
+        """Refuse a checkpoint whose entry ``run`` has another fold, data or options; other versions give a warning."""
         if not isinstance(found, Mapping):
             logger.warning("%s does not say with which fold, data and options it was trained", path)
             return

@@ -24,14 +24,7 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOU
 
 
 def require_server(tracking_uri: str) -> None:
-    """Refuse an MLflow store that does not answer within seconds.
-
-    Args:
-        tracking_uri: of the config; as for MONAI's handler, ``MLFLOW_TRACKING_URI`` comes first.
-
-    Raises:
-        UserError: if it does not answer.
-    """
+    """Refuse an MLflow store that does not answer within seconds; ``MLFLOW_TRACKING_URI`` comes before the config's."""
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri

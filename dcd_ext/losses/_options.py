@@ -12,11 +12,11 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise UserError("unknown option", name, " or ".join(map(repr, choices)), repr(value), "correct the spelling")
 
 
-def check_number(name: str, value: float, above: float = 0.0, inclusive: bool = False) -> None:
-    """Raise :class:`UserError` unless ``value`` is finite and larger than ``above`` (or equal, if ``inclusive``)."""
+def check_number(name: str, value: float, inclusive: bool = False) -> None:
+    """Raise :class:`UserError` unless ``value`` is finite and larger than 0 (or 0, if ``inclusive``)."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < above or (value == above and not inclusive):
-        expected = f"a finite number {'>=' if inclusive else '>'} {above:g}"
+    if not is_number or value < 0 or (value == 0 and not inclusive):
+        expected = f"a finite number {'>=' if inclusive else '>'} 0"
         raise UserError("option out of range", name, expected, repr(value), "correct the config")
 
 

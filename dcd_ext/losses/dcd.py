@@ -8,7 +8,7 @@ from dcd_ext.losses._options import check_choice
 from dcd_ext.losses._projections import weight_and_bias
 from dcd_ext.losses.base import FeatureLoss, Terms, compute_dtype
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
-from dcd_ext.wavelets.bands import parse_bands
+from dcd_ext.wavelets.bands import Transform, parse_bands
 from dcd_ext.wavelets.energy import detail_energy
 
 
@@ -91,9 +91,9 @@ class DCDLoss(FeatureLoss):
     def _energy(
         self, i: int, student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor
     ) -> torch.Tensor:
-        transform = (self.wavelet, self.stage_levels[i], self.mode, self.keys)
+        transform = Transform(self.wavelet, self.stage_levels[i], self.mode, self.keys)
         options = (self.reconstruct, self.level_reduction, self.engine == "reference")
-        return detail_energy(student, weight, bias, teacher, *transform, *options)
+        return detail_energy(student, weight, bias, teacher, transform, *options)
 
     def extra_repr(self) -> str:
         return f"wavelet={self.wavelet!r}, levels={self.levels}, mode={self.mode!r}, bands={self.keys}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.datalist import build_datalist
-from dcd_ext.data.layouts import Case
+from dcd_ext.data.dataset import raw_cases
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
 from dcd_ext.nnunet.labels import read_channels, read_labels
@@ -31,7 +31,7 @@ def nnunet_datalist(results: Results, raw: Path, splits: Path | None, output: Pa
     raw = raw / name if (raw / name).is_dir() else raw
     channels, labels = read_channels(results.dataset, where), read_labels(results.dataset, where)
     ending = str(results.dataset.get("file_ending", ".nii.gz"))
-    cases = [*_cases(raw, "Tr", ending, len(channels)), *_cases(raw, "Ts", ending, len(channels))]
+    cases = raw_cases(raw, len(channels), ending)
     folds = _folds(splits or _default_splits(name))
     names = [case.case for case in cases if case.label is not None]
     if missing := sorted(set(names) - set(folds)):
@@ -45,24 +45,6 @@ def nnunet_datalist(results: Results, raw: Path, splits: Path | None, output: Pa
     # not drawn from it
     del content["seed"]
     return content
-
-
-def _cases(raw: Path, section: str, ending: str, channels: int) -> list[Case]:
-    """Cases of ``imagesTr`` or ``imagesTs``: ``<case>_0000.nii.gz``, one file per channel."""
-    folder, labels = raw / f"images{section}", raw / f"labels{section}"
-    names = sorted(path.name.removesuffix(f"_0000{ending}") for path in folder.glob(f"*_0000{ending}"))
-    if not names and section == "Tr":
-        expected = f"{folder.name}/<case>_0000{ending}"
-        raise UserError("no raw data set of nnU-Net", raw, expected, "none", "pass --raw <nnUNet_raw/DatasetNNN_Name>")
-    cases = []
-    for name in names:
-        images = tuple(folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
-        label = labels / f"{name}{ending}"
-        for file in (*images, *([label] if section == "Tr" else [])):
-            if not file.is_file():
-                raise UserError("incomplete case", name, file, "no such file", "complete the data set")
-        cases.append(Case(name, name, images, label if section == "Tr" else None))
-    return cases
 
 
 def _default_splits(name: str) -> Path:

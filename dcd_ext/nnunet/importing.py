@@ -30,12 +30,7 @@ def import_nnunet(
     """Write ``<data set>.json``, the teacher with its weights, the two students, and a data list if ``raw`` is given.
 
     Everything is made in a hidden folder and moved when it is complete; weights are loaded strictly before that.
-
-    Returns:
-        What was written.
-
-    Raises:
-        UserError: if anything cannot be imported, or is there already.
+    Returns what was written; refused is what cannot be imported, or is there already.
     """
     read = read_results(results, folds, checkpoint)
     name, task = task_name(read), build_task(read)

@@ -52,11 +52,7 @@ def read_labels(dataset: dict[str, Any], where: Path) -> Labels:
 
 
 def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
-    """Names of the input channels in their order.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """Names of the input channels in their order."""
     channels = dataset.get("channel_names") or dataset.get("modality")
     try:
         return [plain_name(channels[key], where) for key in sorted(channels, key=int)]  # type: ignore[index, arg-type]
@@ -67,11 +63,7 @@ def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
 
 
 def plain_name(name: Any, where: Path) -> str:
-    """A name that is text in a bundle's config, too.
-
-    Raises:
-        UserError: if it could be an expression.
-    """
+    """A name that is text in a bundle's config, too; refused if it could be an expression."""
     text = str(name)
     if not text.strip() or any(sign in text for sign in _ACTIVE):
         raise UserError("unusable name", where, f"a name without {' '.join(_ACTIVE)}", repr(text), _STEP)

@@ -57,11 +57,7 @@ def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configu
 
 @contextmanager
 def complete(where: Path) -> Iterator[None]:
-    """Plans that lack something raise what Python happens to raise.
-
-    Raises:
-        UserError: in place of that.
-    """
+    """Refuse plans that lack something, whatever error that happens to raise."""
     try:
         yield
     except UserError:
@@ -72,11 +68,7 @@ def complete(where: Path) -> Iterator[None]:
 
 
 def read_plan(path: Path) -> Plan:
-    """nnU-Net's plan for 3D at full resolution; of its network only what the bundles' own network has, too.
-
-    Raises:
-        UserError: see :func:`dcd_ext.nnunet.results.read_json` and :func:`read_configuration`.
-    """
+    """nnU-Net's plan for 3D at full resolution; of its network only what the bundles' own network has, too."""
     found = read_configuration(read_json(path), "3d_fullres", path)
     # position in the plans of each axis x, y, z: nnU-Net counts the axes of a file as z, y, x and may permute them
     order = [found.transpose_forward.index(axis) for axis in (2, 1, 0)]
@@ -94,11 +86,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def safe_names(plans: dict[str, Any], where: Path) -> str:
-    """The data set's name, if it and the plans' can be names of folders.
-
-    Raises:
-        UserError: if not.
-    """
+    """The data set's name; refused if it, or the plans' name, cannot be that of a folder."""
     for key, what in (("plans_name", "plans"), ("dataset_name", "data set")):
         name = str(plans.get(key))
         # a dot could not be in the name of a bundle
@@ -108,11 +96,7 @@ def safe_names(plans: dict[str, Any], where: Path) -> str:
 
 
 def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
-    """A configuration's entries over those of the ones it inherits from.
-
-    Raises:
-        UserError: if there is no such configuration, or one inherits from itself.
-    """
+    """A configuration's entries over those of the ones it inherits from."""
     known = plans.get("configurations")
     chain: list[dict[str, Any]] = []
     following: Any = name

@@ -63,11 +63,7 @@ def read_results(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> 
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """A JSON object, or a list.
-
-    Raises:
-        UserError: if it is none.
-    """
+    """A JSON object, or a list."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

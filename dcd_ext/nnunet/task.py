@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dcd_ext.bundles.new_task import distillation
 from dcd_ext.errors import UserError
 from dcd_ext.nnunet.labels import Labels, read_channels, read_labels
 from dcd_ext.nnunet.plans import NETWORKS, Configuration, complete, config_arguments, read_configuration, safe_names
@@ -17,20 +18,12 @@ _BY_KEYS["features_per_stage"] = "$[max(f // @reduction_factor, @min_features) f
 
 
 def task_name(results: Results) -> str:
-    """The data set's name, first part of the bundles' names.
-
-    Raises:
-        UserError: if it, or the plans' name, cannot be a folder's name.
-    """
+    """The data set's name, first part of the bundles' names; refused if it cannot be that of a folder."""
     return safe_names(results.plans, results.folder / "plans.json")
 
 
 def build_task(results: Results) -> dict[str, Any]:
-    """The task file's content.
-
-    Raises:
-        UserError: if the plans or the data set say what a bundle could not do.
-    """
+    """The task file's content; refused if plans or data set say what a bundle could not do."""
     with complete(results.folder / "plans.json"):
         return _task(results)
 
@@ -50,12 +43,7 @@ def _task(results: Results) -> dict[str, Any]:
         "fragments": _fragments(results, configuration, arguments, labels),
         "train": {"batch_size": configuration.batch_size, **_label_entries(labels)},
         "evaluate": {"class_names": [labels.values[v] for v in sorted(labels.values)[1:]], "nsd_tolerance_mm": 2.0},
-        "distillation": {
-            "kd_weight": 0.05,
-            "start": 0.1,
-            "ramp": 0.3,
-            "teacher_ckpt": f"$@bundle_root + '/../{name}_segmentation_teacher/models/model.pt'",
-        },
+        "distillation": distillation(name),
         "metadata": _metadata(name, channels, labels),
         "readme": {"network": _NETWORK_NAMES[configuration.network], **_readme(name, channels, labels)},
         "nnunet": {

@@ -41,9 +41,4 @@ class Predictor:
         Raises:
             PredictError: if they cannot be segmented, in one line.
         """
-        image = self._pipeline.read([Path(file) for file in files])
-        affine, shape = image.affine, image.shape
-        data, steps = self._pipeline.preprocess(image)
-        del image  # the scores take its place
-        labels = self._pipeline.postprocess(self._pipeline.network(data), steps)
-        return labels.reshape(shape or labels.shape), affine
+        return self._pipeline([Path(file) for file in files])

@@ -14,8 +14,9 @@ from typing import Any
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json
 from dcd_ext.predict import runtime
-from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline, Pipeline
+from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline
 from dcd_ext.predict.timing import Cost, measure
+from dcd_ext.versions import processor
 
 logger = logging.getLogger(__name__)
 # int8 is the one export that a bundle ships, because its bound was measured on data
@@ -25,17 +26,13 @@ _CHOICES = ("openvino-bf16", "openvino", "int8", "onnxruntime")
 _CASES = 20
 
 
-def build_pipeline(root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None) -> Pipeline:
+def build_pipeline(
+    root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None
+) -> runtime.Pipeline:
     """The pipeline of a bundle, or of a folder that ``dcd export --formats standalone`` made.
 
-    Args:
-        root: the bundle.
-        backend: one of ``BACKENDS``; "auto" is the fastest of those that can be built here, measured once.
-        device: for "eager", such as "cuda:0".
-        threads: default: the cores this process may use.
-
-    Raises:
-        UserError: if the backend cannot be built, or the folder is no bundle.
+    The arguments are those of :class:`dcd_ext.predict.Predictor`; "auto" is the fastest of the backends that can be
+    built here, measured once. Refused if the backend cannot be built, or the folder is no bundle.
     """
     threads = threads or runtime.cores()
     backend = choose_backend(root, backend, device, threads)
@@ -156,7 +153,4 @@ def has_bf16() -> bool:
 
 def _machine() -> str:
     """The processor, as a part of a file's name."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text("utf-8").splitlines() if cpu.is_file() else []
-    model = next((line.partition(":")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return hashlib.sha256(f"{platform.machine()}{model}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.machine()}{processor()}".encode()).hexdigest()[:8]

@@ -16,12 +16,12 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.parallel import map_processes
-from dcd_ext.predict.memory import Budget, PeakMemory
-from dcd_ext.predict.pipelines import Pipeline
-from dcd_ext.predict.runtime import Case, PredictError, in_one_line
+from dcd_ext.predict.memory import Budget
+from dcd_ext.predict.runtime import Case, Pipeline, PredictError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,10 @@ def output_path(case: Case, output: Path) -> Path:
 
 
 def predict_cases(
-    pipeline: Pipeline, cases: Sequence[Case], output: Path, budget: Budget | None = None
+    pipeline: Pipeline, cases: Sequence[Case], output: Path, max_ram_gib: float | None = None
 ) -> Iterator[Outcome]:
     """Segment cases in their order; the next is read and the last is written while the network runs."""
+    budget = None if max_ram_gib is None else Budget(pipeline, max_ram_gib)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         following: Iterator[Case] = iter(cases)
         coming = _submit_next(reader, following, pipeline, output, budget)
@@ -229,7 +230,7 @@ def run(
         outcomes = []
         bar = tqdm(total=len(left), desc="predict", unit="case", dynamic_ncols=True)
         with logging_redirect_tqdm(), bar:
-            for outcome in _all(build(), left, output, max_ram_gib) if left else ():
+            for outcome in predict_cases(build(), left, output, max_ram_gib) if left else ():
                 journal.add(outcome)
                 outcomes.append(outcome)
                 bar.update()
@@ -237,13 +238,9 @@ def run(
     return sum(bool(outcome.error) for outcome in outcomes)
 
 
-def _all(pipeline: Pipeline, cases: Sequence[Case], output: Path, max_ram_gib: float | None) -> Iterator[Outcome]:
-    return predict_cases(pipeline, cases, output, None if max_ram_gib is None else Budget(pipeline, max_ram_gib))
-
-
 def _run_one(build: Callable[[], Pipeline], output: Path, shard: str, max_ram_gib: float | None, case: Case) -> Outcome:
     """In a process of its own."""
-    outcome = next(_all(_built(build), [case], output, max_ram_gib))
+    outcome = next(predict_cases(_built(build), [case], output, max_ram_gib))
     Journal(output, shard).add(outcome)
     return outcome
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcd_ext.data.tasks import channel_names
 from dcd_ext.errors import UserError
 from dcd_ext.inference.dicom import is_dicom
 from dcd_ext.predict import runtime
@@ -13,11 +14,7 @@ _OTHERS = (".mha", ".mhd", ".nrrd")
 
 
 def find_inputs(inputs: Sequence[Path], channels: Sequence[str], output: Path | None = None) -> list[Case]:
-    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none.
-
-    Raises:
-        UserError: if nothing is found, or two cases would have one name.
-    """
+    """Cases below files, folders and data lists, see :func:`runtime.find_cases`; what lies in ``output`` is none."""
     try:
         return runtime.find_cases(inputs, channels, _is_image, output)
     except PredictError as error:
@@ -32,11 +29,7 @@ def _is_image(path: Path) -> bool:
 
 
 def read_channels(root: Path) -> list[str]:
-    """Names of a bundle's input channels, in their order; also of a standalone folder.
-
-    Raises:
-        UserError: if it is neither.
-    """
+    """Names of a bundle's input channels, in their order; also of a standalone folder."""
     if (root / "pipeline.json").is_file():
         return list(read_pipeline(root)["channels"])
     path = root / "configs" / "metadata.json"
@@ -45,4 +38,4 @@ def read_channels(root: Path) -> list[str]:
         if key not in found:
             raise UserError("not a bundle", path, f"an entry '{key}'", "none", "check the path")
         found = found[key]
-    return [str(found[key]) for key in sorted(found, key=int)]
+    return list(channel_names(found))

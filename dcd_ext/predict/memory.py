@@ -1,52 +1,22 @@
-"""Memory of this process: what it took at most, and whether a case fits what it may take."""
-
-import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+"""Whether a case fits the memory that this process may take."""
 
 import numpy as np
 import psutil
 
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.errors import UserError
-from dcd_ext.predict.runtime import Case, PredictError
-
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
-
-class PeakMemory:
-    """Begins to measure when it is made."""
-
-    def __init__(self) -> None:
-        with suppress(OSError):
-            _CLEAR.write_text("5", "ascii")  # Linux: the peak starts anew
-
-    def gib(self) -> float | None:
-        """Largest resident memory in GiB; of the whole process where the peak cannot be reset; None on Windows."""
-        if _STATUS.is_file():
-            line = next(line for line in _STATUS.read_text("ascii").splitlines() if line.startswith("VmHWM"))
-            return round(int(line.split()[1]) / 2**20, 3)
-        try:
-            import resource
-        except ImportError:
-            return None
-        unit = 2**30 if sys.platform == "darwin" else 2**20
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)
+from dcd_ext.predict.pipelines import MonaiPipeline
+from dcd_ext.predict.runtime import Case, Pipeline, PredictError
 
 
 class Budget:
-    """Refuses cases that could need more memory than there may be, before they are read.
+    """Refuses cases that could need more memory than ``max_gib``, before they are read.
 
-    Args:
-        pipeline: a fast backend's.
-        max_gib: for the whole process.
-
-    Raises:
-        UserError: for another backend, or if the network alone needs more.
+    Refused is, too, a pipeline whose network alone needs more, or that is no fast backend's.
     """
 
-    def __init__(self, pipeline: Any, max_gib: float) -> None:
-        if not hasattr(pipeline, "bytes_needed"):
+    def __init__(self, pipeline: Pipeline, max_gib: float) -> None:
+        if isinstance(pipeline, MonaiPipeline):
             expected = "a backend whose memory is known"
             raise UserError("no memory bound", "--max_ram", expected, "eager", "choose --backend openvino")
         self._pipeline, self._max = pipeline, max_gib

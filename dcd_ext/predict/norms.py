@@ -14,13 +14,8 @@ def make_narrow_norms_planar(model: Any) -> int:
     """Let norms of up to eight channels see each channel as one row of voxels; the values stay the same.
 
     For quantised networks: between their convolutions voxels are reordered anyway, so that this costs nothing; float32
-    gains a few per cent at most.
-
-    Args:
-        model: an OpenVINO model of one input shape; changed in place.
-
-    Returns:
-        How many norms were changed.
+    gains a few per cent at most. The OpenVINO model, of one input shape, is changed in place; returned is how many
+    were.
     """
     import openvino.opset13 as ops
 

@@ -4,40 +4,17 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
+from dcd_ext.data.tasks import channel_names
 from dcd_ext.errors import UserError, first_cause
 from dcd_ext.inference.inputs import check_image
 from dcd_ext.predict import runtime
 from dcd_ext.readers import read_pipeline
 
 PHASES = ("read", "preprocess", "network", "postprocess", "write")
-
-
-class Pipeline(Protocol):
-    """What both pipelines have in common; each stage takes the result of the one before."""
-
-    channels: list[str]
-
-    def read(self, files: Sequence[Path]) -> Any: ...
-
-    def preprocess(self, image: Any) -> tuple[Any, Any]: ...
-
-    def network(self, data: Any, at_a_time: int | None = None) -> Any: ...
-
-    def postprocess(self, scores: Any, steps: Any) -> np.ndarray: ...
-
-    def write(self, labels: np.ndarray, affine: np.ndarray, path: Path) -> None: ...
-
-
-class Image(NamedTuple):
-    """What MONAI's reader returned, and its affine in millimetres (RAS)."""
-
-    data: Any
-    affine: np.ndarray
-    shape: tuple[int, ...]  # of a label map of its file
 
 
 class FastPipeline(runtime.Pipeline):
@@ -68,10 +45,8 @@ class FastPipeline(runtime.Pipeline):
         return runtime.Volume(data, np.asarray(image.affine, float), data.shape[1:])
 
 
-class MonaiPipeline:
+class MonaiPipeline(runtime.Pipeline):
     """The bundle's own transforms and inferer, as ``python -m monai.bundle run inference`` uses them."""
-
-    write = staticmethod(runtime.Pipeline.write)
 
     def __init__(self, root: Path, device: str = "cpu", threads: int | None = None) -> None:
         # read when torch is imported: threads that wait leave their core to other programs
@@ -82,34 +57,31 @@ class MonaiPipeline:
         from dcd_ext.inference.cohort import check_device
 
         check_device(device)
-
         torch.set_num_threads(threads or runtime.cores())
         self._torch = torch
         bundle = BundleFolder(root)
         parser = bundle.parser()
         parser["device"] = f"$torch.device('{device}')"
-        network = bundle.network().to(device)
         self._device = device
-        self._network = network
+        self._network = bundle.network().to(device)
         self._inferer = parser.get_parsed_content("inferer")
         self._load, *self._pre = parser.get_parsed_content("preprocessing").transforms
         post = parser.get_parsed_content("postprocessing").transforms
         self._post = [t for t in post if type(t).__name__ != "SaveImaged"]
-        channels = bundle.metadata["network_data_format"]["inputs"]["image"]["channel_def"]
-        self.channels = [channels[key] for key in sorted(channels, key=int)]
+        self.channels = list(channel_names(bundle.metadata["network_data_format"]["inputs"]["image"]["channel_def"]))
 
-    def read(self, files: Sequence[Path]) -> Image:
-        """The image as the bundle's first transform loads it."""
+    def read(self, files: Sequence[Path]) -> runtime.Volume:
+        """The item as the bundle's first transform loads it."""
         _check(files)
         item = _call(self._load, {"image": _names(files)}, files)
         image = item["image"]
         rank, *sides = (int(n) for n in image.meta.get("dim", [0]))
         shape = tuple(sides[:rank]) if math.prod(sides[:rank]) * len(files) == image.numel() else ()
-        return Image(item, np.asarray(image.affine, float), shape)
+        return runtime.Volume(item, np.asarray(image.affine, float), shape)
 
-    def preprocess(self, image: Image) -> tuple[Any, Any]:
+    def preprocess(self, volume: runtime.Volume) -> tuple[Any, Any]:
         """The network's input (M, X, Y, Z), and the item that leads back."""
-        item = image.data
+        item: Any = volume.data
         for transform in self._pre:
             item = _call(transform, item, ())
         if len(item["image"]) != len(self.channels):
@@ -127,11 +99,11 @@ class MonaiPipeline:
         finally:
             self._torch.set_flush_denormal(False)
 
-    def postprocess(self, scores: Any, item: Any) -> np.ndarray:
+    def postprocess(self, scores: Any, steps: Any) -> np.ndarray:  # type: ignore[override]
         """Label map on the image's grid."""
         from monai.data import MetaTensor
 
-        item = {**item, "pred": MetaTensor(scores, meta=item["image"].meta)}
+        item = {**steps, "pred": MetaTensor(scores, meta=steps["image"].meta)}
         for transform in self._post:
             item = _call(transform, item, ())
         return item["pred"][0].numpy().astype(np.uint8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.bundles.onnx_export import require
 from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError
@@ -16,7 +17,7 @@ from dcd_ext.inference.values import whole_labels
 from dcd_ext.io import sha256, write_json
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO, Pipeline
-from dcd_ext.predict.standalone import NETWORKS, require, write_standalone
+from dcd_ext.predict.standalone import NETWORKS, write_standalone
 from dcd_ext.readers import read_pipeline
 
 logger = logging.getLogger(__name__)
@@ -81,11 +82,7 @@ def _quantize(
 
 
 def require_bound(name: str, before: float, after: float, max_drop: float) -> None:
-    """Refuse a network whose mean Dice fell by more than ``max_drop``, or is NaN.
-
-    Raises:
-        UserError: with both values.
-    """
+    """Refuse a network whose mean Dice fell by more than ``max_drop``, or is NaN."""
     if not before - after <= max_drop:
         found = f"{before:.4f} before, {after:.4f} after"
         raise UserError("INT8 loses too much Dice", name, f"a drop up to {max_drop}", found, "raise --max_drop")

@@ -643,7 +643,8 @@ class Pipeline:
         affine, shape = volume.affine, volume.shape
         data, steps = self.preprocess(volume)
         del volume  # the scores take its place
-        return self.postprocess(self.network(data), steps).reshape(shape), affine
+        labels = self.postprocess(self.network(data), steps)
+        return labels.reshape(shape or labels.shape), affine
 
 
 def in_one_line(error: Exception, case: Case) -> str:

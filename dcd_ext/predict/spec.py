@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.data.tasks import channel_names
 from dcd_ext.errors import UserError
 
 # MONAI's transform -> its arguments that the runtime implements, with the values it implements or None for any
@@ -53,11 +54,10 @@ def pipeline_spec(bundle: BundleFolder) -> dict[str, Any]:
     _require_known(window, bundle)
     steps = [_STEPS[t["_target_"]](t) for t in transforms if t["_target_"] in _STEPS]
     names = bundle.metadata["network_data_format"]
-    channels = names["inputs"]["image"]["channel_def"]
     return {
         "name": bundle.name,
         "version": bundle.version,
-        "channels": [channels[key] for key in sorted(channels, key=int)],
+        "channels": list(channel_names(names["inputs"]["image"]["channel_def"])),
         "classes": names["outputs"]["pred"]["channel_def"],
         "steps": steps,
         "window": {"size": list(window["roi_size"]), "overlap": window.get("overlap", 0.25)},

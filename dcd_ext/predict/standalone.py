@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import export_onnx
+from dcd_ext.bundles.onnx_export import export_onnx, require
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.predict import runtime
@@ -30,12 +30,9 @@ Not a medical device.
 
 
 def write_standalone(root: Path, output: Path, backend: str = "openvino", make: Callable | None = None) -> Path:
-    """Write the folder for one of ``NETWORKS``, whole or not at all.
+    """Write the folder for one of ``NETWORKS``, whole or not at all; one that this function made before is replaced.
 
-    Args:
-        root: a bundle with ``models/model.pt``.
-        output: the folder; one that exists is replaced if this function made it.
-        make: writes the network below a folder, given that folder; default: converted from ``models/model.pt``.
+    The bundle has ``models/model.pt``, from which the network is converted, unless ``make`` writes it below a folder.
 
     Raises:
         UserError: if the bundle's preprocessing is not among the steps of the runtime, or an export fails.
@@ -90,17 +87,3 @@ def _openvino(bundle: BundleFolder, folder: Path) -> Path:
 
 
 _MAKE: dict[str, Callable[[BundleFolder, Path], Path]] = {"onnxruntime": _onnx, "openvino": _openvino}
-
-
-def require(package: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        UserError: if it is missing.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"{package} is not installed", "export", package, "nothing", f"pip install {package}"
-        ) from error

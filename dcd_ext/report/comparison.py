@@ -1,7 +1,5 @@
 """Everything the report says in numbers, as one dictionary."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +10,11 @@ from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
 from dcd_ext.report.statistics import describe, holm, mean_sd, paired_tests, trainings_test
 
-HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "nsd": True, "lesion_f1": True}
 _STATUSES = ("empty", "missed", "false_alarm")
 
 
 def pick(runs: Sequence[Run], wanted: str | None, default: str) -> str | None:
-    """The name of a run: the wanted one, or the default if it is there.
-
-    Raises:
-        UserError: if the wanted run is not there.
-    """
+    """The name of a run: the wanted one, refused if it is not there, or the default if that is."""
     names = [run.name for run in runs]
     if wanted is not None and wanted not in names:
         raise UserError("no such run", wanted, f"one of {', '.join(names)}", wanted, "name one of the compared runs")
@@ -142,7 +135,7 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
             gap = result[top]["difference"]
             # of the cases alone, where the trainings are too few
             interval = gap["ci95"] or gap.get("ci95_cases")
-            clear = interval is not None and (interval[0] > 0 if HIGHER_IS_BETTER[metric] else interval[1] < 0)
+            clear = interval is not None and (interval[0] > 0 if METRICS[metric].higher_is_better else interval[1] < 0)
             # noise has no shares
             result[other]["gap_recovered"] = _gap(*(values[n] for n in (other, base, top))) if clear else None
     return result

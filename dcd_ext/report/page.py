@@ -1,4 +1,4 @@
-"""The report as one HTML file without any external resource, from the template ``page.html``."""
+"""The report as one HTML file without any external resource, from the template ``page.html``, and as tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dcd_ext.report.comparison import HIGHER_IS_BETTER
+from dcd_ext.evaluation import METRICS
+from dcd_ext.io import write_json, write_text
 from dcd_ext.report.details import detail_pictures
 from dcd_ext.report.figures import CLASS_COLOURS, RUN_COLOURS
 from dcd_ext.report.plots import box_plot, difference_plot, training_plots
@@ -14,6 +15,7 @@ from dcd_ext.report.runs import Run
 from dcd_ext.report.slices import draw_cases
 from dcd_ext.report.statistics import RESAMPLES
 from dcd_ext.report.tables import all_tables, metric_title, p_text
+from dcd_ext.tables import Table, to_markdown
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -44,6 +46,21 @@ def build_page(runs: Sequence[Run], comparison: dict[str, Any], pictures: int, d
     )
 
 
+def write_report(
+    runs: Sequence[Run], comparison: dict[str, Any], output: Path, pictures: int = 3, dataset_dir: str | None = None
+) -> list[Table]:
+    """Write ``output`` (HTML), and ``.md`` and ``.json`` of the same name; returns the tables."""
+    page = build_page(runs, comparison, pictures, dataset_dir)
+    tables = [table for group in all_tables(comparison).values() for table in group]
+    title = f"# {comparison['task'] or 'Comparison'}: {', '.join(comparison['runs'])}"
+    spread = "standard deviation over trainings" if comparison["several_trainings"] else "SEM"
+    about = f"{len(comparison['cases'])} cases, {comparison['part']}; mean ± {spread}."
+    write_text(page, output)
+    write_text("\n\n".join([title, about, *map(to_markdown, tables)]) + "\n", output.with_suffix(".md"))
+    write_json(comparison, output.with_suffix(".json"))
+    return tables
+
+
 def summary_cards(comparison: dict[str, Any]) -> list[dict[str, str]]:
     """For every run its mean of the first metric, its difference to the baseline, and what the tests say about it."""
     metric, name = comparison["metrics"][0], comparison["classes"][-1]
@@ -71,7 +88,7 @@ def _finding(comparison: dict[str, Any], entry: dict[str, Any]) -> str:
         if comparison["several_trainings"]:
             test, p = "trainings and cases,", d["trainings_p_holm"]
         clear = (interval[0] > 0 or interval[1] < 0) and (p or 0) < 0.05
-        better = (d["mean"] > 0) == HIGHER_IS_BETTER[comparison["metrics"][0]]
+        better = (d["mean"] > 0) == METRICS[comparison["metrics"][0]].higher_is_better
         words = ("Better than" if better else "Worse than") if clear else "No clear difference to"
         numbers = f"95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}, {test} p {p_text(p)}"
         text = f"{words} {base}: {numbers}."

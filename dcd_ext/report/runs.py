@@ -1,7 +1,5 @@
 """Read evaluated runs and make sure that they can be compared."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ class Run:
     path: Path  # its folder
     metrics: dict[str, Any]  # content of metrics.json; of several trainings, the means of their cases
     training: dict[str, Any] | None  # content of training.json; of several, of the first
-    trainings: tuple[Run, ...] = ()  # of a method that was trained more than once
+    trainings: tuple["Run", ...] = ()  # of a method that was trained more than once
 
     @property
     def cases(self) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Paired statistics from SciPy; Holm's correction and the test over trainings and cases are written out."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

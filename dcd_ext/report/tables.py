@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from dcd_ext.report.comparison import HIGHER_IS_BETTER
+from dcd_ext.evaluation import METRICS
 from dcd_ext.tables import Table
 
-_TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": "NSD at {:g} mm", "lesion_f1": "Lesion-wise F1"}
 _RESTS_ON_CASES = (
     "p-values and intervals rest on the cases of one training per run and leave out the spread between trainings: a "
     "small p says that these weights differ, not that the methods do."
@@ -20,7 +19,7 @@ _TITLES_OF_CLASSES = {"mean": "mean of classes"}
 
 def metric_title(comparison: dict[str, Any], metric: str) -> str:
     """Name of a metric with its unit."""
-    return _TITLES[metric].format(comparison["nsd_tolerance_mm"])
+    return METRICS[metric].title.format(comparison["nsd_tolerance_mm"])
 
 
 def all_tables(comparison: dict[str, Any]) -> dict[str, list[Table]]:
@@ -35,7 +34,7 @@ def all_tables(comparison: dict[str, Any]) -> dict[str, list[Table]]:
 def _scores(comparison: dict[str, Any], metric: str) -> Table:
     """Mean per run and class with its SEM or, over several trainings, its SD; the best of each class is bold."""
     classes, runs, results = comparison["classes"], list(comparison["runs"]), comparison["results"][metric]
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    sign = 1 if METRICS[metric].higher_is_better else -1
     show = _mean_sd if comparison["several_trainings"] else _mean_sem
     table = Table(
         f"{metric_title(comparison, metric)} – {'higher' if sign > 0 else 'lower'} is better",
@@ -76,7 +75,7 @@ def _differences(comparison: dict[str, Any], metric: str) -> Table:
 
 def _difference_row(run: str, name: str, entry: dict[str, Any], metric: str, gap: bool, several: bool) -> list[str]:
     d = entry["difference"]
-    interval = "–" if d["ci95"] is None else " to ".join(f"{v:+.{_digits(metric)}f}" for v in d["ci95"])
+    interval = "–" if d["ci95"] is None else " to ".join(f"{v:+.{METRICS[metric].digits}f}" for v in d["ci95"])
     pairs = str(d["n"]) + (f" ({d['unpaired']} unpaired)" if d["unpaired"] else "")
     tests = [p_text(d[f"{test}_p_holm"]) for test in (("trainings",) if several else ()) + ("t", "wilcoxon")]
     row = [run, _TITLES_OF_CLASSES.get(name, name), _mean_sem(d, metric, "+"), interval, pairs, *tests]
@@ -109,14 +108,10 @@ def _masks(comparison: dict[str, Any]) -> Table:
     return Table("Missed and false-alarm masks", ["run", "missed", "false alarms", "both empty (excluded)"], rows, note)
 
 
-def _digits(metric: str) -> int:
-    return 2 if metric == "hd95_mm" else 4
-
-
 def _mean_sem(entry: dict[str, Any] | None, metric: str, sign: str = "") -> str:
     if entry is None or entry["mean"] is None:
         return "–"
-    digits = f".{_digits(metric)}f"
+    digits = f".{METRICS[metric].digits}f"
     return f"{entry['mean']:{sign}{digits}}" + ("" if entry["sem"] is None else f" ± {entry['sem']:{digits}}")
 
 

@@ -1,7 +1,5 @@
 """Images, labels and predictions of a case, all turned the same way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

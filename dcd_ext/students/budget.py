@@ -1,5 +1,6 @@
 """Find the widest student that segments a volume on this machine within a budget of time and memory."""
 
+import math
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -12,14 +13,13 @@ from typing import Any
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage, Orientation, Spacing
 
+from dcd_ext.data.memory import PeakMemory
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
 from dcd_ext.students.teacher import TeacherBundle
 from dcd_ext.students.widths import narrow
 from dcd_ext.tables import Table
 from dcd_ext.tensors import plain_tensor
-
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ def widths(teacher: TeacherBundle, width_args: Sequence[str] | None) -> dict[int
 def measure(
     teacher: TeacherBundle, factor: int, definition: dict[str, Any], volume: Volume, budget: Budget
 ) -> Measured:
-    """Segment the volume with the bundle's inferer, in a process of its own.
-
-    Raises:
-        UserError: if the volume cannot be read or segmented.
-    """
+    """Segment the volume with the bundle's inferer, in a process of its own."""
     parameters = count_parameters(teacher.build(definition))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -117,6 +113,7 @@ def _segment(
     teacher: dict[str, Any], definition: dict[str, Any], volume: Volume, threads: int | None
 ) -> tuple[float, float]:
     """Seconds and GiB; runs in the process that is measured."""
+    memory = PeakMemory()
     if threads:
         torch.set_num_threads(threads)
     bundle = TeacherBundle(**teacher)
@@ -125,7 +122,7 @@ def _segment(
     start = time.perf_counter()
     with torch.inference_mode():
         inferer(_read(bundle, volume), network)
-    return time.perf_counter() - start, _peak_memory() / _GIB
+    return time.perf_counter() - start, memory.gib() or math.nan
 
 
 def _read(bundle: TeacherBundle, volume: Volume) -> torch.Tensor:
@@ -137,24 +134,9 @@ def _read(bundle: TeacherBundle, volume: Volume) -> torch.Tensor:
     except Exception as error:  # MONAI's readers raise a dozen types
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise UserError("unreadable image", volume.image, "an image MONAI reads", found, "correct --image") from error
-    axcodes, pixdim = (
-        bundle.transform_argument("Orientationd", "axcodes"),
-        bundle.transform_argument("Spacingd", "pixdim"),
-    )
-    if axcodes:
+    if axcodes := bundle.transform_argument("Orientationd", "axcodes"):
         image = Orientation(axcodes, labels=None)(image)
-    if pixdim:
+    if pixdim := bundle.transform_argument("Spacingd", "pixdim"):
         image = Spacing(pixdim)(image)
     # the cost of a sequence does not depend on what it shows
     return plain_tensor(image)[torch.arange(bundle.channels) % image.shape[0]][None]
-
-
-def _peak_memory() -> int:
-    """Bytes. ``ru_maxrss`` would count what the process that started this one had used."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -62,11 +62,7 @@ def write_student(
 
 
 def require_new(output: Path) -> None:
-    """Refuse a folder with something in it.
-
-    Raises:
-        UserError: if it exists and is not empty.
-    """
+    """Refuse a folder with something in it."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError("the output exists", output, "a new folder", "files", "choose another --output")
 
@@ -83,7 +79,8 @@ def _configs(
     trainer_key = trainer_key or trainer_of(train) or "train::trainer"
     handlers, number = add_distillation(train, teacher, hooks, trainer_key, kd_weight)
     _name_runs(train, "training", trainer_key)
-    configs[teacher.train_file] = _content(train)
+    content: Any = train.config
+    configs[teacher.train_file] = content
     for name, config in configs.items():
         if Path(name).stem.startswith("inference"):
             config.setdefault("inference", "%run")
@@ -119,11 +116,6 @@ def _shifted(config: Any, handlers: str, number: int) -> Any:
     """A config in which every number that follows the id of the list is greater by ``number``."""
     pattern = re.compile(rf"({either_separator(handlers)}(?:::|#))(\d+)")
     return mapped(config, pattern, lambda match: f"{match[1]}{int(match[2]) + number}")
-
-
-def _content(parser: ConfigParser) -> dict[str, Any]:
-    content: Any = parser.config
-    return content
 
 
 def _copy_the_rest(source: Path, target: Path) -> None:

@@ -23,13 +23,10 @@ _PARAMETERS = (
 def add_distillation(
     train: ConfigParser, teacher: TeacherBundle, hooks: list[Hook], trainer_key: str, kd_weight: float
 ) -> tuple[str | None, int]:
-    """Extend a training config.
+    """Extend a training config; refused if it has no trainer, or no optimizer, that can be extended.
 
     Returns:
         The id of the trainer's list of handlers, None where it is no list, and how many now stand at its beginning.
-
-    Raises:
-        UserError: if it has no trainer, or no optimizer, that can be extended.
     """
     trainer, file = train.get(trainer_key), teacher.definitions.file
     known = isinstance(trainer, dict) and str(trainer.get("_target_")).endswith("SupervisedTrainer")

@@ -28,12 +28,7 @@ class Hook:
 
 
 def input_shapes(shape: Sequence[int] | None, documented: Sequence[Any]) -> list[tuple[int, ...]]:
-    """Spatial shapes to try: the given one, or a small one and at last the documented one.
-
-    Args:
-        shape: of ``--patch``.
-        documented: ``spatial_shape`` of the bundle's metadata, whose entries may be formulas.
-    """
+    """Spatial shapes to try: the given one, or a small one and at last the documented one, which may have formulas."""
     if shape:
         return [tuple(shape)]
     whole = len(documented) == 3 and all(isinstance(side, int) and side > 0 for side in documented)
@@ -46,14 +41,10 @@ def input_shapes(shape: Sequence[int] | None, documented: Sequence[Any]) -> list
 def propose(
     teacher: nn.Module, student: nn.Module, channels: int, shapes: Sequence[tuple[int, ...]], paths: Sequence[str] = ()
 ) -> list[Hook]:
-    """The hooks at ``paths``, or one per resolution on the way down to the coarsest.
+    """The hooks at ``paths`` or, without paths, one per resolution on the way down to the coarsest.
 
-    Args:
-        teacher: in evaluation mode, on the CPU.
-        student: the same.
-        channels: of the input.
-        shapes: spatial shapes, tried until one passes through both networks.
-        paths: of modules; empty to propose them.
+    Both networks are in evaluation mode, on the CPU; ``channels`` are those of the input, whose spatial ``shapes`` are
+    tried until one passes through both.
 
     Raises:
         UserError: if no shape passes, a path is wrong, or there is nothing to propose.

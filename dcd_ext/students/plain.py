@@ -125,15 +125,7 @@ class Definitions:
         return None
 
     def build(self, definition: Any, key: str) -> Any:
-        """The object or value that an entry defines.
-
-        Args:
-            definition: the entry's content, which may differ from the file's.
-            key: its name, for messages.
-
-        Raises:
-            UserError: if it is not plain and the bundle is not trusted, or cannot be built.
-        """
+        """The object or value that an entry of this name, whose content may differ from the file's, defines."""
         try:
             parser = ConfigParser(deepcopy(self._parser.config))
             # in its place, because its entries may refer to each other

@@ -71,11 +71,7 @@ class TeacherBundle:
         return network.eval() if isinstance(network, nn.Module) else network
 
     def inferer(self) -> Any:
-        """That of the inference config, on the CPU.
-
-        Raises:
-            UserError: if there is none that can be built.
-        """
+        """That of the inference config, on the CPU."""
         definitions = self._inference()
         key = definitions.follow("inferer")
         definition = definitions.raw(key)
@@ -126,11 +122,7 @@ class TeacherBundle:
 
     @property
     def channels(self) -> int:
-        """Number of input channels.
-
-        Raises:
-            UserError: if neither the metadata nor the network's definition says it.
-        """
+        """Number of input channels, from the network's definition or the metadata."""
         definition = self.definitions.raw(self.network_key)
         for name in ("in_channels", "input_channels"):
             if name in definition:

@@ -24,17 +24,9 @@ _MULTIPLE = {"SwinUNETR": 12}
 def narrow(
     definitions: Definitions, key: str, teacher: nn.Module, factor: int, width_args: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The network definition at ``key`` with every width divided by ``factor``.
+    """The network definition at ``key``, which builds ``teacher``, with every width divided by ``factor``.
 
-    Args:
-        definitions: of the config.
-        key: of the network definition.
-        teacher: what it builds.
-        factor: 1 leaves the width as it is.
-        width_args: arguments that are widths; default: the first known one.
-
-    Raises:
-        UserError: if no argument is known to be a width, or one of ``width_args`` is none.
+    Widths are ``width_args``, or else the first known one; refused if there is none, or one of them is none.
     """
     definition: dict[str, Any] = deepcopy(definitions.raw(key))
     name = type(teacher).__name__

@@ -15,6 +15,15 @@ NAMED = {
 }
 
 
+class Transform(NamedTuple):
+    """A wavelet transform and the subbands of it that are kept, as :func:`parse_bands` gives them."""
+
+    wavelet: str
+    levels: int
+    mode: str
+    keys: tuple[str, ...]
+
+
 class Term(NamedTuple):
     """One subband: its level (from 1, the finest) and its ptwt key, one letter per axis (D, H, W)."""
 

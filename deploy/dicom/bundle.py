@@ -26,11 +26,7 @@ def read_labels(bundle: BundleFolder) -> list[str]:
 
 
 def read_origin(bundle: BundleFolder) -> tuple[str, str]:
-    """Authors and version, which a DICOM segmentation names.
-
-    Raises:
-        UserError: if one of the two is missing.
-    """
+    """Authors and version, which a DICOM segmentation names; refused without one of the two."""
     metadata = bundle.metadata if isinstance(bundle.metadata, dict) else {}
     origin = []
     for key in ("authors", "version"):
@@ -53,11 +49,7 @@ def _channel_def(bundle: BundleFolder, side: str, key: str) -> dict[int, str]:
 
 
 def check_weights(bundle: BundleFolder) -> None:
-    """Refuse weights that the bundle inference would fail on with a traceback. It takes the export if there is one.
-
-    Raises:
-        UserError: if the weights are missing or damaged, or do not fit the network.
-    """
+    """Refuse weights that the bundle inference would fail on with a traceback. It takes the export if there is one."""
     path = next((file for file in (bundle.weights.with_suffix(".ts"), bundle.weights) if file.is_file()), None)
     if path is None:
         step = "train the bundle or download its weights"

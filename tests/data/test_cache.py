@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite import distributed as idist
 from monai.transforms import Compose, LoadImaged, Spacingd
 
 from dcd_ext.data import cache as cache_module
@@ -109,8 +110,8 @@ def test_processes_on_one_machine_share_its_memory(limit, tmp_path: Path, monkey
 
     def processes(per_machine: int) -> None:
         # the other process sees less
-        monkeypatch.setattr(cache_module.idist, "all_gather", lambda own: [own, 20 * CASE_BYTES])
-        monkeypatch.setattr(cache_module.idist, "get_nproc_per_node", lambda: per_machine)
+        monkeypatch.setattr(idist, "all_gather", lambda own: [own, 20 * CASE_BYTES])
+        monkeypatch.setattr(idist, "get_nproc_per_node", lambda: per_machine)
 
     processes(per_machine=2)
     assert choose_cache_rate(cases, HALVE, tmp_path, 0.8) == 0.8

@@ -138,7 +138,7 @@ def test_pool_runs_every_job_once_in_order(in_turns, jobs):
 
 def test_a_case_scored_by_two_processes_is_refused(cases, tmp_path, monkeypatch):
     """As if each of two processes had evaluated the whole list. Real processes: tests/acceptance."""
-    monkeypatch.setattr("dcd_ext.evaluation.gather.idist.all_gather", lambda share: [share, share])
+    monkeypatch.setattr(metrics_json, "gather_objects", lambda share: [share, share])
     with pytest.raises(UserError, match="case case0 in two processes – evaluation – shard the cases"):
         evaluate(cases, tmp_path)
     assert not (tmp_path / "out" / "metrics.json").exists()

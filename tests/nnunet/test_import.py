@@ -276,7 +276,7 @@ def test_nnu_net_s_splits_become_folds(tmp_path, capfd):
     assert "case without a fold" in capfd.readouterr().err
     (raw / "imagesTr" / "b_0001.nii.gz").unlink()
     assert run_import(model, tmp_path / "again", *options) == 1
-    assert "incomplete case" in capfd.readouterr().err
+    assert "is incomplete" in capfd.readouterr().err
     assert not (tmp_path / "again").exists()
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from dcd_ext.errors import UserError
 from dcd_ext.predict.cohort import Journal, Outcome, claim, output_path, pending, predict_cases, run
+from dcd_ext.predict.pipelines import MonaiPipeline
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, Volume
 
 
@@ -145,7 +146,7 @@ def test_a_case_beyond_the_memory_bound_is_refused_before_it_is_read(tmp_path: P
     with pytest.raises(UserError, match="memory bound too low"):
         run(lambda: toy, cases(5), tmp_path, max_ram_gib=1e-3)
     with pytest.raises(UserError, match="no memory bound"):
-        run(Toy, cases(5), tmp_path, max_ram_gib=8)
+        run(lambda: MonaiPipeline.__new__(MonaiPipeline), cases(5), tmp_path, max_ram_gib=8)
 
 
 def test_a_folder_has_the_label_maps_of_one_network(tmp_path: Path) -> None:

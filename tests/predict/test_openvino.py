@@ -10,7 +10,7 @@ import pytest
 
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
-from scripts.bench_layers import giga_operations
+from scripts.bench_window import giga_operations
 
 AXES = np.array([2, 3, 4])
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dcd_ext.report import bootstrap_interval, compare, describe, holm, paired_tests
+from dcd_ext.report import compare
+from dcd_ext.report.statistics import bootstrap_interval, describe, holm, paired_tests
 from tests.report.conftest import runs_of
 
 RNG = np.random.default_rng(0)

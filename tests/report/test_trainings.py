@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from dcd_ext.commands.main import main as dcd
-from dcd_ext.report import compare, holm, load_runs, trainings_test
+from dcd_ext.report import compare, load_runs
+from dcd_ext.report.statistics import holm, trainings_test
 from tests.report.conftest import one_case, write_run
 
 

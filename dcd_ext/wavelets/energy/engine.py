@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from dcd_ext.wavelets.bands import Transform
 from dcd_ext.wavelets.energy.plan import Plan, make_plan
 from dcd_ext.wavelets.energy.reference import detail_error
 from dcd_ext.wavelets.energy.slabs import sample_energy
@@ -26,38 +27,34 @@ def detail_energy(
     weight: torch.Tensor,
     bias: torch.Tensor,
     teacher: torch.Tensor,
-    wavelet: str,
-    levels: int,
-    mode: str,
-    keys: tuple[str, ...],
+    transform: Transform,
     reconstruct: bool = True,
     level_reduction: str = "joint",
     reference: bool = False,
 ) -> torch.Tensor:
-    """``mean (P (W F_S + b - F_T))²``, a scalar; ``P`` keeps the subbands ``keys`` of ``levels`` wavelet levels.
+    """``mean (P (W F_S + b - F_T))²``, a scalar; ``P`` keeps the subbands of a transform.
 
     Args:
         student: F_S (B, C_S, D, H, W), any floating type.
         weight: W (C_T, C_S), of the type to compute in.
         bias: b (C_T), of the same type.
         teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
-        wavelet, levels, mode, reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`; no limit on levels.
-        keys: subbands, as :func:`dcd_ext.wavelets.bands.parse_bands` gives them.
+        transform: its levels are not limited here.
+        reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`.
         reference: use the reference implementation; results agree up to rounding.
     """
     dtype = weight.dtype
-    options = (wavelet, levels, mode, keys)
     plan = None
     if reconstruct and level_reduction == "joint" and not reference and teacher[0, 0].numel() >= _MIN_VOXELS:
         sides = (teacher.shape[2], teacher.shape[3], teacher.shape[4])
-        plan = make_plan(sides, *options, teacher.device, dtype)
+        plan = make_plan(sides, transform, teacher.device, dtype)
     if plan is None:
-        return detail_error(_error(student, weight, bias, teacher), *options, reconstruct, level_reduction)
+        return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
     mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
     if plan.identity and bool(share < _SMALL_SHARE):
         # Where smooth content dominates, the energy of the details is lost in the rounding of a difference: compute the
         # value with the reference, four channels at a time. (The gradients involve no such difference.)
-        mean = mean + (_reference_mean(student, weight, bias, teacher, options) - mean).detach()
+        mean = mean + (_reference_mean(student, weight, bias, teacher, transform) - mean).detach()
     return mean
 
 
@@ -67,10 +64,10 @@ def _error(student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teac
 
 @torch.no_grad()
 def _reference_mean(
-    student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, options: Any
+    student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, transform: Transform
 ) -> torch.Tensor:
     parts = zip(weight.split(4), bias.split(4), teacher.split(4, 1), strict=True)
-    sums = [detail_error(_error(student, w, b, t), *options) * len(w) for w, b, t in parts]
+    sums = [detail_error(_error(student, w, b, t), transform) * len(w) for w, b, t in parts]
     return torch.stack(sums).sum() / len(weight)
 
 

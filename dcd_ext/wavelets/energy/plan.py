@@ -9,7 +9,7 @@ import pywt
 import torch
 
 from dcd_ext.wavelets.axis_maps import axis_map
-from dcd_ext.wavelets.bands import expand
+from dcd_ext.wavelets.bands import Transform, expand
 from dcd_ext.wavelets.energy.gram import Gram, make_gram
 
 # The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
@@ -63,15 +63,10 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=32)
 def make_plan(
-    sides: tuple[int, int, int],
-    wavelet: str,
-    levels: int,
-    mode: str,
-    keys: tuple[str, ...],
-    device: torch.device,
-    dtype: torch.dtype,
+    sides: tuple[int, int, int], transform: Transform, device: torch.device, dtype: torch.dtype
 ) -> Plan | None:
     """The plan for volumes of ``sides`` (D, H, W), or None where the transform is not orthogonal or has many terms."""
+    wavelet, levels, mode, keys = transform
     identity, sign, terms = expand(keys, levels)
     # with an orthogonal wavelet and zero extension each term's synthesis is the transpose of its analysis
     if mode != "zero" or not pywt.Wavelet(wavelet).orthogonal or not 0 < len(terms) <= _MAX_TERMS:

@@ -1,7 +1,5 @@
 """Names of cases from the paths of their images: what differs between the paths."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import Counter
@@ -46,11 +44,7 @@ def case_names(files: Sequence[str | os.PathLike]) -> list[str]:
 
 
 def refuse_collisions(names: Sequence[str], files: Sequence[str | os.PathLike]) -> None:
-    """Refuse cases whose results would overwrite each other, before anything is written.
-
-    Raises:
-        UserError: if two names are equal but for the case of letters, or for how an accent is encoded.
-    """
+    """Refuse cases whose results would overwrite each other, accents and the case of letters aside."""
     seen: dict[str, tuple[str, str]] = {}
     for name, file in zip(names, map(str, files), strict=True):
         # a result's name has no folders in it

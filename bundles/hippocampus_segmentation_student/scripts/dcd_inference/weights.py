@@ -24,13 +24,8 @@ _LFS = b"version https://git-lfs"
 def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """The dictionary that ``torch.save`` wrote to ``path``, on the CPU, read with ``weights_only=True``.
 
-    Args:
-        path: the file.
-        next_step: what the user does when it cannot be read.
-        allowed: classes and functions that the file may name, besides those of tensors.
-
-    Raises:
-        UserError: if the file is missing, unreadable, holds no dictionary, or a tensor in it is not finite.
+    It is refused, with ``next_step``, if it is missing, unreadable, no dictionary, or has a tensor that is not finite.
+    ``allowed`` are classes and functions that it may name, besides those of tensors.
     """
     if not os.path.isfile(path):
         raise UserError("weights not found", path, "a checkpoint", "no such file", next_step)
@@ -68,11 +63,7 @@ def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
 
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, origin: Mapping[str, Any]) -> None:
-    """A plain state dict that says where it comes from, in an attribute, as torch keeps versions of modules in one.
-
-    Raises:
-        UserError: see :func:`save_checkpoint`.
-    """
+    """A plain state dict that says where it comes from, in an attribute, as torch keeps versions of modules in one."""
     state = OrderedDict(weights)
     state.__dict__[_ORIGIN] = dict(origin)
     save_checkpoint(state, path)
@@ -88,11 +79,7 @@ def origin_of(path: str | os.PathLike) -> Any:
 
 
 def require_finite(checkpoint: Any, path: str | os.PathLike, next_step: str) -> None:
-    """Refuse a checkpoint that holds NaN or infinity.
-
-    Raises:
-        UserError: naming the first such tensor.
-    """
+    """Refuse a checkpoint that holds NaN or infinity, naming the first such tensor."""
     for name, tensor in _tensors(checkpoint):
         if tensor.is_meta or tensor.is_quantized:
             found = "a tensor without values" if tensor.is_meta else "a quantized tensor"
@@ -124,18 +111,10 @@ def _what_is_there(path: str | os.PathLike, error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) -> None:
-    """Load ``path`` into ``network``; every key and shape has to fit.
+    """Load ``path`` into ``network``; every key and shape has to fit, or it is refused with ``next_step``.
 
     The file is a state dict, plain or under the key ``model``, ``state_dict`` or ``network`` (as in
     ``checkpoint_last.pt``).
-
-    Args:
-        network: receives the weights.
-        path: file written by ``torch.save``.
-        next_step: what the user does when the file is missing or does not fit.
-
-    Raises:
-        UserError: if the file is missing or unreadable, or any key or shape differs.
     """
     state = read_checkpoint(path, next_step)
     for key in ("state_dict", "model", "network"):
@@ -145,11 +124,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike, next_step: str) ->
 
 
 def load_state(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike, next_step: str) -> None:
-    """Load the state dict that was read from ``path``, as :func:`load_weights` does.
-
-    Raises:
-        UserError: if any key or shape differs.
-    """
+    """Load the state dict that was read from ``path``, as :func:`load_weights` does."""
     for prefix in _WRAPPER_PREFIXES:
         if state and all(str(key).startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}

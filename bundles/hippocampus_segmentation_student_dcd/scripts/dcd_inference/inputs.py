@@ -1,7 +1,5 @@
 """The images of an inference: those of a data list, or what lies in a folder."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -19,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_paths(**paths: Any) -> None:
-    """Refuse what MONAI's command line has turned into something else than the path that was typed.
-
-    Raises:
-        UserError: for a number, a list or the like; for ``#``, which MONAI replaces by ``::``.
-    """
+    """Refuse what MONAI's command line has turned into something else than the path that was typed."""
     for name, path in paths.items():
         if not isinstance(path, (str, os.PathLike)):
             found = f"{path!r}, which reads as Python ({type(path).__name__})"
@@ -38,11 +32,7 @@ def check_paths(**paths: Any) -> None:
 
 
 def check_options(patch_size: Sequence[int], strides: Sequence[Sequence[int]] = (), **booleans: Any) -> None:
-    """Refuse options that would end in a traceback, or mean something else than was typed.
-
-    Raises:
-        UserError: for a patch that the strides do not divide; for a boolean that is neither true nor false.
-    """
+    """Refuse a patch that the strides do not divide, and booleans that are neither true nor false."""
     for name, value in booleans.items():
         if str(value).lower() not in ("true", "false"):
             raise UserError("unusable option", f"--{name}", "true or false", repr(value), "correct it")
@@ -105,11 +95,7 @@ def make_cases(datalist: Any, dataset_dir: str) -> list[dict[str, Any]]:
 
 
 def check_image(file: str) -> None:
-    """Refuse what is no readable image, by name; of DICOM, what is not one evenly spaced volume.
-
-    Raises:
-        UserError: if so.
-    """
+    """Refuse what is no readable image, by name; of DICOM, what is not one evenly spaced volume."""
     step = "correct the path, or leave the case out"
     try:
         kind = os.stat(file).st_mode

@@ -51,11 +51,7 @@ def _is_written_by(pid: int, file: Path) -> bool:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create ``folder`` with its parents, unless it exists, and return it.
-
-    Raises:
-        UserError: if that is not possible.
-    """
+    """Create ``folder`` with its parents, unless it exists, and return it; refused where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,11 +62,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_writable(folder: str | os.PathLike) -> None:
-    """Create ``folder`` and write to it, before hours of work end there.
-
-    Raises:
-        UserError: if that is not possible.
-    """
+    """Create ``folder`` and write to it, before hours of work end there; refused where that is not possible."""
     probe = make_folder(Path(folder)) / ".writable"
     # to create an empty file takes an entry of the folder only, which a full disk still grants
     write_text("x" * 2**16, probe)

@@ -1,7 +1,5 @@
 """One rule for the values of images and labels and one for where they lie, in checks, training and inference."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import itertools
@@ -98,11 +96,7 @@ def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: Sequence[in
 def require_one_place(
     files: Sequence[str | os.PathLike], shapes: Sequence[Sequence[int]], affines: Sequence[np.ndarray]
 ) -> None:
-    """Refuse two files of a case that lie on different grids.
-
-    Raises:
-        UserError: naming the second file.
-    """
+    """Refuse two files of a case that lie on different grids."""
     first, second = (tuple(int(n) for n in shape[:3]) for shape in shapes)
     apart = farthest_corner_mm(affines[0], affines[1], first) if first == second else 0.0
     if first != second or apart > TOLERANCE_MM:

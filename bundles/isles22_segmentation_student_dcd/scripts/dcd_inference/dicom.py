@@ -1,7 +1,5 @@
 """Whether DICOM files are one evenly spaced volume, told from their headers; the same for a folder and for a study."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -67,15 +65,10 @@ def not_one_series(what: str, where: object, descriptions: Iterable[object], ste
 
 
 def check_series(slices: Sequence[Any], name: object) -> list[Any]:
-    """Slices of one series (headers or pydicom datasets), ordered along their common normal.
+    """Slices of one series (headers or pydicom datasets with ``GEOMETRY``), ordered along their common normal.
 
-    Args:
-        slices: each with the keywords of ``GEOMETRY``.
-        name: of the series, for messages.
-
-    Raises:
-        UserError: if they are no volume: a single one, slices without geometry, of several directions, sizes or pixel
-            spacings, two at one place, or one farther than 0.1 mm from an even spacing, as beside a missing one.
+    Refused if they are no volume: a single one, slices without geometry, of several directions, sizes or pixel
+    spacings, two at one place, or one farther than 0.1 mm from an even spacing, as beside a missing one.
     """
     if len(slices) == 1 and _numbers(slices[0].get("NumberOfFrames") or 1).max(initial=1) > 1:
         return list(slices)  # a volume in one file; its geometry is in its frames

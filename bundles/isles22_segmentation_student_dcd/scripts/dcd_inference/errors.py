@@ -1,6 +1,6 @@
 """One shape for every error a user can cause.
 
-``<what is wrong> – <where> – expected <x>, found <y> – <next step>``
+``<what is wrong> – <where> – expected <x>, found <y> – <next step>``. What a docstring calls refused raises it.
 """
 
 from __future__ import annotations

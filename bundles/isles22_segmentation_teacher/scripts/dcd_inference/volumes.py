@@ -1,7 +1,5 @@
 """Read volumes for training and inference, and write label maps, where MONAI's readers and writers fall short."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -43,11 +41,7 @@ class VolumeReader(NibabelReader):
         return [os.fspath(name) for name in ensure_tuple(data)]
 
     def get_data(self, img: Sequence[str]) -> tuple[np.ndarray, dict]:
-        """Array and metadata of a file, or of several that become channels.
-
-        Raises:
-            UserError: for values that are refused, or files on different grids.
-        """
+        """Array and metadata of a file, or of several that become channels."""
         scans = [_open(name) for name in img]
         for name, scan in zip(img[1:], scans[1:], strict=True):
             require_one_place((img[0], name), (scans[0].shape, scan.shape), (scans[0].affine, scan.affine))
