@@ -197,7 +197,7 @@ def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
         if not _trained(run.folder).exists():
             if _needs_prompts(run) and not (run.folder / "models" / "prompts.pt").exists():
                 command("tune_prompts", run.files, run.folder)
-            command("training", run.files, run.folder, resume=(run.folder / "checkpoint_last.pt").exists())
+            command("training", run.files, run.folder, resume="auto")
             _trained(run.folder).touch()
         scoring = [*run.files, str(Path(run.bundle) / "configs" / "evaluate.json")]
         for section, part in run.scores.items():

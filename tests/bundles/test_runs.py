@@ -72,7 +72,7 @@ def test_a_run_is_trained_and_evaluated_once(calls, tmp_path: Path) -> None:
     training, evaluating = calls()[0][2], calls()[1][2]
     assert (training["seed"], training["resume"], training["ckpt_dir"]) == (
         "1",
-        "False",
+        "auto",
         str(tmp_path / "a" / "models"),
     )
     assert (evaluating["section"], evaluating["amp"], evaluating["seed"]) == ("validation", "False", "1")
@@ -87,7 +87,7 @@ def test_an_interrupted_training_is_resumed(calls, tmp_path: Path) -> None:
     (run.folder / "test" / "metrics.json").unlink()
     run_all([run])
     assert [(name, o["resume"] if name == "training" else o["section"]) for name, _, o, _ in calls()[3:]] == [
-        ("training", "True"),
+        ("training", "auto"),
         ("evaluating", "test"),
     ]
 

@@ -75,6 +75,8 @@ def test_a_benchmark_killed_five_times_ends_with_the_same_table(tmp_path: Path) 
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     finish(suite, tmp_path / "killed")
+    (tmp_path / "killed" / "r4" / "dcd" / "seed1" / "models" / "trained").unlink()  # killed after its last epoch
+    finish(suite, tmp_path / "killed")
     assert scores(tmp_path / "killed") == scores(tmp_path / "undisturbed")
     assert len(scores(tmp_path / "killed")) == 6  # a teacher and two students, two parts each
     pages = [(tmp_path / name / "r4_test.md").read_text("utf-8") for name in ("killed", "undisturbed")]
