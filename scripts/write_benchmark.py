@@ -1,4 +1,4 @@
-"""Write docs/results/benchmark.md and the README's table from ``benchmarks/results``; with OUTPUT, first copy its runs.
+"""Write docs/results/benchmark.md and the README's tables from ``benchmarks/results``; OUTPUT's runs are copied first.
 
 What is copied are the records: ``metrics.json``, ``training.json`` and ``run.json``, without paths of the machine.
 """
@@ -20,7 +20,7 @@ from dcd_ext.tables import Table, to_markdown
 from scripts.benchmark import insert
 
 ROOT = Path(__file__).resolve().parents[1]
-_INTRO = """# Benchmark on real MRI: {title}
+_INTRO = """# Benchmark on real MRI: hippocampus
 
 Does distillation help? Every method trains the same student on the same cases; the teacher is the shipped one. The data
 are split once: a training part, a selection part that chose each training's epoch, and a **test part that chose
@@ -33,6 +33,8 @@ dcd prepare hippocampus --source Task04_Hippocampus --output prepared/hippocampu
 dcd check prepared/hippocampus
 dcd benchmark benchmarks/hippocampus.json --output runs/hippocampus --jobs 2
 python -m scripts.write_benchmark runs/hippocampus
+dcd benchmark benchmarks/hippocampus_adamw.json --output runs/hippocampus_adamw --jobs 2
+python -m scripts.write_benchmark runs/hippocampus_adamw --suite benchmarks/hippocampus_adamw.json
 ```
 
 `dcd benchmark` goes on where it was stopped, and writes these tables with every other metric and plots to
@@ -116,12 +118,6 @@ def methods_table(suite: dict[str, Any]) -> Table:
     return Table("", ["method", "bundle", "config", "entries"], rows)
 
 
-def update_readme(tables: dict[str, Table]) -> None:
-    """Replace the README's tables between their marks."""
-    text = "\n\n".join(f"Student `{name}`:\n\n{to_markdown(table)}" for name, table in tables.items())
-    insert(text, ROOT / "README.md", "benchmark")
-
-
 def section(student: str, options: dict[str, Any], test: dict[str, Any], selection: dict[str, Any], seeds: int) -> str:
     """Tables of one student."""
     counts = {run: cost["trainings"] for run, cost in test["runs"].items() if run != test["teacher"]}
@@ -136,35 +132,46 @@ def section(student: str, options: dict[str, Any], test: dict[str, Any], selecti
     scores = [f"{run} {selection['results']['dice']['mean'][run]['mean']:.4f}" for run in selection["runs"]]
     chosen = "Mean Dice of the selection part, which chose the epochs and is no result: " + ", ".join(scores) + "."
     parts = [
-        f"## Student `{student}`{width}",
+        f"### Student `{student}`{width}",
         f"{len(test['cases'])} test cases. {state}.",
         to_markdown(main_table(test)),
     ]
     return "\n\n".join([*parts, to_markdown(differences), chosen])
 
 
+def suite_text(suite: dict[str, Any], found: dict[str, dict[str, Any]], name: str, findings: str) -> str:
+    """Everything about one suite."""
+    sections = [
+        section(student, options, found[f"{student}_test"], found[f"{student}_selection"], len(suite["seeds"]))
+        for student, options in suite["students"].items()
+        if f"{student}_test" in found
+    ]
+    shared = ", ".join(f"{key} {value}" for key, value in suite["options"].items())
+    methods = [f"### Methods of {name}.json", f"All runs: {shared}.", to_markdown(methods_table(suite))]
+    return "\n\n".join([f"## Suite {name}", *sections, *([findings] if findings else []), *methods])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", nargs="?", type=Path, metavar="OUTPUT", help="folder of dcd benchmark")
-    parser.add_argument("--suite", type=Path, default=ROOT / "benchmarks" / "hippocampus.json")
+    parser.add_argument("--suite", type=Path, default=ROOT / "benchmarks" / "hippocampus.json", help="suite of OUTPUT")
     args = parser.parse_args(argv)
-    results = ROOT / "benchmarks" / "results" / args.suite.stem
+    results = ROOT / "benchmarks" / "results"
     if args.output:
-        print(f"{copy_runs(args.output, results)} finished runs copied to {results.relative_to(ROOT)}")
-    suite, found = json.loads(args.suite.read_text("utf-8")), comparisons(args.suite.resolve(), results)
-    sections = [
-        section(name, options, found[f"{name}_test"], found[f"{name}_selection"], len(suite["seeds"]))
-        for name, options in suite["students"].items()
-        if f"{name}_test" in found
-    ]
-    shared = ", ".join(f"{key} {value}" for key, value in suite["options"].items())
-    methods = [f"## Methods\n\nAll runs: {shared}.", to_markdown(methods_table(suite))]
-    findings = [about.read_text("utf-8").strip()] if (about := args.suite.with_suffix(".md")).exists() else []
+        print(f"{copy_runs(args.output, results / args.suite.stem)} finished runs copied")
+    texts: list[str] = []
+    tables: dict[str, Table] = {}
+    for path in sorted(p for p in results.parent.glob("*.json") if (results / p.stem).is_dir()):
+        suite, found = json.loads(path.read_text("utf-8")), comparisons(path, results / path.stem)
+        about = path.with_suffix(".md")
+        texts.append(suite_text(suite, found, path.stem, about.read_text("utf-8").strip() if about.exists() else ""))
+        students = (student for student in suite["students"] if f"{student}_test" in found)
+        tables |= {f"Suite `{path.stem}`, student `{name}`": main_table(found[f"{name}_test"]) for name in students}
     page = ROOT / "docs" / "results" / "benchmark.md"
-    title = args.suite.stem.replace("_", ", ")
-    write_text("\n\n".join([_INTRO.format(title=title).strip(), *sections, *findings, *methods, _COMMANDS]), page)
-    update_readme({name: main_table(found[f"{name}_test"]) for name in suite["students"] if f"{name}_test" in found})
+    write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS]), page)
+    text = "\n\n".join(f"{title}:\n\n{to_markdown(table)}" for title, table in tables.items())
+    insert(text, ROOT / "README.md", "benchmark")
     print(f"{page.relative_to(ROOT)} and README.md written")
 
 
