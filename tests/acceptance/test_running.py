@@ -70,8 +70,9 @@ def test_training_is_tracked(trained):
     assert bool(re.search(r"kd_loss: \d", printed)) == bundle.name.endswith("_dcd")
 
 
-def test_two_processes_train_one_network(bundle, count_threads, tmp_path):
+def test_two_processes_train_one_network(bundles, count_threads, tmp_path):
     """The default run id, under torchrun: one writes, and nothing of the wrapper is in the weights."""
+    bundle = bundles(DISTILLED[0])
     output = f"'{tmp_path}/' + os.environ['RANK']"  # each process would write into a folder of its own
     where = ["--dataset_dir", bundle.data, "--output_dir", f"${output}", "--ckpt_dir", f"${output} + '/models'"]
     files = config_files("train", "multi_gpu_train", count_threads)
@@ -89,9 +90,35 @@ def dice(pred, truth, value):
     return 2 * (p & t).sum() / (p.sum() + t.sum()) if p.any() or t.any() else None
 
 
-def test_two_processes_score_what_one_does(trained, count_threads, tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """The trained bundle, and the folder into which it was evaluated, from another directory."""
     bundle, _ = trained
-    results = []
+    output = tmp_path_factory.mktemp("evaluated")
+    where = ["--bundle_root", bundle.root, "--dataset_dir", bundle.data, "--output_dir", output]
+    bundle.monai("run", "evaluating", *config_files(*EVALUATE, root=bundle.root), *where, cwd="/")
+    return bundle, output
+
+
+def test_evaluation_scores_the_files_it_keeps(evaluated):
+    """Against NumPy on the files."""
+    bundle, output = evaluated
+    scored = read_json(output / "metrics.json")
+    labels = {c["case"]: c["label"] for c in read_json(bundle.data / "datalist.json")["training"]}
+    expected = np.full((len(scored["cases"]), len(scored["class_names"])), np.nan)
+    for row, (case, entry) in enumerate(scored["cases"].items()):
+        truth = nib.load(bundle.data / labels[case])
+        pred = nib.load(output / "predictions" / f"{case}.nii.gz")
+        for value, name in enumerate(scored["class_names"], start=1):
+            found = dice(pred, truth, value)
+            assert entry["classes"][name]["dice"] == pytest.approx(found, abs=1e-6)
+            expected[row, value - 1] = np.nan if found is None else found
+    expected = expected[~np.isnan(expected).all(1)]
+    assert scored["summary"]["mean"]["dice"]["mean"] == pytest.approx(np.nanmean(expected, 1).mean(), abs=1e-6)
+
+
+def test_two_processes_score_what_one_does(bundles, count_threads, tmp_path):
+    bundle, results = bundles(DISTILLED[0]), []
     for processes, configs in ((0, EVALUATE), (2, (*EVALUATE, "multi_gpu_train", count_threads))):
         output = tmp_path / str(processes)
         where = ["--dataset_dir", bundle.data, "--output_dir", output]
@@ -103,25 +130,12 @@ def test_two_processes_score_what_one_does(trained, count_threads, tmp_path):
     assert all(one["cases"][case]["classes"] == two["cases"][case]["classes"] for case in one["cases"])
     assert one["summary"] == two["summary"] and one["weights_sha256"] == two["weights_sha256"]
     assert (tmp_path / "0" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()
-    labels = {c["case"]: c["label"] for c in read_json(bundle.data / "datalist.json")["training"]}
-    expected = np.full((len(labels), len(one["class_names"])), np.nan)
-    for row, (case, entry) in enumerate(one["cases"].items()):  # NumPy on the files
-        truth = nib.load(bundle.data / labels[case])
-        pred = nib.load(tmp_path / "0" / "predictions" / f"{case}.nii.gz")
-        for value, name in enumerate(one["class_names"], start=1):
-            found = dice(pred, truth, value)
-            assert entry["classes"][name]["dice"] == pytest.approx(found, abs=1e-6)
-            expected[row, value - 1] = np.nan if found is None else found
-    expected = expected[~np.isnan(expected).all(1)]
-    assert one["summary"]["mean"]["dice"]["mean"] == pytest.approx(np.nanmean(expected, 1).mean(), abs=1e-6)
 
 
-def test_inference_is_on_the_image_s_grid_and_what_evaluation_scored(trained, tmp_path):
+def test_inference_is_on_the_image_s_grid_and_what_evaluation_scored(evaluated, tmp_path):
     """A test case and a held-out case, whose label map evaluation has scored and kept; from another directory."""
-    bundle, _ = trained
+    bundle, output = evaluated
     where = ["--bundle_root", bundle.root, "--dataset_dir", bundle.data, "--output_dir", tmp_path]
-    files = config_files(*EVALUATE, root=bundle.root)
-    bundle.monai("run", "evaluating", *files, *where, cwd="/")
     content = read_json(bundle.data / "datalist.json")
     held_out = next(case for case in content["training"] if case["fold"] == 0)
     entries = [content["test"][0]["image"], held_out["image"]]
@@ -135,7 +149,7 @@ def test_inference_is_on_the_image_s_grid_and_what_evaluation_scored(trained, tm
         assert label_map.shape == image.shape and label_map.get_data_dtype() == np.uint8
         np.testing.assert_allclose(label_map.affine, image.affine, atol=1e-4)
         assert set(np.unique(np.asarray(label_map.dataobj))) <= set(range(classes + 1))
-    scored = nib.load(tmp_path / "predictions" / f"{held_out['case']}.nii.gz")
+    scored = nib.load(output / "predictions" / f"{held_out['case']}.nii.gz")
     assert np.array_equal(np.asarray(maps[1].dataobj), np.asarray(scored.dataobj))
 
 

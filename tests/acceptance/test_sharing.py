@@ -24,6 +24,7 @@ from dcd_ext.bundles.verify import DIFFERS, verify
 from dcd_ext.bundles.verify_text import SCHEMA
 from dcd_ext.io import sha256
 from dcd_ext.networks import count_parameters
+from tests.acceptance.conftest import DISTILLED
 from tests.bundles.hub import served
 from tests.conftest import BUNDLES, read_json
 
@@ -36,6 +37,12 @@ for kind in ("train", "inference"):
 _, metadata, extra = monai.bundle.load(name, bundle_dir=folder, load_ts_module=True, config_files=("inference.json",))
 assert metadata["name"] and "network_def" in extra["inference.json"].decode()
 """
+
+
+@pytest.fixture(scope="module", params=["brats24_segmentation_student_dcd", "hippocampus_segmentation_student"])
+def bundle(request, bundles):
+    """Regions in several images, and classes in one; with and without a teacher."""
+    return bundles(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +68,10 @@ def test_every_check_of_ours_passes(packed):
     assert status == dict.fromkeys(names.split(), OK)
 
 
-def test_monai_s_own_checks_of_what_is_committed(bundle, tmp_path):
+@pytest.mark.parametrize("name", [*DISTILLED, "hippocampus_segmentation_student"])
+def test_monai_s_own_checks_of_what_is_committed(name, tmp_path):
     """Metadata against the schema, and the network at its full patch; the check of the metadata can fail."""
-    configs = BUNDLES / bundle.name / "configs"
+    configs = BUNDLES / name / "configs"
     schema = {"filepath": str(SCHEMA), "hash_val": sha256(SCHEMA), "hash_type": "sha256"}
     monai.bundle.verify_metadata(meta_file=str(configs / "metadata.json"), **schema)
     monai.bundle.verify_net_in_out(
