@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import monai.bundle
@@ -16,10 +14,8 @@ import torch
 from dcd_ext.bundles.checks import OK, SKIPPED
 from dcd_ext.bundles.export import export
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.large_files import move_out
 from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, session
 from dcd_ext.bundles.pack import pack
-from dcd_ext.bundles.sums import write_sums
 from dcd_ext.bundles.verify import DIFFERS, verify
 from dcd_ext.bundles.verify_text import SCHEMA
 from dcd_ext.io import sha256
@@ -29,14 +25,6 @@ from tests.bundles.hub import served
 from tests.conftest import BUNDLES, read_json
 
 pytestmark = pytest.mark.slow
-LOAD = """
-import sys, torch, monai.bundle
-name, folder = sys.argv[1:]
-for kind in ("train", "inference"):
-    assert isinstance(monai.bundle.load(name, bundle_dir=folder, workflow_type=kind), torch.nn.Module)
-_, metadata, extra = monai.bundle.load(name, bundle_dir=folder, load_ts_module=True, config_files=("inference.json",))
-assert metadata["name"] and "network_def" in extra["inference.json"].decode()
-"""
 
 
 @pytest.fixture(scope="module", params=["brats24_segmentation_student_dcd", "hippocampus_segmentation_student"])
@@ -107,18 +95,6 @@ def test_packed_twice_is_the_same_file(packed, bundle, tmp_path):
     assert pack(bundle.root, bundle.root / "models" / "model.pt", tmp_path).read_bytes() == packed.read_bytes()
 
 
-def load_elsewhere(name, folder, cwd):
-    command = [sys.executable, "-W", "ignore", "-c", LOAD, name, str(folder)]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_downloaded_by_its_address_it_loads_anywhere(packed, bundle, tmp_path):
-    got = tmp_path / "got"
-    bundle.monai("download", "--name", bundle.name, "--url", packed.as_uri(), "--bundle_dir", got, cwd=tmp_path)
-    load_elsewhere(bundle.name, got, "/")
-
-
 def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with served(unpacked, hub=True) as address:
@@ -129,17 +105,3 @@ def test_downloaded_from_a_hub_it_is_what_was_packed(packed, unpacked, bundle, t
         )
     status = {r.check: r.status for r in verify(tmp_path / "got" / bundle.name, trust=True)}
     assert status["sha256"] == status["torchscript"] == OK
-
-
-def test_large_files_are_downloaded_and_checked_by_their_hash(unpacked, bundle, tmp_path):
-    got = shutil.copytree(unpacked / bundle.name, tmp_path / bundle.name)
-    with served(tmp_path) as address:
-        write_sums(got, move_out(got, tmp_path / "away", f"{address}/away"))
-        assert not (got / "models" / "model.pt").exists()
-        bundle.monai("download_large_files", "--bundle_path", got, cwd=tmp_path)
-        assert {r.status for r in verify(got, trust=True) if r.check in ("sha256", "weights", "torchscript")} == {OK}
-        (got / "models" / "model.pt").unlink()
-        listing = got / "large_files.yml"
-        listing.write_text(re.sub("hash_val: [0-9a-f]{64}", "hash_val: " + "0" * 64, listing.read_text()))
-        printed = bundle.monai("download_large_files", "--bundle_path", got, cwd=tmp_path, code=1)
-    assert "sha256 hash check of" in printed

@@ -64,8 +64,9 @@ def test_packed_served_downloaded_and_used_elsewhere(small, packed, prepared, tm
         f"for kind in sys.argv[1:]:\n"
         f"    net = monai.bundle.load({NAME!r}, bundle_dir='got', workflow_type=kind)\n"
         "    assert isinstance(net, torch.nn.Module)\n"
-        f"ts, meta, extra = monai.bundle.load({NAME!r}, bundle_dir='got', load_ts_module=True)\n"
-        "assert meta['version'] == '0.1.0'\n"
+        f"files = {{'load_ts_module': True, 'config_files': ('inference.json',)}}\n"
+        f"ts, meta, extra = monai.bundle.load({NAME!r}, bundle_dir='got', **files)\n"
+        "assert meta['version'] == '0.1.0' and 'network_def' in extra['inference.json'].decode()\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, "inference", "train"], cwd=tmp_path, capture_output=True, text=True
