@@ -91,6 +91,7 @@ def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     for overlay in sorted(task_file.parent.glob(f"{task_file.stem}.*.json")):
         configs[overlay.name.split(".")[1]] = load(overlay)
     if "kd_loss" in train:
+        configs["start_from_teacher"] = load(BUNDLE_SRC / "base" / "start_from_teacher.json")
         configs.update({f"methods/{p.stem}": load(p) for p in sorted((BUNDLE_SRC / "methods").glob("*.json"))})
     files = {f"configs/{n}.json": to_json(c) for n, c in configs.items()}
     files.update(_scripts())

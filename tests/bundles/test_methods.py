@@ -96,6 +96,19 @@ def test_weight_zero_gives_the_plain_students_losses_bit_for_bit(options, teache
 
 @warns
 @pytest.mark.slow
+def test_a_student_starts_from_the_teachers_channels_and_trains(options, teacher, tmp_path):
+    where = {"output_dir": str(tmp_path), "ckpt_dir": str(tmp_path / "models"), **options}
+    workflow = make_workflow(NAME, "train", "start_from_teacher", **SETTINGS, **where)
+    theirs = torch.load(teacher, weights_only=True)["encoder.stem.convs.0.conv.weight"]
+    ours = workflow.parser.get_parsed_content("network").state_dict()["encoder.stem.convs.0.conv.weight"].clone()
+    assert len(ours) == 8 and all(any(torch.equal(row, other) for other in theirs) for row in ours)
+    workflow.run()
+    trained = torch.load(tmp_path / "models" / "model.pt", weights_only=True)["encoder.stem.convs.0.conv.weight"]
+    assert not torch.equal(trained, ours) and torch.allclose(trained, ours, atol=0.2)
+
+
+@warns
+@pytest.mark.slow
 def test_tuned_prompts_are_what_the_loss_uses(options, teacher, tmp_path):
     workflow = open_method("freekd", options, tmp_path, teacher)
     loss = workflow.parser.get_parsed_content("kd_loss")
