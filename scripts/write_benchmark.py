@@ -55,8 +55,7 @@ def finished_runs(output: Path) -> Iterator[Path]:
 def without_paths(value: Any) -> Any:
     """A record in which files and folders have only their names."""
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if k != "dataset_dir" or not str(v).startswith("/")}
-        return {key: without_paths(entry) for key, entry in kept.items()}
+        return {key: without_paths(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [without_paths(entry) for entry in value]
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "bundles/")) else value
