@@ -87,13 +87,22 @@ class _Channels:
                 self._same[self._same == other] = one.clone()
         return first
 
+    def made_axis(self, name: str) -> int:
+        """Axis of a convolution's weight that counts the channels it makes."""
+        return int(isinstance(self.network.get_submodule(name), (nn.ConvTranspose2d, nn.ConvTranspose3d)))
+
     def axes(self, name: str, value: Tensor) -> list[tuple[int, Tensor]]:
-        """Axes of a weight or bias, each with the numbers of its channels."""
+        """Axes of a weight or bias, each with the numbers of its channels; none for one number for all channels."""
         if value.ndim == 1:
-            return [(0, self.makes[name])]
-        transposed = isinstance(self.network.get_submodule(name), (nn.ConvTranspose2d, nn.ConvTranspose3d))
-        read = self.reads[name]
-        return [(int(transposed), self.makes[name])] + ([] if read is None else [(1 - int(transposed), read)])
+            found = [(0, self.makes[name])] if len(value) > 1 else []
+        else:
+            made, read = self.made_axis(name), self.reads.get(name)
+            found = [(made, self.makes[name])] + ([] if read is None else [(1 - made, read)])
+        for axis, ids in found:
+            if len(ids) != value.shape[axis]:
+                step = "leave this start out for such a network"
+                raise UserError("the teacher's channels cannot be followed", name, len(ids), value.shape[axis], step)
+        return found
 
     def select(self, name: str, value: Tensor, kept: Tensor) -> Tensor:
         """A weight or bias of which only the kept channels are left."""
@@ -108,10 +117,10 @@ class _Channels:
             weight = weights[f"{name}.weight"].float().cpu()
             for axis, ids in self.axes(name, weight):
                 power = weight.transpose(0, axis).flatten(1).square().mean(1)
-                strength.index_add_(0, ids, power / power.sum())
+                strength.index_add_(0, ids, power / power.sum().clamp_min(1e-12))
         for name in self.reads.keys() & {key.removesuffix(".weight") for key in start}:
-            (axis, ids), *_ = self.axes(name, start[f"{name}.weight"])
-            width = min(start[f"{name}.weight"].shape[axis], len(ids))
+            ids = self.makes[name]
+            width = min(start[f"{name}.weight"].shape[self.made_axis(name)], len(ids))
             kept[ids] = False
             kept[ids[strength[ids].topk(width).indices]] = True
         return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.networks import nets
 from torch import nn
 
 from dcd_ext.distill import load_teacher, start_from_teacher
@@ -78,6 +79,30 @@ def test_every_layer_of_a_bundles_network():
         assert not [name for name, value in student.state_dict().items() if torch.equal(value, before[name])]
     assert student(torch.rand(1, 2, 8, 8, 8))[0].shape == (1, 3, 8, 8, 8)
     assert teacher.decoder.deep_supervision is False
+
+
+WIDE = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2] * 2, "norm_name": "instance"}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda w: nets.UNet(3, 1, 3, channels=(2 * w, 4 * w, 8 * w), strides=(2, 2), num_res_units=2),
+        lambda w: nets.SegResNet(init_filters=8 * w, in_channels=1, out_channels=3),
+        lambda w: nets.DynUNet(3, 1, 3, filters=[4 * w, 8 * w, 8 * w], res_block=True, **WIDE),
+        lambda w: nets.AttentionUnet(3, 1, 3, channels=(4 * w, 8 * w, 16 * w), strides=(2, 2)),
+    ],
+    ids=["UNet", "SegResNet", "DynUNet", "AttentionUnet"],
+)
+def test_networks_of_monai(build):
+    teacher, same, narrow, image = build(2).eval(), build(2).eval(), build(1).eval(), torch.rand(1, 1, 16, 16, 16)
+    before = {name: value.clone() for name, value in narrow.state_dict().items()}
+    start_from_teacher(same, teacher)
+    assert torch.equal(same(image), teacher(image))
+    start_from_teacher(narrow, teacher)
+    after = {name: value for name, value in narrow.state_dict().items() if value.ndim > 1}
+    assert not [name for name, value in after.items() if torch.equal(value, before[name])]
+    assert narrow(image).isfinite().all()
 
 
 class Reshaped(Net):
