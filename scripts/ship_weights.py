@@ -49,6 +49,18 @@ def score(bundle: BundleFolder, weights: Path, dataset_dir: Path, fold: int) -> 
     return {part: {k: v for k, v in content.items() if k != "dataset_dir"} for part, content in metrics.items()}
 
 
+def trained_with(run: Path) -> dict[str, Any]:
+    """Config files and options of a run of ``dcd benchmark``, without what says where and on which device."""
+    record = run / "run.json"
+    if not record.is_file():
+        return {}
+    content = json.loads(record.read_text("utf-8"))
+    left_out = ("bundle", "dataset_dir", "teacher_ckpt", "num_workers")
+    options = {key: value for key, value in content.items() if key not in left_out}
+    options["files"] = [file.partition("/configs/")[2] for file in content["files"]]
+    return {"trained_with": options}
+
+
 def _save(state: dict[str, Any], path: Path) -> None:
     """Torch puts the name of a path, here a temporary one, into the archive; an open file has none."""
     with path.open("wb") as file:
@@ -77,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         "selection_dice": eval_metrics(metrics["selection"])["dice"]["mean"],
         "weights_sha256": sha256(bundle.weights),
         "weights_precision": str(dtype).removeprefix("torch."),
+        **trained_with(args.run),
     }
     write_json(shipped, ROOT / "bundle_src" / "results" / f"{bundle.name}.json")
     build_bundles.main([])

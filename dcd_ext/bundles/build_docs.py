@@ -104,4 +104,8 @@ def _performance(measured: dict[str, Any], parameters: str) -> str:
         which = f"{measured['cases']} cases of fold {measured['fold']}, which also chose the epoch,"
         scored = "by weights that are not shipped"
     about = f"Mean ± standard error over the {which} {scored}, against the untouched label files:"
-    return "\n".join([about, "", *(f"| {' | '.join(row)} |" for row in rows)])
+    options = dict(measured.get("trained_with", {}))
+    files = " and ".join(f"`configs/{file}`" for file in options.pop("files", []))
+    settings = "; ".join(f"`{key}`: `{value}`" for key, value in options.items())
+    trained = ["", f"Trained with {files}, and of their entries changed: {settings}."] if options else []
+    return "\n".join([about, "", *(f"| {' | '.join(row)} |" for row in rows), *trained])
