@@ -106,6 +106,13 @@ def main_table(comparison: dict[str, Any]) -> Table:
     return Table("", header, rows, f"Mean ± {spread_text}. {about_gap} Minutes are wall time on one busy core.")
 
 
+def best_rows(title: str, test: dict[str, Any], selection: dict[str, Any]) -> list[list[str]]:
+    """Rows of the main table for the plain student and the best other on the selection part."""
+    others = [run for run in selection["runs"] if run not in (selection["teacher"], selection["baseline"])]
+    best = max(others, key=lambda run: selection["results"]["dice"]["mean"][run]["mean"])
+    return [[title, *row] for row in main_table(test).rows if row[0] in (test["baseline"], best)]
+
+
 def methods_table(suite: dict[str, Any]) -> Table:
     """What each method of the suite changes."""
     rows = []
@@ -160,17 +167,21 @@ def main(argv: list[str] | None = None) -> None:
     if args.output:
         print(f"{copy_runs(args.output, results / args.suite.stem)} finished runs copied")
     texts: list[str] = []
-    tables: dict[str, Table] = {}
+    rows: list[list[str]] = []
+    table = Table("", [], [])
     for path in sorted(p for p in results.parent.glob("*.json") if (results / p.stem).is_dir()):
         suite, found = json.loads(path.read_text("utf-8")), comparisons(path, results / path.stem)
         about = path.with_suffix(".md")
         texts.append(suite_text(suite, found, path.stem, about.read_text("utf-8").strip() if about.exists() else ""))
-        students = (student for student in suite["students"] if f"{student}_test" in found)
-        tables |= {f"Suite `{path.stem}`, student `{name}`": main_table(found[f"{name}_test"]) for name in students}
+        for student in (student for student in suite["students"] if f"{student}_test" in found):
+            table = main_table(found[f"{student}_test"])
+            rows = rows or [["all", *row] for row in table.rows if row[0] == found[f"{student}_test"]["teacher"]]
+            rows += best_rows(f"{path.stem}, {student}", found[f"{student}_test"], found[f"{student}_selection"])
     page = ROOT / "docs" / "results" / "benchmark.md"
     write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS]), page)
-    text = "\n\n".join(f"{title}:\n\n{to_markdown(table)}" for title, table in tables.items())
-    insert(text, ROOT / "README.md", "benchmark")
+    spread = "± is the standard error over cases of one training, the standard deviation over trainings of several"
+    note = f"Teacher, plain students, and the method that is best on the selection part; {spread}."
+    insert(to_markdown(Table("", ["suite, student", *table.header], rows, note)), ROOT / "README.md", "benchmark")
     print(f"{page.relative_to(ROOT)} and README.md written")
 
 
