@@ -11,10 +11,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/setup_venv.sh
 setup_venv requirements-dev.txt
-# two cores: one thread in each of two test processes beats two threads in one
+# of two cores: one thread in each of three test processes, as tests wait for processes of their own a third of the time
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
-pytest() { step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-2}" --durations 10 "$@"; }
+pytest() { step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-3}" --durations 10 "$@"; }
 
 check_style() {
     step "$PYTHON" -m ruff check .
@@ -47,7 +47,7 @@ case "${1:-}" in
     scripts/nnunet.sh --setup
     export DCD_INTEGRATION=1 # from now on a missing environment is a failure
     # one server in one process, the apps in the other
-    pytest --dist loadfile -m integration "$@"
+    DCD_TEST_WORKERS="${DCD_TEST_WORKERS:-2}" pytest --dist loadfile -m integration "$@"
     ;;
 *)
     marker=()
