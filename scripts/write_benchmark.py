@@ -106,11 +106,11 @@ def main_table(comparison: dict[str, Any]) -> Table:
     return Table("", header, rows, f"Mean ± {spread_text}. {about_gap} Minutes are wall time on one busy core.")
 
 
-def best_rows(title: str, test: dict[str, Any], selection: dict[str, Any]) -> list[list[str]]:
-    """Rows of the main table for the plain student and the best other on the selection part."""
+def best_rows(title: str, table: Table, selection: dict[str, Any]) -> list[list[str]]:
+    """Rows of the main table for the plain student and the best other, if there is one, on the selection part."""
     others = [run for run in selection["runs"] if run not in (selection["teacher"], selection["baseline"])]
-    best = max(others, key=lambda run: selection["results"]["dice"]["mean"][run]["mean"])
-    return [[title, *row] for row in main_table(test).rows if row[0] in (test["baseline"], best)]
+    best = max(others, key=lambda run: selection["results"]["dice"]["mean"][run]["mean"], default=None)
+    return [[title, *row] for row in table.rows if row[0] in (selection["baseline"], best)]
 
 
 def methods_table(suite: dict[str, Any]) -> Table:
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
         for student in (student for student in suite["students"] if f"{student}_test" in found):
             table = main_table(found[f"{student}_test"])
             rows = rows or [["all", *row] for row in table.rows if row[0] == found[f"{student}_test"]["teacher"]]
-            rows += best_rows(f"{path.stem}, {student}", found[f"{student}_test"], found[f"{student}_selection"])
+            rows += best_rows(f"{path.stem}, {student}", table, found[f"{student}_selection"])
     page = ROOT / "docs" / "results" / "benchmark.md"
     write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS]), page)
     spread = "± is the standard error over cases of one training, the standard deviation over trainings of several"

@@ -36,6 +36,7 @@ _SECTIONS = {"selection": "validation", "test": "test"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", type=Path, metavar="SUITE.json", help="what to run, see above")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--students", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these")
     parser.add_argument("--tables", action="store_true", help="train and score nothing, only write the tables")
@@ -44,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     suite = read_suite(options.suite)
-    for key in ("methods", "seeds"):
-        chosen = getattr(options, key)
+    only = {key: getattr(options, key) for key in ("students", "methods", "seeds")}
+    for key, chosen in only.items():
         unknown = [name for name in chosen or () if name not in suite[key]]
         if unknown:
             raise UserError(f"not in the suite's {key}", f"--{key}", _names(suite[key]), unknown[0], "correct it")
-    runs = suite_runs(suite, options.output, options.methods or suite["methods"], options.seeds or suite["seeds"])
+    runs = suite_runs(suite, options.output, **only)
     if not options.tables and (file := suite.get("teacher_ckpt")):
         _use_teacher(Path(file), options.output / "teacher" / f"seed{suite['teacher_seed']}")
     errors = {} if options.tables else run_all(runs, options.jobs)
@@ -67,7 +68,7 @@ def write_tables(suite: dict[str, Any], output: Path) -> None:
     Raises:
         UserError: if a run in ``output`` is of another suite, or runs were scored on other cases.
     """
-    runs = [run for run in suite_runs(suite, output, suite["methods"], suite["seeds"]) if run.is_scored]
+    runs = [run for run in suite_runs(suite, output) if run.is_scored]
     for run in runs:
         refuse_other_options(run)
     teachers = [f"teacher={run.folder}" for run in runs if run.folder.parent == output / "teacher"]
@@ -110,19 +111,29 @@ def _names(names: Iterable[Any]) -> str:
     return ", ".join(map(str, names))
 
 
-def suite_runs(suite: dict[str, Any], output: Path, methods: Iterable[str], seeds: Iterable[int]) -> list[Run]:
-    """The teacher, if a method needs it, and the runs; seeds outermost, so that early results compare methods."""
+def suite_runs(
+    suite: dict[str, Any],
+    output: Path,
+    students: Iterable[str] | None = None,
+    methods: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+) -> list[Run]:
+    """The teacher, if a method needs it, and the runs; seeds outermost, so that early results compare methods.
+
+    ``None`` stands for all of the suite's.
+    """
     teacher = output / "teacher" / f"seed{suite['teacher_seed']}"
     runs = []
-    for seed in seeds:
-        for student, entries in suite["students"].items():
-            for method in methods:
+    for seed in seeds or suite["seeds"]:
+        for student in students or suite["students"]:
+            for method in methods or suite["methods"]:
                 entry = dict(suite["methods"][method])
                 role, overlay = entry.pop("role", "student_dcd"), entry.pop("config", None)
                 if seed in entry.pop("seeds", suite["seeds"]) and student in entry.pop("students", [student]):
                     folder = output / student / method / f"seed{seed}"
                     needs = teacher if role == "student_dcd" else None
-                    runs.append(_run(suite, folder, role, overlay, {**entries, **entry, "seed": seed}, needs))
+                    options = {**suite["students"][student], **entry, "seed": seed}
+                    runs.append(_run(suite, folder, role, overlay, options, needs))
     if any(r.teacher for r in runs):
         runs.insert(0, _run(suite, teacher, "teacher", None, {"seed": suite["teacher_seed"]}, None))
     return runs

@@ -15,6 +15,7 @@ from dcd_ext.commands.benchmark import _use_teacher, read_suite, suite_runs
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
+from scripts.write_benchmark import best_rows, comparisons, main_table, suite_text
 from tests.bundles.test_runs import SUITE
 from tests.conftest import ROOT, read_json
 from tests.report.conftest import one_case, write_run
@@ -48,7 +49,7 @@ def tables(suite: Path, output: Path) -> dict[str, str]:
 
 def test_folders_filled_on_two_machines_and_copied_into_one_give_the_same_tables(suite: Path, tmp_path: Path) -> None:
     content, there = read_json(suite), {name: tmp_path / name for name in ("all", "one", "two", "merged")}
-    for number, run in enumerate(suite_runs(content, Path("."), content["methods"], content["seeds"])):
+    for number, run in enumerate(suite_runs(content, Path("."))):
         fill(there["all"], run, content)
         shutil.copytree(there["all"] / run.folder, there["one" if number % 2 else "two"] / run.folder)
     shutil.copytree(there["one"], there["two"] / ".." / "merged")
@@ -64,7 +65,7 @@ def test_folders_filled_on_two_machines_and_copied_into_one_give_the_same_tables
 
 def test_tables_are_written_from_what_there_is(suite: Path, tmp_path: Path, capsys) -> None:
     content = read_json(suite)
-    teacher, plain, *_ = suite_runs(content, Path("."), content["methods"], content["seeds"])
+    teacher, plain, *_ = suite_runs(content, Path("."))
     fill(tmp_path / "out", teacher, content)
     assert tables(suite, tmp_path / "out") == {} and "nothing to compare yet" in capsys.readouterr().out
     fill(tmp_path / "out", plain, content)
@@ -75,7 +76,7 @@ def test_tables_are_written_from_what_there_is(suite: Path, tmp_path: Path, caps
 
 def test_a_run_of_another_suite_is_not_mixed_in(suite: Path, tmp_path: Path, capsys) -> None:
     content, output = read_json(suite), tmp_path / "out"
-    for run in suite_runs(content, Path("."), content["methods"], content["seeds"]):
+    for run in suite_runs(content, Path(".")):
         fill(output, run, content)
     file = output / "r8" / "cwd" / "seed1" / "run.json"
     write_json({**read_json(file), "dataset_dir": "elsewhere/data", "teacher_ckpt": "elsewhere/model.pt"}, file)
@@ -112,6 +113,17 @@ def test_given_weights_are_there_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["model.pt", "trained"]
 
 
+def test_the_page_of_a_suite_in_which_only_plain_students_are_finished(suite: Path, tmp_path: Path) -> None:
+    content, output = read_json(suite), tmp_path / "out"
+    for run in suite_runs(content, Path(".")):
+        if run.folder.parent.name != "cwd":
+            fill(output, run, content)
+    found = comparisons(suite, output)
+    rows = best_rows("suite, r8", main_table(found["r8_test"]), found["r8_selection"])
+    assert [row[:3] for row in rows] == [["suite, r8", "plain", "2"]]
+    assert "plain 2" in suite_text(content, found, "suite", "")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_suites_name_bundles_that_exist_or_can_be_built(path: Path, tmp_path: Path, monkeypatch) -> None:
     suite = read_suite(path)
@@ -125,7 +137,7 @@ def test_shipped_suites_name_bundles_that_exist_or_can_be_built(path: Path, tmp_
     else:
         monkeypatch.chdir(ROOT)
         assert Path(suite["teacher_ckpt"]).is_file()
-    assert len(suite_runs(suite, tmp_path / "out", suite["methods"], suite["seeds"])) > len(suite["methods"])
+    assert len(suite_runs(suite, tmp_path / "out")) > len(suite["methods"])
 
 
 def test_time_to_go_is_that_of_trainings_alike(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ SUITE = {
 
 def test_a_suite_is_students_by_methods_by_seeds_after_the_teacher() -> None:
     output = Path("out")
-    teacher, *runs = suite_runs(SUITE, output, SUITE["methods"], SUITE["seeds"])
+    teacher, *runs = suite_runs(SUITE, output)
     assert teacher.folder == output / "teacher" / "seed7" and teacher.options["seed"] == 7
     names = ["r4/plain/seed1", "r8/plain/seed1", "r8/cwd/seed1", "r4/plain/seed2", "r8/plain/seed2"]
     assert [r.folder.relative_to(output).as_posix() for r in runs] == names
@@ -204,7 +204,8 @@ def test_a_suite_is_students_by_methods_by_seeds_after_the_teacher() -> None:
     assert [Path(f).name for f in runs[2].files] == ["train.json", "cwd.json"]
     assert runs[2].teacher == teacher.folder and runs[0].teacher is None
     assert runs[2].scores == {"validation": "selection", "test": "test"}
-    assert [r.folder for r in suite_runs(SUITE, output, ["plain"], [2])] == [output / n for n in names[3:]]
+    assert [r.folder for r in suite_runs(SUITE, output, methods=["plain"], seeds=[2])] == [output / n for n in names[3:]]
+    assert [r.folder for r in suite_runs(SUITE, output, ["r4"])] == [output / names[0], output / names[3]]
 
 
 def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> None:
@@ -231,6 +232,7 @@ def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> N
         ({"students": {"../r4": {}}}, [], "unusable suite – .*students – expected a name that can be a folder's"),
         ({"bundles": "nowhere"}, [], "no such config – nowhere/configs/train.json"),
         ({}, ["--methods", "dcd"], "not in the suite's methods – --methods – expected plain, cwd, found dcd"),
+        ({}, ["--students", "r2"], "not in the suite's students – --students – expected r4, r8, found r2"),
         ({}, ["--seeds", "3"], "not in the suite's seeds – --seeds – expected 1, 2, found 3"),
     ],
 )
