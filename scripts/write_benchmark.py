@@ -28,19 +28,15 @@ nothing**. Only scores of the test part are results.
 """
 _COMMANDS = """## Commands
 
+The data of each suite are prepared as [benchmarks/README.md](../../benchmarks/README.md) says. Then:
+
 ```
-dcd prepare hippocampus --source Task04_Hippocampus --output prepared/hippocampus --test_fold 0
-dcd check prepared/hippocampus
-dcd benchmark benchmarks/hippocampus.json --output runs/hippocampus --jobs 2
-python -m scripts.write_benchmark runs/hippocampus
-dcd benchmark benchmarks/hippocampus_adamw.json --output runs/hippocampus_adamw --jobs 2
-python -m scripts.write_benchmark runs/hippocampus_adamw --suite benchmarks/hippocampus_adamw.json
+{commands}
 ```
 
 `dcd benchmark` goes on where it was stopped, and writes these tables with every other metric and plots to
-`runs/hippocampus/<student>_test.html`; `--tables` writes them again from what is finished. `--training_share 0.25` of
-`dcd prepare` makes the data of `benchmarks/hippocampus_quarter.json`: a quarter of the training part, the other parts
-unchanged. Folders that were filled on several machines are merged by copying.
+`<output>/<student>_test.html`; `--tables` writes them again from what is finished. Folders that were filled on several
+machines are merged by copying.
 
 Of several trainings, tables show means and standard deviations over trainings, and tests count trainings and cases as
 random ([evaluate.md](../evaluate.md)). This page is written by `scripts/write_benchmark.py` from `benchmarks/results`.
@@ -152,8 +148,10 @@ def suite_text(suite: dict[str, Any], found: dict[str, dict[str, Any]], name: st
         for student, options in suite["students"].items()
         if f"{student}_test" in found
     ]
-    shared = ", ".join(f"{key} {value}" for key, value in suite["options"].items())
-    methods = [f"### Methods of {name}.json", f"All runs: {shared}.", to_markdown(methods_table(suite))]
+    shared = [f"{key} {value}" for key, value in suite["options"].items()]
+    for role, entries in suite.get("role_options", {}).items():
+        shared += [f"{key} `{json.dumps(value)}` ({role})" for key, value in entries.items()]
+    methods = [f"### Methods of {name}.json", f"All runs: {', '.join(shared)}.", to_markdown(methods_table(suite))]
     return "\n\n".join([f"## Suite {name}", *sections, *([findings] if findings else []), *methods])
 
 
@@ -167,10 +165,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.output:
         print(f"{copy_runs(args.output, results / args.suite.stem)} finished runs copied")
     texts: list[str] = []
+    commands: list[str] = []
     rows: list[list[str]] = []
     table = Table("", [], [])
     for path in sorted(p for p in results.parent.glob("*.json") if (results / p.stem).is_dir()):
         suite, found = json.loads(path.read_text("utf-8")), comparisons(path, results / path.stem)
+        commands += [f"dcd benchmark benchmarks/{path.name} --output runs/{path.stem} --jobs 2"]
+        commands += [f"python -m scripts.write_benchmark runs/{path.stem} --suite benchmarks/{path.name}"]
         about = path.with_suffix(".md")
         texts.append(suite_text(suite, found, path.stem, about.read_text("utf-8").strip() if about.exists() else ""))
         for student in (student for student in suite["students"] if f"{student}_test" in found):
@@ -178,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
             rows = rows or [["all", *row] for row in table.rows if row[0] == found[f"{student}_test"]["teacher"]]
             rows += best_rows(f"{path.stem}, {student}", table, found[f"{student}_selection"])
     page = ROOT / "docs" / "results" / "benchmark.md"
-    write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS]), page)
+    write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS.format(commands="\n".join(commands))]), page)
     spread = "± is the standard error over cases of one training, the standard deviation over trainings of several"
     note = f"Teacher, plain students, and the method that is best on the selection part; {spread}."
     insert(to_markdown(Table("", ["suite, student", *table.header], rows, note)), ROOT / "README.md", "benchmark")

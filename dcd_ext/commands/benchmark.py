@@ -5,6 +5,7 @@ A suite is a JSON file:
   dataset_dir   prepared data, and fold, the held-out fold
   score         what is evaluated: "selection" (the held-out fold), "test"
   options       config entries of all runs
+  role_options  optional: those of one role, such as {"student": {...}, "student_dcd": {...}}
   teacher_seed  seed of the one teacher, trained first
   teacher_ckpt  optional: its weights, which are then scored and used, not trained
   seeds         numbers
@@ -147,7 +148,9 @@ def _run(
     for file in files:
         if not Path(file).is_file():
             raise UserError("no such config", file, "a file", "none", "correct 'bundles' or 'methods' of the suite")
-    options = {**suite["options"], "dataset_dir": Path(suite["dataset_dir"]), "fold": suite["fold"], **entries}
+    of_role = suite.get("role_options", {}).get(role, {})
+    data = {"dataset_dir": Path(suite["dataset_dir"]), "fold": suite["fold"]}
+    options = {**suite["options"], **of_role, **data, **entries}
     if teacher:
         options["teacher_ckpt"] = teacher / "models" / "model.pt"
     # evaluation in full precision, whatever the training did
