@@ -20,12 +20,13 @@ from dcd_ext.tables import Table, to_markdown
 from scripts.benchmark import insert
 
 ROOT = Path(__file__).resolve().parents[1]
-_INTRO = """# Benchmark on real MRI: hippocampus
+_INTRO = """# Benchmark on real MRI
 
-Does distillation help? Every method trains the same student on the same cases; the teacher is the shipped one. The data
-are split once: a training part, a selection part that chose each training's epoch, and a **test part that chose
-nothing**. Only scores of the test part are results.
+Does distillation help? Every method trains the same student on the same cases; the teacher of the hippocampus is the
+shipped one. The data are split once: a training part, a selection part that chose each training's epoch, and a **test
+part that chose nothing**. Only scores of the test part are results.
 """
+_MANY = 5  # classes of which tables show only the mean
 _COMMANDS = """## Commands
 
 The data of each suite are prepared as [benchmarks/README.md](../../benchmarks/README.md) says. Then:
@@ -80,9 +81,11 @@ def comparisons(suite: Path, results: Path) -> dict[str, dict[str, Any]]:
         return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def main_table(comparison: dict[str, Any]) -> Table:
-    """One row per method, as in the paper's Table 1."""
+def main_table(comparison: dict[str, Any], per_class: bool = True) -> Table:
+    """One row per method, as in the paper's Table 1; few classes also each for itself."""
     several, classes = comparison["several_trainings"], comparison["classes"]
+    if not per_class or len(classes) > _MANY:
+        classes = ["mean"]
     columns = [("dice", name, 4) for name in classes] + [("hd95_mm", "mean", 2), ("nsd", "mean", 4)]
     titles = [*(f"Dice {name}" for name in classes), "HD95 mm", "NSD"]
     header = ["method", "trainings", "parameters", *titles, "gap recovered", "training, min"]
@@ -132,6 +135,8 @@ def section(student: str, options: dict[str, Any], test: dict[str, Any], selecti
     if fewest < 2:
         state += ". With a single training of a method no difference between methods can be claimed"
     differences = all_tables(test)["differences"][0]
+    if len(test["classes"]) > _MANY:
+        differences.rows = [row for row in differences.rows if row[1] == "mean of classes"]
     width = f" ({', '.join(f'{k} {v}' for k, v in options.items())})" if options else ""
     scores = [f"{run} {selection['results']['dice']['mean'][run]['mean']:.4f}" for run in selection["runs"]]
     chosen = "Mean Dice of the selection part, which chose the epochs and is no result: " + ", ".join(scores) + "."
@@ -177,8 +182,10 @@ def main(argv: list[str] | None = None) -> None:
         about = path.with_suffix(".md")
         texts.append(suite_text(suite, found, path.stem, about.read_text("utf-8").strip() if about.exists() else ""))
         for student in (student for student in suite["students"] if f"{student}_test" in found):
-            table = main_table(found[f"{student}_test"])
-            rows = rows or [["all", *row] for row in table.rows if row[0] == found[f"{student}_test"]["teacher"]]
+            table = main_table(found[f"{student}_test"], per_class=False)
+            task = Path(suite["bundles"]).name.partition("_segmentation")[0]
+            if task not in (row[0] for row in rows):
+                rows += [[task, *row] for row in table.rows if row[0] == found[f"{student}_test"]["teacher"]]
             rows += best_rows(f"{path.stem}, {student}", table, found[f"{student}_selection"])
     page = ROOT / "docs" / "results" / "benchmark.md"
     write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS.format(commands="\n".join(commands))]), page)

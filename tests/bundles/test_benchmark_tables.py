@@ -127,12 +127,13 @@ def test_the_page_of_a_suite_in_which_only_plain_students_are_finished(suite: Pa
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_suites_name_bundles_that_exist_or_can_be_built(path: Path, tmp_path: Path, monkeypatch) -> None:
     suite = read_suite(path)
-    task = ROOT / "benchmarks" / "tasks" / path.name
+    name = path.stem.removesuffix("_short")
+    task = ROOT / "benchmarks" / "tasks" / f"{name}.json"
     if task.is_file():
         folder = Path(suite["bundles"]).parent
         assert dcd(["build", str(task), "--output", str(tmp_path / folder)]) == 0
         monkeypatch.chdir(tmp_path)
-        metadata = read_json(folder / f"{path.stem}_segmentation_teacher" / "configs" / "metadata.json")
+        metadata = read_json(folder / f"{name}_segmentation_teacher" / "configs" / "metadata.json")
         assert len(metadata["network_data_format"]["outputs"]["pred"]["channel_def"]) in (2, 55)
     else:
         monkeypatch.chdir(ROOT)
