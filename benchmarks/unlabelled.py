@@ -9,19 +9,21 @@ of the teacher's training part, of which the student sees nothing.
     python benchmarks/unlabelled.py prepared
 """
 
-import json
+import argparse
 import sys
 from pathlib import Path
 
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import show_plainly
 from dcd_ext.io import write_json
+from dcd_ext.readers import read_json
 
 TEACHER = Path(__file__).resolve().parents[1] / "bundles" / "hippocampus_segmentation_teacher"
 
 
 def main(prepared: Path) -> None:
     every, few = (
-        json.loads((prepared / name / "datalist.json").read_text("utf-8"))
+        read_json(prepared / name / "datalist.json", None, "data list", f"see {Path(__file__).name} --help")
         for name in ("hippocampus", "hippocampus_few")
     )
     labelled = [{**case, "fold": 0} for case in few["training"] if case["fold"] != 1]
@@ -41,4 +43,7 @@ def main(prepared: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    show_plainly()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prepared", type=Path, help="folder of hippocampus and hippocampus_few")
+    main(parser.parse_args().prepared)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.bundles.runs import refuse_other_options
+from dcd_ext.commands.benchmark import read_suite, suite_runs
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report import all_tables
@@ -56,6 +58,20 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, list):
         return [without_paths(entry) for entry in value]
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "bundles/")) else value
+
+
+def require_suite(suite: Path, output: Path) -> None:
+    """Refuse a folder without finished runs, or of another suite, before anything is copied."""
+    if suite.resolve().parent != ROOT / "benchmarks":
+        raise UserError("a suite that is no part of the page", suite, "one of benchmarks/", "", "correct --suite")
+    runs = {run.folder: run for run in suite_runs(read_suite(suite), output)}
+    finished = [output / run for run in finished_runs(output)]
+    if not finished:
+        raise UserError("no finished run", output, "a folder of dcd benchmark", "none in it", "correct OUTPUT")
+    for folder in finished:
+        if folder not in runs:
+            raise UserError("a run of another suite", folder, f"a run of {suite}", "none", "correct --suite")
+        refuse_other_options(runs[folder])
 
 
 def copy_runs(output: Path, results: Path) -> int:
@@ -170,6 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     results = ROOT / "benchmarks" / "results"
     if args.output:
+        require_suite(args.suite, args.output)
         print(f"{copy_runs(args.output, results / args.suite.stem)} finished runs copied")
     texts: list[str] = []
     commands: list[str] = []

@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -57,20 +58,25 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it is trained and evaluated."""
-        return self.is_scored and _trained(self.folder).exists()
+        return not self.parts_to_score and _trained(self.folder).exists()
+
+    @property
+    def parts_to_score(self) -> dict[str, str]:
+        """What is not evaluated, or of whose evaluation only a part was copied."""
+        return {key: part for key, part in self.scores.items() if not _is_scored(self.folder / part, unreadable=False)}
 
 
 def _trained(folder: Path) -> Path:
     return folder / "models" / "trained"
 
 
-def _is_scored(folder: Path) -> bool:
+def _is_scored(folder: Path, unreadable: bool = True) -> bool:
     """Whether an evaluation is there, and no case of it has failed."""
     path = folder / "metrics.json"
     try:
         return path.exists() and not json.loads(path.read_text("utf-8")).get("failed")
-    except ValueError:  # whoever reads it will say so
-        return True
+    except (ValueError, AttributeError):  # no object, or half of one: whoever reads it will say so
+        return unreadable
 
 
 def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
@@ -91,6 +97,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
     running: dict[Future[None], Run] = {}
     errors: dict[Path, UserError] = {}
     processes: set[subprocess.Popen] = set()
+    stopped = threading.Event()
     bar = tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", unit="run", dynamic_ncols=True)
     with logging_redirect_tqdm(), bar, ThreadPoolExecutor(jobs) as pool:
         try:
@@ -102,10 +109,11 @@ def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
                     elif len(running) < jobs and run.is_ready and (lock := _lock(run)):
                         waiting.remove(run)
                         logger.info("start %s (%d left, %s)", run.folder, len(waiting), time_to_go(runs, jobs))
-                        command = partial(_command, run, environment, processes)
+                        command = partial(_command, run, environment, processes, stopped)
                         running[pool.submit(_complete, run, lock, command)] = run
                 _wait(running, errors, bar)
         except BaseException:
+            stopped.set()
             for process in list(processes):  # the pool waits for its threads, and these for their processes
                 process.terminate()
             raise
@@ -130,7 +138,10 @@ def time_to_go(runs: Sequence[Run], jobs: int) -> str:
 def _training_seconds(run: Run) -> float:
     """Of the epochs trained so far."""
     path = run.folder / "training.json"
-    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
+    try:
+        return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
+    except (ValueError, KeyError, TypeError):  # whoever reads it will say so
+        return 0.0
 
 
 def _kind(run: Run) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def refuse_other_options(run: Run) -> None:
         UserError: with the option, if one differs.
     """
     path, wanted = run.folder / "run.json", _options(run)
-    if path.exists():
+    if path.exists() and _has_begun(run.folder):
         found = read_json(path, "run", "options of a run", "delete the folder, or choose another --output")
         for key in {**found, **wanted}:
             if _without_folders(key, found.get(key)) != _without_folders(key, wanted.get(key)):
@@ -182,17 +193,24 @@ def refuse_other_options(run: Run) -> None:
                 raise UserError(f"run with another {key}", run.folder, wanted.get(key), found.get(key), step)
 
 
+def _has_begun(folder: Path) -> bool:
+    """Whether there is more than a command's first words: one that refused an option has left nothing to go on with."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    return any(path.name not in ("run.json", "lock", ".training.lock") for path in files)
+
+
 def _without_folders(key: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(key, part) for part in value]
     is_path = key in ("bundle", "files", "dataset_dir", "teacher_ckpt", "prompts")
-    return Path(value).name if is_path and value is not None else value
+    return Path(value).name if is_path and isinstance(value, str) else value
 
 
 def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
     """Train, or go on training, and evaluate."""
     try:
-        if not (run.folder / "run.json").exists():
+        refuse_other_options(run)  # another command may have begun it since
+        if not (run.folder / "run.json").exists() or not _has_begun(run.folder):
             write_json(_options(run), run.folder / "run.json")
         if not _trained(run.folder).exists():
             if _needs_prompts(run) and not (run.folder / "models" / "prompts.pt").exists():
@@ -200,16 +218,15 @@ def _complete(run: Run, lock: FileLock, command: Callable[..., None]) -> None:
             command("training", run.files, run.folder, resume="auto")
             _trained(run.folder).touch()
         scoring = [*run.files, str(Path(run.bundle) / "configs" / "evaluate.json")]
-        for section, part in run.scores.items():
-            if not _is_scored(run.folder / part):
-                command("evaluating", scoring, run.folder / part, section=section, **run.scoring_options)
+        for section, part in run.parts_to_score.items():
+            command("evaluating", scoring, run.folder / part, section=section, **run.scoring_options)
     finally:
         lock.release()
 
 
 def _needs_prompts(run: Run) -> bool:
     """FreeKD's overlay brings a command of its own, which trains the prompts."""
-    overlays = (json.loads(Path(file).read_text("utf-8")) for file in run.files[1:])
+    overlays = (read_json(file, None, "config", "correct it") for file in run.files[1:])
     return "prompts" not in run.options and any("tune_prompts" in overlay for overlay in overlays)
 
 
@@ -217,6 +234,7 @@ def _command(
     run: Run,
     environment: Mapping[str, str],
     processes: set[subprocess.Popen],
+    stopped: threading.Event,
     name: str,
     files: Sequence[str],
     output: Path,
@@ -238,6 +256,8 @@ def _command(
         subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment) as process,
     ):
         processes.add(process)
+        if stopped.is_set():  # while this run was between two commands
+            process.terminate()
         code = process.wait()
         processes.discard(process)
     if code:

@@ -17,6 +17,7 @@ merged by copying them into each other.
 """
 
 import argparse
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,10 +26,12 @@ from typing import Any
 from dcd_ext.bundles.runs import Run, refuse_other_options, run_all, time_to_go
 from dcd_ext.commands.common import add_jobs, raise_failures
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_atomically
+from dcd_ext.io import sha256, write_atomically
 from dcd_ext.readers import read_json
 from dcd_ext.report import compare, load_runs, write_report
 from dcd_ext.tables import to_text
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "dcd benchmark suite.json --output runs/benchmark --methods plain dcd --seeds 1 2 --jobs 2"
 _SECTIONS = {"selection": "validation", "test": "test"}
@@ -94,17 +97,28 @@ def _use_teacher(weights: Path, folder: Path) -> None:
     """Put given weights where the teacher's training would have put its own."""
     if not weights.is_file():
         step = "correct 'teacher_ckpt' of the suite, or leave it out to train the teacher"
-        raise UserError("no teacher", weights, "its weights", "no such file", step)
-    models = folder / "models"
-    if not (models / "trained").exists():
-        # the tasks of an array do this at once, and one may read what another copies
-        write_atomically(models / "model.pt", lambda name: shutil.copyfile(weights, name))
-        (models / "trained").touch()
+        raise UserError("no teacher", weights, "its weights", "a folder" if weights.is_dir() else "no such file", step)
+    models, given = folder / "models", sha256(weights)
+    there = models / "model.pt"
+    if sha256(there) != given if there.is_file() else (folder / "checkpoint_last.pt").exists():
+        step = "choose another --output, or delete the folder, and what was distilled from it"
+        raise UserError("run with another teacher", folder, weights, "other weights", step)
+    # the tasks of an array do this at once, and one may read what another copies
+    if not there.is_file():
+        write_atomically(there, lambda name: shutil.copyfile(weights, name))
+    (models / "trained").touch()
 
 
 def read_suite(path: Path) -> dict[str, Any]:
     """The content of a suite file, in which no entry is missing, mistyped or unknown."""
     suite: dict[str, Any] = read_json(path, "suite", "suite", "see dcd benchmark --help")
+    for method, entry in suite["methods"].items():
+        for key in ("seeds", "students"):
+            if unknown := [name for name in entry.get(key, ()) if name not in suite[key]]:
+                where = f"{path}, methods.{method}.{key}"
+                step = "correct it, unless the suite was shortened: nothing is run for it"
+                what = f"not in the suite's {key}"
+                logger.warning("%s", UserError(what, where, _names(suite[key]), unknown[0], step))
     return suite
 
 

@@ -15,7 +15,7 @@ from dcd_ext.commands.benchmark import _use_teacher, read_suite, suite_runs
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
-from scripts.write_benchmark import best_rows, comparisons, main_table, suite_text
+from scripts.write_benchmark import best_rows, comparisons, main_table, require_suite, suite_text
 from tests.bundles.test_runs import SUITE
 from tests.conftest import ROOT, read_json
 from tests.report.conftest import one_case, write_run
@@ -93,6 +93,39 @@ def test_a_given_teacher_is_used_and_not_trained(suite: Path, tmp_path: Path, ca
     command = ["benchmark", str(suite), "--output", str(tmp_path / "out"), "--methods", "plain"]
     assert dcd(command) == 1
     assert "error: no teacher – " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_other_weights_are_not_taken_for_the_teacher_of_what_is_there(tmp_path: Path) -> None:
+    given, folder = tmp_path / "given.pt", tmp_path / "out"
+    given.write_bytes(b"weights")
+    _use_teacher(given, folder)
+    given.write_bytes(b"better")
+    with pytest.raises(UserError, match="run with another teacher – .*choose another --output"):
+        _use_teacher(given, folder)
+    assert (folder / "models" / "model.pt").read_bytes() == b"weights"
+    training = tmp_path / "training"
+    training.mkdir()
+    (training / "checkpoint_last.pt").touch()
+    with pytest.raises(UserError, match="run with another teacher"):
+        _use_teacher(given, training)
+    with pytest.raises(UserError, match="no teacher – .*found a folder"):
+        _use_teacher(folder, folder)
+
+
+def test_records_are_copied_to_their_own_suite_only(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    path = ROOT / "benchmarks" / "hippocampus.json"
+    content = read_suite(path)
+    with pytest.raises(UserError, match="no finished run"):
+        require_suite(path, tmp_path)
+    teacher, plain, *_ = suite_runs(content, Path("."))
+    for run in (teacher, plain):
+        fill(tmp_path, run, content)
+    require_suite(path, tmp_path)
+    with pytest.raises(UserError, match="run with another|a run of another suite"):
+        require_suite(path.with_name("hippocampus_adamw.json"), tmp_path)
+    with pytest.raises(UserError, match="no part of the page"):
+        require_suite(tmp_path / "suite.json", tmp_path)
 
 
 def test_given_weights_are_there_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -101,6 +101,25 @@ def test_an_evaluation_with_failed_cases_is_repeated(calls, tmp_path: Path) -> N
     assert [name for name, *_ in calls()[3:]] == ["evaluating"] and run.is_finished
 
 
+def test_an_evaluation_of_which_half_was_copied_is_repeated(calls, tmp_path: Path) -> None:
+    run = _run(tmp_path / "a")
+    run_all([run])
+    path = run.folder / "test" / "metrics.json"
+    whole = path.read_text()
+    for cut in (whole[: len(whole) // 2], "[]"):
+        path.write_text(cut)
+        assert not run.is_finished
+        run_all([run])
+        assert path.read_text() == whole
+    assert [name for name, *_ in calls()[3:]] == ["evaluating", "evaluating"]
+
+
+def test_an_option_that_was_refused_can_be_corrected(calls, tmp_path: Path) -> None:
+    assert run_all([_run(tmp_path / "a", seed=13)])
+    assert not run_all([_run(tmp_path / "a", seed=2)])
+    assert [options["seed"] for _, _, options, _ in calls()] == ["13", "2", "2", "2"]
+
+
 def test_other_options_are_another_run(calls, tmp_path: Path) -> None:
     run_all([_run(tmp_path / "a")])
     with pytest.raises(UserError, match=r"run with another seed – .*a – expected 2, found 1 – choose another --output"):
@@ -146,14 +165,15 @@ def test_a_run_in_progress_is_left_to_the_other_command(calls, tmp_path: Path) -
             assert thread.is_alive()
         for file in ("models/trained", "selection/metrics.json", "test/metrics.json"):
             (taken.folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (taken.folder / file).touch()
+            (taken.folder / file).write_text("{}")
     thread.join()
     assert {Path(folder).parts[len(tmp_path.parts)] for _, folder, *_ in calls()} == {"free"}
 
 
 def test_an_interruption_stops_the_processes(tmp_path: Path, monkeypatch) -> None:
     fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nexec sleep 600\n")
+    # a training that ends well when it is told to end; what comes after it must not begin
+    fake.write_text("#!/bin/sh\ntrap 'exit 0' TERM\nsleep 600 &\nwait\n")
     fake.chmod(0o755)
     monkeypatch.setattr(runs_module.sys, "executable", str(fake))
 
@@ -167,7 +187,7 @@ def test_an_interruption_stops_the_processes(tmp_path: Path, monkeypatch) -> Non
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_all([_run(tmp_path / "a")])
-    assert time.monotonic() - start < 300 and not (tmp_path / "a" / "models" / "trained").exists()
+    assert time.monotonic() - start < 300 and not list(tmp_path.glob("a/*/metrics.json"))
 
 
 SUITE = {
@@ -230,6 +250,10 @@ def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> N
         ({"bundles": "b_{rol}"}, [], "unusable suite – .*bundles – expected a path in which {role} stands for"),
         ({"methods": {"plain": "student"}}, [], "unusable suite – .*methods.plain – expected an object, found 'student'"),
         ({"students": {"../r4": {}}}, [], "unusable suite – .*students – expected a name that can be a folder's"),
+        ({"methods": {"teacher": {}}}, [], "unusable suite – .*methods – expected a name .*other than teacher"),
+        ({"seeds": [1, 1]}, [], "unusable suite – .*seeds – "),
+        ({"options": {"fold": 2}}, [], "unusable suite – .*options – expected no entry that the suite has above"),
+        ({"methods": {"a": {"seed": 2}}}, [], "unusable suite – .*methods.a – expected no entry that the command itself"),
         ({"bundles": "nowhere"}, [], "no such config – nowhere/configs/train.json"),
         ({}, ["--methods", "dcd"], "not in the suite's methods – --methods – expected plain, cwd, found dcd"),
         ({}, ["--students", "r2"], "not in the suite's students – --students – expected r4, r8, found r2"),
@@ -243,6 +267,13 @@ def test_unusable_suites(change: dict, options: list[str], message: str, tmp_pat
     error = capsys.readouterr().err
     assert re.match(f"error: {message}", error), error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_method_whose_seeds_the_suite_lacks_is_pointed_out(calls, tmp_path: Path, capsys, caplog) -> None:
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps({**SUITE, "methods": {"plain": {"role": "student", "seeds": [1, 4]}}}))
+    assert dcd(["benchmark", str(path), "--output", str(tmp_path / "out"), "--seeds", "2"]) == 0
+    assert re.search("methods.plain.seeds – expected 1, 2, found 4 – correct it", caplog.text)
 
 
 def test_weights_come_from_a_calibration(tmp_path: Path) -> None:
