@@ -1,7 +1,7 @@
 """Start a student from the strongest channels of its teacher."""
 
 import copy
-import operator
+import re
 from typing import Any
 
 import torch
@@ -11,23 +11,33 @@ from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_PER_CHANNEL = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.PReLU)
+_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+# of functions and of a tensor's methods; any other could mix or move channels, and is refused
+_TIE = re.compile("i?(add|sub|mul)|(add|sub|mul)_|truediv|div|maximum|minimum")
+_KEEP = re.compile(
+    "relu_?|leaky_relu_?|elu|gelu|silu|mish|sigmoid|tanh|softplus|(log_)?softmax|hardtanh|clamp|dropout([23]d)?|interpolate"
+    "|pad|(adaptive_)?(avg|max)_pool[23]d|mean|neg|contiguous|clone|detach|float|to"
+)
 
 
 def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
     """Copy the strongest channels of the teacher's layers into the student's layers of the same name.
 
-    Channels that the network adds to each other stay or go together (the groups of Fang et al., DepGraph, CVPR 2023).
+    Channels that the network adds to or multiplies by each other stay or go together (the groups of Fang et al.,
+    DepGraph, CVPR 2023). Norms come with their channels and their running statistics.
     The strength of a channel is the sum of the mean squares of the weights that make or read it (Li et al., Pruning
     Filters, ICLR 2017), each as a share of its layer. Layers that only one of the two networks has, such as the
     projection of a shortcut between stages of different width, are left as they are. The same student is returned.
 
     Args:
         student: a network of the teacher's architecture, narrower or as wide.
-        teacher: made of convolutions without groups, norms, and operations that keep the order of the channels or add
-            or concatenate them; followed by :mod:`torch.fx`.
+        teacher: made of convolutions without groups, norms, and operations that keep the order of the channels, combine
+            them element by element or concatenate them; followed by :mod:`torch.fx`.
 
     Raises:
-        UserError: if the teacher's channels cannot be followed, or fewer would be left than the student has.
+        UserError: if the teacher's channels cannot be followed, more or fewer would be left than the student has, or
+            the two have other classes.
     """
     if isinstance(teacher, FrozenTeacher):
         teacher = teacher.network
@@ -39,7 +49,7 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
     kept = channels.strongest(weights, start)
     copied = {}
     for name in channels.makes:
-        for key in (f"{name}.weight", f"{name}.bias"):
+        for key in (f"{name}.{part}" for part in _STATE):
             if key in weights and key in start:
                 copied[key] = channels.select(name, weights[key], kept)
                 if copied[key].shape != start[key].shape:
@@ -50,42 +60,84 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
 
 
 class _Channels:
-    """The channels of a network as numbers: those that each layer makes and reads, None for the image."""
+    """The channels of a network as numbers: those that each layer makes and reads, None for the image or a number."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network)
-        decoder: Any = getattr(self.network, "decoder", None)
-        if hasattr(decoder, "deep_supervision"):
-            decoder.deep_supervision = True  # all heads are followed
-        self.makes: dict[str, Tensor] = {}
+        self.makes: dict[str, Tensor | None] = {}
         self.reads: dict[str, Tensor | None] = {}
+        self.outputs: list[Tensor] = []
         self._same = torch.arange(0)
         values: dict[fx.Node, Tensor | None] = {}
         try:
+            self.network = copy.deepcopy(network)
+            for module in self.network.modules():  # hooks would collect what is no tensor
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+            decoder: Any = getattr(self.network, "decoder", None)
+            if hasattr(decoder, "deep_supervision"):
+                decoder.deep_supervision = True  # all heads are followed
             for node in fx.Tracer().trace(self.network).nodes:
-                values[node] = self._follow(node, [values[each] for each in node.all_input_nodes])
+                values[node] = self._follow(node, values)
         except Exception as error:
             name, step = type(network).__name__, "leave this start out for such a network"
             raise UserError("the teacher's channels cannot be followed", name, "", error, step) from None
-        self.makes = {name: self._same[ids] for name, ids in self.makes.items()}
+        self.makes = {name: None if ids is None else self._same[ids] for name, ids in self.makes.items()}
         self.reads = {name: None if ids is None else self._same[ids] for name, ids in self.reads.items()}
+        self.outputs = [self._same[ids] for ids in self.outputs]
 
-    def _follow(self, node: fx.Node, inputs: list[Tensor | None]) -> Tensor | None:
-        first = inputs[0] if inputs else None
+    def _follow(self, node: fx.Node, values: dict[fx.Node, Tensor | None]) -> Tensor | None:
+        known = [ids for ids in (values[each] for each in node.all_input_nodes) if ids is not None]
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         if node.op == "call_module":
-            layer = self.network.get_submodule(str(node.target))
-            if isinstance(layer, _CONVOLUTIONS):
-                self.reads[str(node.target)] = first
-                first = torch.arange(len(self._same), len(self._same) + layer.out_channels)
-                self._same = torch.cat([self._same, first])
-            if first is not None:
-                self.makes[str(node.target)] = first
-        elif node.target in (torch.cat, torch.concat):
-            return torch.cat([self._same[ids] for ids in inputs if ids is not None])
-        elif node.target in (operator.add, operator.iadd, torch.add):
-            for one, other in zip(*(self._same[ids] for ids in inputs if ids is not None), strict=True):
-                self._same[self._same == other] = one.clone()
-        return first
+            return self._layer(str(name), known[0] if known else None)
+        if node.op == "output":
+            self.outputs = known
+        elif node.op == "get_attr":
+            raise ValueError(f"{name}, a parameter outside of layers")
+        elif not known or name in ("getattr", "size", "dim"):
+            return None
+        elif name in ("cat", "concat", "stack"):
+            parts: Any = node.args[0] if node.args else node.kwargs["tensors"]
+            return torch.cat([ids for ids in (values[part] for part in parts) if ids is not None])
+        elif _TIE.fullmatch(name):
+            widest = max(known, key=len)
+            for ids in known:
+                if len(ids) > 1:
+                    self._tie(widest, ids, name)
+            return widest
+        elif not _KEEP.fullmatch(name) and not (name == "getitem" and _keeps_channels(node.args[1])):
+            raise ValueError(f"{name}()")
+        return known[0] if known else None
+
+    def _layer(self, name: str, ids: Tensor | None) -> Tensor | None:
+        layer = self.network.get_submodule(name)
+        if isinstance(layer, _CONVOLUTIONS):
+            if layer.groups > 1 or "weight" not in layer._parameters:
+                raise ValueError(f"{name}, a convolution {'with groups' if layer.groups > 1 else 'without own weight'}")
+            if name in self.reads:
+                self._tie(self.reads[name], ids, name)
+                return self.makes[name]
+            self.reads[name] = ids
+            ids = torch.arange(len(self._same), len(self._same) + layer.out_channels)
+            self._same = torch.cat([self._same, ids])
+        elif isinstance(layer, _PER_CHANNEL):
+            if name in self.makes:
+                self._tie(self.makes[name], ids, name)
+        elif layer.state_dict() or isinstance(layer, (nn.ChannelShuffle, nn.Unflatten)):
+            raise ValueError(f"{name}, a {type(layer).__name__}")
+        else:
+            return ids
+        self.makes[name] = ids
+        return ids
+
+    def _tie(self, one: Tensor | None, other: Tensor | None, name: str) -> None:
+        """Let two lists of channels stay or go together."""
+        if one is None and other is None:
+            return
+        if one is None or other is None or len(one) != len(other):
+            raise ValueError(f"{name} of unlike channels")
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            self._same[self._same == self._same[b]] = self._same[a].clone()
 
     def made_axis(self, name: str) -> int:
         """Axis of a convolution's weight that counts the channels it makes."""
@@ -93,11 +145,12 @@ class _Channels:
 
     def axes(self, name: str, value: Tensor) -> list[tuple[int, Tensor]]:
         """Axes of a weight or bias, each with the numbers of its channels; none for one number for all channels."""
-        if value.ndim == 1:
-            found = [(0, self.makes[name])] if len(value) > 1 else []
+        makes, reads = self.makes[name], self.reads.get(name)
+        if value.ndim < 2:
+            found = [] if makes is None or value.numel() == 1 else [(0, makes)]
         else:
-            made, read = self.made_axis(name), self.reads.get(name)
-            found = [(made, self.makes[name])] + ([] if read is None else [(1 - made, read)])
+            made = self.made_axis(name)
+            found = [(axis, ids) for axis, ids in ((made, makes), (1 - made, reads)) if ids is not None]
         for axis, ids in found:
             if len(ids) != value.shape[axis]:
                 step = "leave this start out for such a network"
@@ -118,9 +171,25 @@ class _Channels:
             for axis, ids in self.axes(name, weight):
                 power = weight.transpose(0, axis).flatten(1).square().mean(1)
                 strength.index_add_(0, ids, power / power.sum().clamp_min(1e-12))
-        for name in self.reads.keys() & {key.removesuffix(".weight") for key in start}:
-            ids = self.makes[name]
-            width = min(start[f"{name}.weight"].shape[self.made_axis(name)], len(ids))
-            kept[ids] = False
-            kept[ids[strength[ids].topk(width).indices]] = True
+        shapes = {name: start[f"{name}.weight"].shape for name in self.reads if f"{name}.weight" in start}
+        layers = [
+            (n, ids, shapes[n][self.made_axis(n)]) for n, ids in self.makes.items() if n in shapes and ids is not None
+        ]
+        # the widest first: concatenated channels are chosen by the layers that make them
+        for _, made, width in sorted(layers, key=lambda layer: -len(layer[1])):
+            kept[made] = False
+            kept[made[strength[made].topk(min(width, len(made))).indices]] = True
+        what = "the student cannot start from its teacher"
+        for name, made, width in layers:
+            if (found := int(kept[made].sum())) != min(width, len(made)):
+                step = "give layers that the teacher adds to each other one width, or leave this start out"
+                raise UserError(what, name, width, found, step)
+        for made in self.outputs:
+            if (found := int(kept[made].sum())) != len(made):
+                step = "give both the same classes, or leave this start out"
+                raise UserError(what, "output channels", len(made), found, step)
         return kept
+
+
+def _keeps_channels(index: Any) -> bool:
+    return isinstance(index, tuple) and index[:2] == (slice(None), slice(None))

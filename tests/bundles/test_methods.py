@@ -107,6 +107,16 @@ def test_a_student_starts_from_the_teachers_channels_and_trains(options, teacher
     assert not torch.equal(trained, ours) and torch.allclose(trained, ours, atol=0.2)
 
 
+def test_several_processes_start_from_the_teacher_in_either_order_of_the_files():
+    overlays = ["multi_gpu_train", "start_from_teacher"]
+    for order in (overlays, overlays[::-1]):
+        files = [BUNDLES / NAME / "configs" / f"{name}.json" for name in ("train", *order)]
+        config = ConfigParser.load_config_files([str(file) for file in files])
+        parser = ConfigParser(config)
+        assert "DistributedDataParallel" in parser["network"]["_target_"] and parser["network::module"] == "@train::network"
+        assert "start_from_teacher(" in parser["train::network"]
+
+
 @warns
 @pytest.mark.slow
 def test_tuned_prompts_are_what_the_loss_uses(options, teacher, tmp_path):

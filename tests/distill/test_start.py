@@ -110,6 +110,72 @@ class Reshaped(Net):
         return self.head(self.stem(x).reshape(x.shape[0], -1) if x.sum() > 0 else x)
 
 
+class Layers(nn.Module):
+    """Any layers of width ``w`` and any way through them."""
+
+    def __init__(self, forward, w: int, **layers) -> None:
+        super().__init__()
+        self.way = forward
+        for name, build in {"a": lambda w: nn.Conv3d(1, w, 1), "h": lambda w: nn.Conv3d(w, 2, 1), **layers}.items():
+            setattr(self, name, build(w))
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def test_running_statistics_and_a_norm_of_the_image():
+    build = {"first": lambda w: nn.InstanceNorm3d(1, affine=True), "n": lambda w: nn.BatchNorm3d(w)}
+    teacher, student = (Layers(lambda s, x: s.h(s.n(s.a(s.first(x)))), 4, **build).eval() for _ in range(2))
+    nn.init.constant_(teacher.first.weight, 3)
+    teacher.n.running_mean.uniform_(1, 2)
+    image = torch.rand(1, 1, 4, 4, 4)
+    assert torch.equal(start_from_teacher(student, teacher)(image), teacher(image))
+
+
+@pytest.mark.parametrize("way", [lambda s, x: s.h(s.a(x) * s.g(x).sigmoid()), lambda s, x: s.h(s.a(x).add(s.g(x)))])
+def test_channels_that_meet_go_together(way):
+    torch.manual_seed(0)
+    teacher, student = (Layers(way, w, g=lambda w: nn.Conv3d(1, w, 1)) for w in (8, 4))
+    start_from_teacher(student, teacher)
+    kept = [next(i for i in range(8) if torch.equal(row, teacher.a.weight[i])) for row in student.a.weight]
+    assert torch.equal(student.g.weight, teacher.g.weight[kept])
+
+
+def test_a_layer_that_is_called_twice():
+    way = lambda s, x: s.h(torch.cat([s.a(x), s.a(-x)], 1))  # noqa: E731
+    teacher, student = (Layers(way, w, h=lambda w: nn.Conv3d(2 * w, 2, 1)) for w in (8, 4))
+    start_from_teacher(student, teacher)
+    kept = [next(i for i in range(8) if torch.equal(row, teacher.a.weight[i])) for row in student.a.weight]
+    assert torch.equal(student.h.weight, teacher.h.weight[:, kept + [8 + i for i in kept]])
+
+
+def test_concatenated_channels_are_chosen_by_the_layers_that_make_them():
+    layers = {"b": lambda w: nn.Conv3d(1, w, 1), "c": lambda w: nn.Conv3d(1, 2 * w, 1)}
+    way = lambda s, x: s.h(torch.cat([s.a(x), s.b(x)], 1) + s.c(x))  # noqa: E731
+    teacher, student = (Layers(way, w, h=lambda w: nn.Conv3d(2 * w, 2, 1), **layers) for w in (8, 4))
+    with torch.no_grad():
+        teacher.h.weight[:, :8] *= 3
+    start_from_teacher(student, teacher)  # in every order of Python's sets
+
+
+@pytest.mark.parametrize(
+    ("way", "layers", "said"),
+    [
+        (lambda s, x: s.h(s.a(x).flip(1)), {}, "flip()"),
+        (lambda s, x: s.h(s.a(x) * s.g), {"g": lambda w: nn.Parameter(torch.ones(w, 1, 1, 1))}, "g, a parameter"),
+        (lambda s, x: s.h(s.b(s.a(x))), {"b": lambda w: nn.Conv3d(w, w, 1, groups=2)}, "b, a convolution with groups"),
+        (lambda s, x: s.h(x), {"h": lambda w: nn.Conv1d(1, w, 1)}, "h, a Conv1d"),
+        (lambda s, x: s.h(s.a(x)), {"a": lambda w: nn.utils.parametrizations.weight_norm(nn.Conv3d(1, w, 1))}, "own"),
+        (lambda s, x: s.h(s.a(x)), {"h": lambda w: nn.Conv3d(w, w // 2, 1)}, "output channels"),
+    ],
+    ids=["order", "parameter", "groups", "another layer", "weight norm", "fewer classes"],
+)
+def test_a_teacher_that_cannot_be_followed(way, layers, said):
+    with pytest.raises(UserError) as error:
+        start_from_teacher(Layers(way, 4, **layers), Layers(way, 8, **layers))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "said"),
     [
