@@ -28,6 +28,9 @@ Does distillation help? Every method trains the same student on the same cases; 
 shipped one. The data are split once: a training part, a selection part that chose each training's epoch, and a **test
 part that chose nothing**. Only scores of the test part are results.
 """
+_NOTE = """Shown are the teacher, the plain student and, of the distilled ones with most trainings, the best on the selection
+part. ±: standard error over cases (one training) or standard deviation over trainings; NSD at 1 mm; gap recovered: share of the
+way from the plain student to the teacher; `r4` and `smallest`: widths divided by 4 and by 8."""
 _MANY = 5  # classes of which tables show only the mean
 _COMMANDS = """## Commands
 
@@ -216,13 +219,7 @@ def main(argv: list[str] | None = None) -> None:
             rows += best_rows(f"{path.stem}, {student}", table, found[f"{student}_selection"], suite["methods"])
     page = ROOT / "docs" / "results" / "benchmark.md"
     write_text("\n\n".join([_INTRO.strip(), *texts, _COMMANDS.format(commands="\n".join(commands))]), page)
-    spread = "±: standard error over cases (one training) or standard deviation over trainings"
-    shown = (
-        "the teacher, the plain student and, of the distilled ones with most trainings, the best on the selection part"
-    )
-    about = "NSD at 1 mm; gap recovered: share of the way from the plain student to the teacher"
-    note = f"Shown are {shown}. {spread}; {about}; `r4` and `smallest`: widths divided by 4 and by 8."
-    insert(to_markdown(Table("", ["suite, student", *table.header], rows, note)), ROOT / "README.md", "benchmark")
+    insert(to_markdown(Table("", ["suite, student", *table.header], rows, _NOTE)), ROOT / "README.md", "benchmark")
     print(f"{page.relative_to(ROOT)} and README.md written")
 
 

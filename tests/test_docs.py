@@ -23,7 +23,7 @@ def test_links_lead_somewhere(page):
 DIFFERENCES = [
     (
         "ablations.md",
-        "falls linearly from 0.1 at the start of the run to `1 - ema_decay` (0.001; hippocampus 0.01) after its first tenth",
+        "from 0.1 at the start of the run to `1 - ema_decay` (0.001; hippocampus 0.01) after its first tenth",
     ),
     ("methods.md", "averaged over bands and stages, where the authors' code sums it: a factor of (J + 1) · stages"),
     ("methods.md", "voxels 0, 2, 4, … of the full one (floor), whereas the port picks 1, 3, 5, … (nearest-exact)"),

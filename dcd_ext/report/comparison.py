@@ -124,7 +124,10 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
             scores = [_training_scores(by_name[n], cases, name, metric) for n in (other, base)]
             counted = np.isfinite(np.concatenate(scores)).all(0)
             difference["ci95_cases"] = difference["ci95"]
-            difference.update(trainings_test(*(s[:, counted] for s in scores)))
+            # all are distilled from this one teacher
+            given = other == top and not by_name[other].trainings
+            one, two = (s[:, counted] for s in scores)
+            difference.update(trainings_test(one, two, given))
         result[other]["difference"] = {"trainings_p": None, **difference}
     for test in ("t_p", "wilcoxon_p", "trainings_p"):
         adjusted = holm([result[other]["difference"][test] for other in others])

@@ -70,7 +70,7 @@ def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, floa
     return {"t_p": t_p, "wilcoxon_p": float(stats.wilcoxon(one, other).pvalue)}
 
 
-def trainings_test(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+def trainings_test(one: np.ndarray, other: np.ndarray, fixed: bool = False) -> dict[str, Any]:
     """Test two methods, each trained several times, for a difference that holds for new trainings and new cases.
 
     Both are random factors. As in Clark's min F' (J Verbal Learn Verbal Behav 12, 335, 1973), the variance of the
@@ -82,17 +82,22 @@ def trainings_test(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     Args:
         one: scores (trainings, cases) of a method.
         other: those of the other method on the same cases; the number of trainings may differ.
+        fixed: ``one`` is a given network, of which no other training is meant: its trainings have no spread.
 
     Returns:
         ``trainings_p``, two-sided, and the 95 % interval ``ci95`` of ``one`` minus ``other``; None for fewer than four
-        trainings in all (with one and two the test would not keep its level) or two cases.
+        trainings in all (with one and two the test would not keep its level), three beside a fixed one, or two cases.
     """
-    freedom, cases = len(one) + len(other) - 2, one.shape[1]
+    drawn, cases = [other] if fixed else [one, other], one.shape[1]
+    freedom = sum(len(scores) - 1 for scores in drawn)
     if freedom < 2 or cases < 2:
         return {"trainings_p": None, "ci95": None}
-    pooled = sum(float(((m - m.mean()) ** 2).sum()) for m in (one.mean(1), other.mean(1))) / freedom
+    pooled = sum(float(((m - m.mean()) ** 2).sum()) for m in (s.mean(1) for s in drawn)) / freedom
     difference = one.mean(0) - other.mean(0)
-    over_trainings, over_cases = pooled * (1 / len(one) + 1 / len(other)), float(difference.var(ddof=1)) / cases
+    over_trainings, over_cases = (
+        pooled * sum(1 / len(scores) for scores in drawn),
+        float(difference.var(ddof=1)) / cases,
+    )
     parts = ((freedom, over_trainings), (cases - 1, over_cases))
     mean, variance = float(difference.mean()), over_trainings + over_cases
     if variance == 0:

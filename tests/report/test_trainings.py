@@ -41,6 +41,16 @@ def test_the_same_method_tests_different_at_most_as_often_as_the_level(trainings
         assert over_cases / trials > 0.3
 
 
+@pytest.mark.parametrize("spread", [(0.006, 0.0, 0.01), (0.004, 0.006, 0.01), (0.0, 0.01, 0.02)])
+def test_a_given_network_equal_to_a_method_on_average_tests_different_at_most_as_often(spread: tuple) -> None:
+    rng, trials, level, different = np.random.default_rng(8), 400, 0.05, 0
+    for _ in range(trials):
+        cases = rng.normal(0.85, 0.04, 40)
+        given, other = simulate(rng, 1, cases, (0.0, *spread[1:])), simulate(rng, 3, cases, spread)
+        different += trainings_test(given, other, fixed=True)["trainings_p"] < level
+    assert different / trials <= level + 3 * (level * (1 - level) / trials) ** 0.5
+
+
 def test_a_difference_larger_than_the_spread_of_trainings_is_found() -> None:
     rng = np.random.default_rng(4)
     cases = rng.normal(0.85, 0.04, 40)
@@ -59,6 +69,8 @@ def test_each_part_alone_is_the_test_over_it() -> None:
     assert got["trainings_p"] == pytest.approx(stats.ttest_ind(*means).pvalue, rel=1e-6)
     expected = stats.ttest_ind(*means).confidence_interval()
     assert got["ci95"] == pytest.approx([expected.low, expected.high])
+    got = trainings_test(np.full((1, 30), 0.9), np.repeat(means[0][:, None], 30, 1), fixed=True)
+    assert got["trainings_p"] == pytest.approx(stats.ttest_1samp(means[0], 0.9).pvalue, rel=1e-6)
     rng = np.random.default_rng(5)
     cases = [rng.normal(0.8, 0.1, 20) for _ in range(2)]
     got = trainings_test(*(np.repeat(c[None], 3, 0) for c in cases))
