@@ -28,9 +28,9 @@ Does distillation help? Every method trains the same student on the same cases; 
 shipped one. The data are split once: a training part, a selection part that chose each training's epoch, and a **test
 part that chose nothing**. Only scores of the test part are results.
 """
-_NOTE = """Shown are the teacher, the plain student and, of the distilled ones with most trainings, the best on the selection
-part. ±: standard error over cases (one training) or standard deviation over trainings; NSD at 1 mm; gap recovered: share of the
-way from the plain student to the teacher; `r4` and `smallest`: widths divided by 4 and by 8."""
+_NOTE = """Shown are the teacher, the plain student and, of the distilled ones with most trainings, the best on the
+selection part. ±: standard error over cases (one training) or standard deviation over trainings; NSD at 1 mm; gap
+recovered: share of the way from the plain student to the teacher; `r4` and `smallest`: widths divided by 4 and by 8."""
 _MANY = 5  # classes of which tables show only the mean
 _COMMANDS = """## Commands
 
