@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.runs import refuse_other_options
-from dcd_ext.commands.benchmark import read_suite, suite_runs
+from dcd_ext.bundles.suites import read_suite, suite_runs
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report import all_tables

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dcd_ext.commands.common import positive, positive_number
+from dcd_ext.distill import start_from_teacher
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
 from dcd_ext.students import budget
@@ -34,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hooks", nargs="+", default=[], metavar="MODULE", help="modules to compare (default: found)")
     parser.add_argument(
         "--kd_weight", type=positive_number, default=0.05, help="highest weight of the loss (default 0.05)"
+    )
+    parser.add_argument(
+        "--start_from_teacher",
+        action="store_true",
+        help="begin with the teacher's strongest channels, not random weights",
     )
     parser.add_argument("--weights", type=Path, help="the teacher's weights (default models/model.pt or model.ts)")
     parser.add_argument(
@@ -78,7 +84,11 @@ def run(options: argparse.Namespace) -> None:
     teacher.load_weights(options.weights)
     shapes = input_shapes(options.patch, teacher.spatial_shape)
     hooks = propose(teacher.network, student, teacher.channels, shapes, options.hooks)
-    write_student(teacher, definition, hooks, options.output, options.trainer_key, options.kd_weight)
+    if options.start_from_teacher:  # or the training would refuse it
+        start_from_teacher(student, teacher.network)
+    write_student(
+        teacher, definition, hooks, options.output, options.trainer_key, options.kd_weight, options.start_from_teacher
+    )
     print(f"parameters: {numbers[0]:,} -> {numbers[1]:,} (1/{numbers[0] / numbers[1]:.1f})\n")
     print(to_text(hook_table(hooks)))
     if teacher.imports_code and not options.trust:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
+from dcd_ext.tensors import unwrap
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _PER_CHANNEL = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.PReLU)
@@ -31,7 +32,7 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
     projection of a shortcut between stages of different width, are left as they are. The same student is returned.
 
     Args:
-        student: a network of the teacher's architecture, narrower or as wide.
+        student: a network of the teacher's architecture, narrower or as wide; may be wrapped for several processes.
         teacher: made of convolutions without groups, norms, and operations that keep the order of the channels, combine
             them element by element or concatenate them; followed by :mod:`torch.fx`.
 
@@ -39,13 +40,12 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
         UserError: if the teacher's channels cannot be followed, more or fewer would be left than the student has, or
             the two have other classes.
     """
-    if isinstance(teacher, FrozenTeacher):
-        teacher = teacher.network
-    channels, weights, start = _Channels(teacher), teacher.state_dict(), student.state_dict()
+    network, teacher = unwrap(student), teacher.network if isinstance(teacher, FrozenTeacher) else teacher
+    channels, weights, start = _Channels(teacher), teacher.state_dict(), network.state_dict()
     what = "the student cannot start from its teacher"
     step = "give the student the teacher's architecture and no more channels, or leave this start out"
     if not weights.keys() & start.keys():
-        raise UserError(what, type(student).__name__, "common layers", "none", step)
+        raise UserError(what, type(network).__name__, "common layers", "none", step)
     kept = channels.strongest(weights, start)
     copied = {}
     for name in channels.makes:
@@ -55,7 +55,7 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> nn.Module:
                 if copied[key].shape != start[key].shape:
                     found, wanted = tuple(copied[key].shape), tuple(start[key].shape)
                     raise UserError(what, key, wanted, found, step)
-    student.load_state_dict(copied, strict=False)
+    network.load_state_dict(copied, strict=False)
     return student
 
 

@@ -28,6 +28,7 @@ def write_student(
     output: Path,
     trainer_key: str | None = None,
     kd_weight: float = 0.05,
+    start: bool = False,
 ) -> None:
     """Write the folder ``output`` at once, or not at all.
 
@@ -38,11 +39,12 @@ def write_student(
         output: the bundle's folder, which must not exist or be empty.
         trainer_key: id of the trainer, default ``train::trainer``, or the only one.
         kd_weight: highest weight of the distillation loss.
+        start: let the training begin with the teacher's strongest channels.
 
     Raises:
         UserError: if the training config cannot be extended, or the folder is in use.
     """
-    configs = _configs(teacher, student_def, hooks, trainer_key, kd_weight)
+    configs = _configs(teacher, student_def, hooks, trainer_key, kd_weight, start)
     temporary = output.with_name(f".tmp-{output.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -68,7 +70,12 @@ def require_new(output: Path) -> None:
 
 
 def _configs(
-    teacher: TeacherBundle, student_def: dict[str, Any], hooks: list[Hook], trainer_key: str | None, kd_weight: float
+    teacher: TeacherBundle,
+    student_def: dict[str, Any],
+    hooks: list[Hook],
+    trainer_key: str | None,
+    kd_weight: float,
+    start: bool,
 ) -> dict[str, dict[str, Any]]:
     """Content of every config, by its file's name."""
     original = teacher.definitions.raw(teacher.network_key)
@@ -77,7 +84,7 @@ def _configs(
     train = merged(teacher.configs[teacher.train_file])
     train[teacher.network_key] = student_def
     trainer_key = trainer_key or trainer_of(train) or "train::trainer"
-    handlers, number = add_distillation(train, teacher, hooks, trainer_key, kd_weight)
+    handlers, number = add_distillation(train, teacher, hooks, trainer_key, kd_weight, start)
     _name_runs(train, "training", trainer_key)
     content: Any = train.config
     configs[teacher.train_file] = content

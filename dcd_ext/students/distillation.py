@@ -21,7 +21,7 @@ _PARAMETERS = (
 
 
 def add_distillation(
-    train: ConfigParser, teacher: TeacherBundle, hooks: list[Hook], trainer_key: str, kd_weight: float
+    train: ConfigParser, teacher: TeacherBundle, hooks: list[Hook], trainer_key: str, kd_weight: float, start: bool
 ) -> tuple[str | None, int]:
     """Extend a training config; refused if it has no trainer, or no optimizer, that can be extended.
 
@@ -36,7 +36,10 @@ def add_distillation(
         raise UserError("no trainer that can distil", file, expected, found, "pass --trainer_key KEY")
     train.update(_entries(teacher, hooks, kd_weight, str(trainer.get("device", "@device"))))
     _train_projections(train, trainer_key, file)
-    handlers = {"kd_handler": {**_shipped_handler("DistillationHandler"), "network": trainer["network"]}}
+    network = trainer["network"]
+    if start:  # by the handler, which overlays for several GPUs keep
+        network = {"_target_": "dcd_ext.distill.start_from_teacher", "student": network, "teacher": "@teacher"}
+    handlers = {"kd_handler": {**_shipped_handler("DistillationHandler"), "network": network}}
     # the modules have the same names in both networks
     handlers["kd_handler"].pop("teacher_taps")
     if evaluator := _teacher_evaluator(train):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dcd_ext.bundles.runs import Run, time_to_go
-from dcd_ext.commands.benchmark import _use_teacher, read_suite, suite_runs
+from dcd_ext.bundles.suites import read_suite, suite_runs
+from dcd_ext.commands.benchmark import _use_teacher
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from dcd_ext.bundles import runs as runs_module
 from dcd_ext.bundles.runs import Run, run_all
-from dcd_ext.commands.benchmark import suite_runs
+from dcd_ext.bundles.suites import suite_runs
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.commands.methods import proposed_weights, summary_table
 from dcd_ext.errors import UserError

@@ -86,6 +86,20 @@ def test_a_student_has_a_tenth_and_trains(
     assert (student / "models" / "model.pt").is_file()
 
 
+def test_a_student_starts_from_its_teacher_where_its_channels_can_be_followed(tmp_path: Path, capsys: Any) -> None:
+    student = distil(make_bundle(tmp_path / "zoo", NETWORKS["SegResNet"]), "--start_from_teacher")
+    parser = ConfigParser()
+    parser.read_config(student / "configs" / "train.json")
+    parser.update({"bundle_root": str(student), "dataset_dir": str(tmp_path / "data")})
+    parser.get_parsed_content("kd_handler")
+    ours = parser.get_parsed_content("network").state_dict()["convInit.conv.weight"]
+    theirs = torch.load(student / "models" / "teacher.pt", weights_only=True)["convInit.conv.weight"]
+    assert len(ours) == 4 and all(any(torch.equal(row, other) for other in theirs) for row in ours)
+    train(student, "train.json", tmp_path / "data")
+    teacher = make_bundle(tmp_path / "other", NETWORKS["SwinUNETR"])
+    assert "channels cannot be followed" in refusal(teacher, capsys, "--start_from_teacher", "--reduction_factor", "4")
+
+
 def test_a_yaml_bundle_infers_without_this_package(tmp_path: Path) -> None:
     """Training in this process, then the command line in an interpreter that cannot import dcd_ext."""
     student = distil(make_bundle(tmp_path / "zoo", NETWORKS["UNet"], "yaml", "::"), "--kd_weight", "0.3")
