@@ -97,6 +97,7 @@ def test_a_student_starts_from_its_teacher_where_its_channels_can_be_followed(tm
     assert len(ours) == 4 and all(any(torch.equal(row, other) for other in theirs) for row in ours)
     train(student, "train.json", tmp_path / "data")
     teacher = make_bundle(tmp_path / "other", NETWORKS["SwinUNETR"])
+    capsys.readouterr()
     assert "channels cannot be followed" in refusal(teacher, capsys, "--start_from_teacher", "--reduction_factor", "4")
 
 
