@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from dcd_ext.wavelets.bands import Transform
 from dcd_ext.wavelets.energy.plan import Plan, make_plan
 from dcd_ext.wavelets.energy.reference import detail_error
-from dcd_ext.wavelets.energy.slabs import sample_energy
+from dcd_ext.wavelets.energy.slabs import group_energy, groups
 
 # On smaller grids the reference is faster: the engine would run many products of microseconds each.
 _MIN_VOXELS = 2048
@@ -87,13 +87,13 @@ class _DetailEnergy(torch.autograd.Function):
         mixing = torch.cat([weight, bias[:, None]], dim=1)
         grad_student = mixing.new_zeros(student.shape) if grad_enabled and ctx.needs_input_grad[0] else None
         grad_mixing = torch.zeros_like(mixing) if grad_enabled and any(ctx.needs_input_grad[1:3]) else None
-        energies, shares = [], []
-        for i in range(len(teacher)):
-            of_sample = None if grad_student is None else grad_student[i]
-            found = sample_energy(plan, student[i], teacher[i], mixing, 2 / teacher.numel(), of_sample, grad_mixing)
-            energies.append(found[0])
-            shares.append(found[0] / found[1].clamp_min(torch.finfo(torch.float64).tiny))
-        energy, share = torch.stack(energies).sum(), torch.stack(shares).min()
+        found = []
+        for part in groups(teacher, mixing):
+            of_group = None if grad_student is None else grad_student[part]
+            scale = 2 / teacher.numel()
+            found.append(group_energy(plan, student[part], teacher[part], mixing, scale, of_group, grad_mixing))
+        energies, identities = map(torch.cat, zip(*found, strict=True))
+        energy, share = energies.sum(), (energies / identities.clamp_min(torch.finfo(torch.float64).tiny)).min()
         ctx.save_for_backward(grad_student, grad_mixing)
         ctx.mark_non_differentiable(share)
         return (energy / teacher.numel()).to(mixing.dtype), share

@@ -19,12 +19,22 @@ import torch
 
 from dcd_ext.wavelets.energy.plan import Plan
 
-# Enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the last-level cache.
+# Bytes of full-width error: enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the
+# last-level cache of a CPU.
 _SLAB_BYTES = {"cpu": 4 << 20}
 _SLAB_BYTES_ELSEWHERE = 256 << 20
+# And of the samples that are computed together: one at a time on a CPU, as many as make kernels large on a GPU.
+_GROUP_BYTES = {"cpu": 0}
+_GROUP_BYTES_ELSEWHERE = 1 << 30
 
 
-def sample_energy(
+def groups(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
+    """The samples of a batch that are computed together, which bounds the memory."""
+    budget = _GROUP_BYTES.get(mixing.device.type, _GROUP_BYTES_ELSEWHERE)
+    return _slices(len(teacher), budget, teacher[0].numel() * mixing.element_size())
+
+
+def group_energy(
     plan: Plan,
     student: torch.Tensor,
     teacher: torch.Tensor,
@@ -33,70 +43,96 @@ def sample_energy(
     grad_student: torch.Tensor | None,
     grad_mixing: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``|P E|²`` of one sample and its part ``α |E|²``, float64 scalars.
+    """``|P E|²`` of each sample and its part ``α |E|²``, float64 (B).
+
+    Samples lie beside the channels: all planes, coefficients and slabs are (·, B·C, ·, ·).
 
     Args:
         plan: for the grid (D, H, W).
-        student, teacher: F_S (C_S, D, H, W) and F_T (C_T, D, H, W), any floating type.
+        student, teacher: F_S (B, C_S, D, H, W) and F_T (B, C_T, D, H, W), any floating type.
         mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
         scale: factor of the gradients of ``|P E|²``.
-        grad_student, grad_mixing: where the gradients are added, unless None.
+        grad_student: zeros; overwritten with its gradient, unless None.
+        grad_mixing: where its gradient is added, unless None.
     """
-    depth, (wide, narrow) = teacher.shape[1], mixing.shape
-    of_identity = torch.zeros((), dtype=torch.float64, device=mixing.device)
-    of_error = plan.new_planes(depth, wide)
-    of_student = [] if grad_mixing is None else plan.new_planes(depth, narrow)
+    samples, (wide, narrow) = len(teacher), mixing.shape
+    of_identity = torch.zeros(samples, dtype=torch.float64, device=mixing.device)
+    of_error = plan.new_planes(teacher.shape[2], samples * wide)
+    of_student = [] if grad_mixing is None else plan.new_planes(teacher.shape[2], samples * narrow)
     weight = scale * mixing[:, :-1].mT
     for part, inputs, error in _slabs(student, teacher, mixing):
         plan.planes(error, [p[part] for p in of_error])
         if grad_mixing is not None:
             plan.planes(inputs, [p[part] for p in of_student])
         if plan.identity:
-            flat = error.flatten(2)
-            of_identity += torch.linalg.vecdot(flat, flat).sum(dtype=torch.float64)
+            of_identity += _products(error, error, samples)
             if grad_mixing is not None:
-                grad_mixing.add_(torch.bmm(flat, inputs.flatten(2).mT).sum(0), alpha=scale)
+                _add_outer(grad_mixing, error, inputs, scale)
             if grad_student is not None:
-                grad_student[:, part] += _mix(weight, error).transpose(0, 1)
+                grad_student[:, :, part] = _by_sample(_mix(weight, error), samples)
     coefficients = plan.along_depth(of_error)
     del of_error
     change = plan.gram.apply(coefficients)
     energy = of_identity.clone()
     for c, d in zip(coefficients, change, strict=True):
         d.add_(c, alpha=2 * plan.identity * plan.sign)
-        energy += torch.linalg.vecdot(c.flatten(2), d.flatten(2)).sum(dtype=torch.float64)
+        energy += _products(c, d, samples)
     if grad_mixing is not None:
         for s, d in zip(plan.along_depth(of_student), change, strict=True):
-            grad_mixing.add_(torch.bmm(d.flatten(2), s.flatten(2).mT).sum(0), alpha=scale)
+            _add_outer(grad_mixing, d, s, scale)
     if grad_student is not None:
         mixed = plan.along_depth_transposed([_mix(weight, d) for d in change])
         for part in _parts(teacher, mixing):
-            grad_student[:, part] += plan.planes_transposed([m[part] for m in mixed]).transpose(0, 1)
+            grad_student[:, :, part] += _by_sample(plan.planes_transposed([m[part] for m in mixed]), samples)
     return energy, of_identity
 
 
 def _slabs(
     student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Per slab its planes, [F_S; 1] (s, C_S + 1, H, W) and E (s, C_T, H, W); overwritten by the next one."""
+    """Per slab its planes, [F_S; 1] (s, B·(C_S + 1), H, W) and E (s, B·C_T, H, W); overwritten by the next one."""
     parts = _parts(teacher, mixing)
-    step, (wide, narrow), sides = parts[0].stop, mixing.shape, teacher.shape[2:]
-    inputs, error = mixing.new_ones(step, narrow, *sides), mixing.new_empty(step, wide, *sides)
+    step, samples, (wide, narrow), sides = parts[0].stop, len(teacher), mixing.shape, teacher.shape[3:]
+    inputs, error = mixing.new_ones(step, samples, narrow, *sides), mixing.new_empty(step, samples, wide, *sides)
     for part in parts:
-        s = part.stop - part.start
-        inputs[:s, :-1] = student[:, part].transpose(0, 1)
-        error[:s] = teacher[:, part].transpose(0, 1)
-        error[:s].flatten(2).baddbmm_(mixing.expand(s, -1, -1), inputs[:s].flatten(2), beta=-1)
-        yield part, inputs[:s], error[:s]
+        s, e = inputs[: part.stop - part.start], error[: part.stop - part.start]
+        s[:, :, :-1] = student[:, :, part].permute(2, 0, 1, 3, 4)
+        e.copy_(teacher[:, :, part].permute(2, 0, 1, 3, 4))
+        columns = s.view(-1, narrow, sides.numel())
+        e.view(-1, wide, sides.numel()).baddbmm_(mixing.expand(len(columns), -1, -1), columns, beta=-1)
+        yield part, s.flatten(1, 2), e.flatten(1, 2)
 
 
 def _parts(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
-    depth, height, width = teacher.shape[1:]
     budget = _SLAB_BYTES.get(mixing.device.type, _SLAB_BYTES_ELSEWHERE)
-    step = min(depth, max(1, budget // (sum(mixing.shape) * height * width * mixing.element_size())))
-    return [slice(i, min(i + step, depth)) for i in range(0, depth, step)]
+    plane = len(teacher) * sum(mixing.shape) * teacher.shape[3:].numel() * mixing.element_size()
+    return _slices(teacher.shape[2], budget, plane)
+
+
+def _slices(length: int, budget: int, each: int) -> list[slice]:
+    """Of ``length`` parts as many together, but at least one, as ``budget`` holds."""
+    step = min(length, max(1, budget // each))
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]
+
+
+def _by_sample(x: torch.Tensor, samples: int) -> torch.Tensor:
+    """(n, B·C, h, w) as (B, C, n, h, w)."""
+    return x.unflatten(1, (samples, -1)).permute(1, 2, 0, 3, 4)
 
 
 def _mix(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``weight`` (C, C_T) times the channels of ``x`` (n, C_T, h, w)."""
-    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+    """``weight`` (C, C_T) times the channels of ``x`` (n, B·C_T, h, w), for every sample."""
+    columns = x.view(-1, weight.shape[1], x.shape[2:].numel())
+    return torch.bmm(weight.expand(len(columns), -1, -1), columns).view(len(x), -1, *x.shape[2:])
+
+
+def _products(x: torch.Tensor, y: torch.Tensor, samples: int) -> torch.Tensor:
+    """Inner product of each sample's ``x`` and ``y`` (n, B·C, h, w), summed in float64: (B)."""
+    found = torch.linalg.vecdot(x.flatten(2), y.flatten(2))
+    return found.unflatten(1, (samples, -1)).sum((0, 2), dtype=torch.float64)
+
+
+def _add_outer(result: torch.Tensor, x: torch.Tensor, y: torch.Tensor, scale: float) -> None:
+    """Add ``scale`` times the inner products of the channels of ``x`` (n, B·C, h, w) and ``y`` (n, B·K, h, w): (C, K)."""
+    left, right = (z.view(-1, channels, z.shape[2:].numel()) for z, channels in zip((x, y), result.shape, strict=True))
+    result.add_(torch.bmm(left, right.mT).sum(0), alpha=scale)
