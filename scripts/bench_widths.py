@@ -1,7 +1,8 @@
-"""Measure a task's network at several widths: parameters, operations, CPU latency per patch and per volume.
+"""Measure a task's network at several widths: parameters, operations, latency per patch and per volume.
 
-Networks, memory format and sliding window come from the task's student bundle, in evaluation and float32. All networks
-take turns, so that a busy machine disturbs them alike; time does not depend on the values, so the images are noise.
+Networks, memory format and sliding window come from the task's student bundle, in evaluation; float32 on a CPU, float16
+autocast on a GPU. All networks take turns, so that a busy machine disturbs them alike; time does not depend on the
+values, so the images are noise.
 Writes widths_<task>.json, .md and .svg.
 """
 
@@ -55,8 +56,11 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     volume = options.volume or [side + side // 2 for side in patch]
     channels = first.get_parsed_content("in_channels")
     networks: dict[int, Any] = {r: p.get_parsed_content("network_def", lazy=False) for r, p in parsers.items()}
+    layout = torch.channels_last_3d if options.channels_last else memory_format(options.device)
     for network in networks.values():
-        network.eval().to(options.device, memory_format=memory_format(options.device))
+        network.eval().to(options.device, memory_format=layout)
+        if options.compile:
+            network.compile()
     image, whole = (torch.randn(1, channels, *sides, device=options.device) for sides in (patch, volume))
     inferer: Any = first.get_parsed_content("validate::inferer")
     repeats = {"patch": options.repeats, "volume": options.volume_repeats}
@@ -85,7 +89,9 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "volume": list(volume),
         "repeats": repeats,
         "warm_up": WARM_UP,
-        "memory_format": str(memory_format(options.device)),
+        "memory_format": str(layout),
+        "compiled": options.compile,
+        "precision": "float16 autocast" if half else "float32",
         "environment": environment(options.device),
         "members": [{**m, "relative": _relative(m, members[0])} for m in members],
     }
@@ -117,7 +123,7 @@ def widths_table(result: dict[str, Any]) -> Table:
     repeats, e = result["repeats"], result["environment"]
     sizes = [f"{n} {'×'.join(map(str, result[n]))} ({repeats[n]} passes)" for n in SECONDS if repeats[n]]
     note = (
-        f"Batch 1, {', '.join(sizes)}, sliding window for the volume; float32 on {e['device']}, "
+        f"Batch 1, {', '.join(sizes)}, sliding window for the volume; {result['precision']} on {e['device']}, "
         f"threads: {e['threads']}, PyTorch {e['torch']}; medians after a warm-up."
     )
     return Table(f"{result['task']}: the same network at several widths", header, rows, note)
@@ -144,7 +150,11 @@ def widths_plot(result: dict[str, Any]) -> Figure:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="parameters, millions", ylabel="seconds on the CPU", title=f"{result['task']}: latency")
+        axes.set(
+            xlabel="parameters, millions",
+            ylabel=f"seconds on {result['environment']['device']}",
+            title=f"{result['task']}: latency",
+        )
         axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -152,7 +162,7 @@ def widths_plot(result: dict[str, Any]) -> Figure:
 def write_results(result: dict[str, Any], stem: Path, command: str) -> None:
     """``.json``, ``.svg`` and a ``.md`` page with table, plot and command."""
     parts = [f"r = {m['reduction_factor']}: {m['seconds_per_patch']['median']:.3g} s" for m in result["members"]]
-    alt = f"CPU latency per patch over parameters of the {result['task']} network. {', '.join(parts)}."
+    alt = f"Latency per patch over parameters of the {result['task']} network. {', '.join(parts)}."
     remark = (
         f"Networks in memory format `{result['memory_format']}`, taking turns. Operations are those of the "
         "convolutions, two per multiply-add; shares are against the first row."
@@ -176,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--volume_repeats", type=int, default=3, help="timed passes per volume (default 3; 0: none)")
     parser.add_argument("--threads", type=positive, help="number of threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="such as cuda:0, which computes in float16 (default cpu)")
+    parser.add_argument("--channels_last", action="store_true", help="this layout also on a GPU")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, for minutes before the first pass")
     parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (default runs)")
     return parser

@@ -55,9 +55,10 @@ PYTHON
 else
     SLOW=1 device=cuda loss=(--batch 2) step=(--side 128 --batch 2) widths=(--factors 1 4 --volume 240 240 155)
     runs=() jobs=8
-    tests=()
+    tests=(-n 8)
 fi
-part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda ${tests[@]+"${tests[@]}"} tests
+mapfile -t files < <(grep -rl --include=test_*.py 'pytest\.mark\.cuda' tests)
+part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
 part loss 90 "$PYTHON" -m scripts.bench_loss --device "$device" --repeats 3 "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
 part step 60 "$PYTHON" -m scripts.bench_step --device "$device" --repeats 3 "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"

@@ -9,7 +9,7 @@ from dcd_ext.losses._projections import weight_and_bias
 from dcd_ext.losses.base import FeatureLoss, Terms, compute_dtype
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import Transform, parse_bands
-from dcd_ext.wavelets.energy import detail_energy
+from dcd_ext.wavelets.energy import SmallShare, detail_energy
 
 
 class DCDLoss(FeatureLoss):
@@ -75,24 +75,25 @@ class DCDLoss(FeatureLoss):
         self.reconstruct, self.level_reduction, self.cap_levels = reconstruct, level_reduction, cap_levels
         self.engine = engine
         self.stage_levels = [0] * len(self.teacher_channels)
+        self._small = {"error": [SmallShare() for _ in ones], "teacher": [SmallShare() for _ in ones]}
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """Eq. 6 at stage ``i``: ``mean D(W F^S + b - F^T)²``, one projection because ``D`` is linear."""
         weight, bias = weight_and_bias(self.projections[i], student, compute_dtype(student, teacher))
         limit = max_levels(min(student.shape[2:]), self.wavelet) if self.cap_levels else self.levels
         self.stage_levels[i] = min(self.levels, limit)
-        return {"detail": self._energy(i, student, weight, bias, teacher)}
+        return {"detail": self._energy(i, student, weight, bias, teacher, "error")}
 
     def teacher_energy(self, i: int, teacher: torch.Tensor) -> torch.Tensor:
         """``mean D(F^T)²``: the loss of a student whose projection is zero."""
         weight = teacher.new_zeros(teacher.shape[1], 1, dtype=compute_dtype(teacher, teacher))
-        return self._energy(i, teacher[:, :1], weight, weight[:, 0], teacher)
+        return self._energy(i, teacher[:, :1], weight, weight[:, 0], teacher, "teacher")
 
     def _energy(
-        self, i: int, student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor
+        self, i: int, student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, of: str
     ) -> torch.Tensor:
         transform = Transform(self.wavelet, self.stage_levels[i], self.mode, self.keys)
-        options = (self.reconstruct, self.level_reduction, self.engine == "reference")
+        options = (self.reconstruct, self.level_reduction, self.engine == "reference", self._small[of][i])
         return detail_energy(student, weight, bias, teacher, transform, *options)
 
     def extra_repr(self) -> str:

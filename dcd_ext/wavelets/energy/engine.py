@@ -4,6 +4,8 @@ Value and gradients need the same products of the full-width error, so both are 
 never stored, and the backward pass only scales.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def detail_energy(
     reconstruct: bool = True,
     level_reduction: str = "joint",
     reference: bool = False,
+    small: "SmallShare | None" = None,
 ) -> torch.Tensor:
     """``mean (P (W F_S + b - F_T))²``, a scalar; ``P`` keeps the subbands of a transform.
 
@@ -42,6 +45,7 @@ def detail_energy(
         transform: its levels are not limited here.
         reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`.
         reference: use the reference implementation; results agree up to rounding.
+        small: what was seen of this difference in earlier steps; None: nothing.
     """
     dtype = weight.dtype
     plan = None
@@ -51,11 +55,46 @@ def detail_energy(
     if plan is None:
         return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
     mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
-    if plan.identity and bool(share < _SMALL_SHARE):
+    if plan.identity and (small or SmallShare())(share):
         # Where smooth content dominates, the energy of the details is lost in the rounding of a difference: compute the
         # value with the reference, four channels at a time. (The gradients involve no such difference.)
         mean = mean + (_reference_mean(student, weight, bias, teacher, transform) - mean).detach()
     return mean
+
+
+@contextmanager
+def _tensor_float32(enabled: bool) -> Iterator[None]:
+    """Products of CUDA's tensor cores, which round their inputs to 11 bits, as float16 features already are."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        if enabled:
+            torch.set_float32_matmul_precision("high")
+        yield
+    finally:
+        if enabled:
+            torch.set_float32_matmul_precision(before)
+
+
+class SmallShare:
+    """Whether the details are a small share of ``|E|²``, so that float32 would lose their energy in a difference.
+
+    On a GPU the step before decides: its answer is there, whereas this step's would have to be waited for.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[torch.Tensor, torch.cuda.Event] | None = None
+
+    def __call__(self, share: torch.Tensor) -> bool:
+        if share.device.type != "cuda":
+            return bool(share < _SMALL_SHARE)
+        now = torch.empty_like(share, device="cpu", pin_memory=True).copy_(share, non_blocking=True), torch.cuda.Event()
+        now[1].record()
+        (value, event), self._before = self._before or now, now
+        event.synchronize()
+        return bool(value < _SMALL_SHARE)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return SmallShare, ()  # a copy has seen nothing; events cannot be copied
 
 
 def _error(student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -88,10 +127,11 @@ class _DetailEnergy(torch.autograd.Function):
         grad_student = mixing.new_zeros(student.shape) if grad_enabled and ctx.needs_input_grad[0] else None
         grad_mixing = torch.zeros_like(mixing) if grad_enabled and any(ctx.needs_input_grad[1:3]) else None
         found = []
-        for part in groups(teacher, mixing):
-            of_group = None if grad_student is None else grad_student[part]
-            scale = 2 / teacher.numel()
-            found.append(group_energy(plan, student[part], teacher[part], mixing, scale, of_group, grad_mixing))
+        scale = 2 / teacher.numel()
+        with _tensor_float32(teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))):
+            for part in groups(teacher, mixing):
+                of_group = None if grad_student is None else grad_student[part]
+                found.append(group_energy(plan, student[part], teacher[part], mixing, scale, of_group, grad_mixing))
         energies, identities = map(torch.cat, zip(*found, strict=True))
         energy, share = energies.sum(), (energies / identities.clamp_min(torch.finfo(torch.float64).tiny)).min()
         ctx.save_for_backward(grad_student, grad_mixing)

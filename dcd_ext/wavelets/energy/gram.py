@@ -95,9 +95,7 @@ def make_gram(
         return [[a @ b.T for b in maps] for a in maps]
 
     grams = [products(axis) for axis in range(3)]
-    ends = [
-        [_end(gram[k][k] - np.eye(len(gram[k][k])), device, dtype) for gram in grams] for k in range(len(terms))
-    ]
+    ends = [[_end(gram[k][k] - np.eye(len(gram[k][k])), device, dtype) for gram in grams] for k in range(len(terms))]
     return Gram(ends, _make_corners(grams, device, dtype))
 
 

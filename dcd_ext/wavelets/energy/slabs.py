@@ -133,6 +133,6 @@ def _products(x: torch.Tensor, y: torch.Tensor, samples: int) -> torch.Tensor:
 
 
 def _add_outer(result: torch.Tensor, x: torch.Tensor, y: torch.Tensor, scale: float) -> None:
-    """Add ``scale`` times the inner products of the channels of ``x`` (n, B·C, h, w) and ``y`` (n, B·K, h, w): (C, K)."""
+    """Add ``scale`` times the products of the channels of ``x`` (n, B·C, h, w) and ``y`` (n, B·K, h, w): (C, K)."""
     left, right = (z.view(-1, channels, z.shape[2:].numel()) for z, channels in zip((x, y), result.shape, strict=True))
     result.add_(torch.bmm(left, right.mT).sum(0), alpha=scale)

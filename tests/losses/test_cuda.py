@@ -1,0 +1,76 @@
+"""On a GPU: the wavelet loss of several samples at once, in the products of the tensor cores, without waiting.
+
+``DCD_DEVICE=cpu`` runs them without one, to see that they run.
+"""
+
+import os
+
+import pytest
+import torch
+
+from dcd_ext.losses import DCDLoss, FitNetLoss
+from tests.losses.test_dcd import direct_loss, random_stage
+
+DEVICE = os.environ.get("DCD_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "")
+KEYS = ["aad", "ada", "daa", "add", "dad", "dda"]
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not DEVICE, reason="no CUDA device")]
+
+
+def relative(found, expected):
+    found, expected = (x.detach().double().cpu() for x in (found, expected))
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-3)])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("slab", [1, 1 << 30])
+def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, slab, monkeypatch):
+    """Of the same rounded features in float64 on the CPU."""
+    monkeypatch.setattr("dcd_ext.wavelets.energy.slabs._SLAB_BYTES_ELSEWHERE", slab)
+    student, teacher = random_stage((29, 24, 31), batch=batch, dtype=dtype)
+    loss = DCDLoss([3], [5])
+    projection = torch.nn.Conv3d(3, 5, 1, dtype=torch.float64)
+    projection.load_state_dict(loss.projections[0].state_dict())
+    exact = student.detach().double().requires_grad_()
+    value = direct_loss(exact, teacher.double(), projection, "db4", 1, "zero", KEYS)
+    expected = [value, *torch.autograd.grad(value, [exact, *projection.parameters()])]
+    loss.to(DEVICE)
+    own = student.detach().to(DEVICE).requires_grad_()
+    with torch.autocast(torch.device(DEVICE).type, enabled=dtype != torch.float32):
+        found = loss([own], [teacher.to(DEVICE)])
+    assert loss.stage_levels == [1]
+    # scaled as by a gradient scaler: float16 would not hold such small gradients
+    gradients = torch.autograd.grad(1024 * found, [own, *loss.projections[0].parameters()])
+    found = [found, *(g.double() / 1024 for g in gradients)]
+    # the student's gradient comes back in its own type
+    bounds = [bound if dtype == torch.float32 else 1e-4, 8e-3 if dtype == torch.bfloat16 else bound, bound, bound]
+    errors = [relative(f, e) for f, e in zip(found, expected, strict=True)]
+    assert all(error < most for error, most in zip(errors, bounds, strict=True)), errors
+
+
+@pytest.mark.parametrize("make", [DCDLoss, FitNetLoss])
+def test_a_step_does_not_wait_for_the_device(make):
+    student, teacher = (x.to(DEVICE) for x in random_stage((24, 24, 24), dtype=torch.float32))
+    student.requires_grad_()
+    loss = make([3], [5]).to(DEVICE)
+    loss([student], [teacher]).backward()
+    if "cuda" in DEVICE:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss([student], [teacher]).backward()
+    finally:
+        if "cuda" in DEVICE:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_small_share_of_details_is_seen_in_the_step_after(monkeypatch):
+    """Smooth features that vanish at the border: float32 would lose their energy in a difference."""
+    axes = [torch.sin(torch.linspace(0, torch.pi, n, dtype=torch.float64)) ** 6 for n in (32, 36, 40)]
+    smooth = torch.einsum("i,j,k->ijk", *axes)[None, None]
+    noise = 1e-3 * torch.randn(smooth.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    student, teacher = torch.zeros_like(smooth), smooth + noise
+    loss = DCDLoss([1], [1], projection="identity").to(DEVICE)
+    exact = DCDLoss([1], [1], projection="identity", engine="reference")([student], [teacher]).item()
+    for _ in range(2):
+        value = loss([student.to(DEVICE, torch.float32)], [teacher.to(DEVICE, torch.float32)]).item()
+    assert value == pytest.approx(exact, rel=1e-4)
