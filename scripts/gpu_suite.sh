@@ -58,7 +58,7 @@ else
     tests=(-n 8)
 fi
 mapfile -t files < <(grep -rl --include=test_*.py 'pytest\.mark\.cuda' tests)
-part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
+part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -p no:benchmark -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
 part loss 90 "$PYTHON" -m scripts.bench_loss --device "$device" --repeats 3 "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
 part step 60 "$PYTHON" -m scripts.bench_step --device "$device" --repeats 3 "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"

@@ -81,7 +81,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             source, output = root / "source data", root / "prepared"
             arguments = ["--output", str(source), "--cases", "6", "--test_cases", "1", "--layout", LAYOUTS[task]]
             assert dcd(["phantoms", *arguments, *PHANTOMS[task], "--jobs", "1"]) == 0
-            assert dcd(["prepare", task, "--source", str(source), "--output", str(output)]) == 0
+            assert dcd(["prepare", task, "--source", str(source), "--output", str(output), "--jobs", "1"]) == 0
             made[task] = output
         return made[task]
 

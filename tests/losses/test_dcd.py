@@ -9,14 +9,18 @@ import torch.nn.functional as F
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses import DCDLoss
+from dcd_ext.wavelets.bands import Transform
+from dcd_ext.wavelets.energy.dense import make_dense_plan
+from dcd_ext.wavelets.energy.plan import make_plan
 
 KEYS = ["aad", "ada", "daa", "add", "dad", "dda"]
 
 
 @pytest.fixture(autouse=True)
 def _fast_on_every_grid(monkeypatch):
-    """Small grids would be left to the reference form."""
+    """Small grids would be left to one matrix or to the reference form."""
     monkeypatch.setattr("dcd_ext.wavelets.energy.engine._MIN_VOXELS", 0)
+    monkeypatch.setattr("dcd_ext.wavelets.energy.dense._MAX_VOXELS", {"cpu": 0})
 
 
 def random_stage(sides, batch=2, student=3, teacher=5, dtype=torch.float64):
@@ -397,3 +401,38 @@ def test_unusable_stages():
 def test_unusable_features(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         DCDLoss([2, 4], [4, 8])([torch.zeros(s) for s in student], [torch.zeros(t) for t in teacher])
+
+
+@pytest.mark.parametrize("slab", [1, 1 << 30])
+def test_samples_together_and_padded_as_on_a_gpu(slab, monkeypatch):
+    """Grid of the engine; values and gradients of three samples against the direct form."""
+    energy = "dcd_ext.wavelets.energy"
+    monkeypatch.setattr(f"{energy}.slabs._GROUP_BYTES", {"cpu": 2 * 5 * 17 * 24 * 19 * 8})
+    monkeypatch.setattr(f"{energy}.slabs._SLAB_BYTES", {"cpu": slab})
+    for name in ("plan", "engine"):
+        monkeypatch.setattr(f"{energy}.{name}.MULTIPLE", {"cpu": 4})
+    make_plan.cache_clear()
+    student, teacher = random_stage((17, 24, 19), batch=3)
+    loss = DCDLoss([3], [5]).double()
+    found = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
+    expected = value_and_gradients(
+        lambda: direct_loss(student, teacher, loss.projections[0], "db4", 1, "zero", KEYS), loss, student
+    )
+    make_plan.cache_clear()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("wavelet", "mode"), [("db4", "zero"), ("bior2.2", "symmetric")])
+def test_one_matrix_on_a_small_grid(wavelet, mode, monkeypatch):
+    """Any wavelet and border: the dense map against the direct form."""
+    monkeypatch.setattr("dcd_ext.wavelets.energy.dense._MAX_VOXELS", {"cpu": 1024})
+    student, teacher = random_stage((9, 10, 11))
+    loss = DCDLoss([3], [5], wavelet=wavelet, mode=mode, levels=1).double()
+    assert make_dense_plan((9, 10, 11), Transform(wavelet, 1, mode, tuple(KEYS)), teacher.device, teacher.dtype)
+    found = value_and_gradients(lambda: loss([student], [teacher]), loss, student)
+    expected = value_and_gradients(
+        lambda: direct_loss(student, teacher, loss.projections[0], wavelet, 1, mode, KEYS), loss, student
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

@@ -4,8 +4,9 @@ Value and gradients need the same products of the full-width error, so both are 
 never stored, and the backward pass only scales.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from dcd_ext.wavelets.bands import Transform
-from dcd_ext.wavelets.energy.plan import Plan, make_plan
+from dcd_ext.wavelets.energy.dense import DensePlan, make_dense_plan
+from dcd_ext.wavelets.energy.plan import MULTIPLE, Plan, make_plan
+from dcd_ext.wavelets.energy.recording import replayed
 from dcd_ext.wavelets.energy.reference import detail_error
-from dcd_ext.wavelets.energy.slabs import group_energy, groups
+from dcd_ext.wavelets.energy.slabs import Energy, group_energy, groups
 
 # On smaller grids the reference is faster: the engine would run many products of microseconds each.
 _MIN_VOXELS = 2048
@@ -48,14 +51,16 @@ def detail_energy(
         small: what was seen of this difference in earlier steps; None: nothing.
     """
     dtype = weight.dtype
-    plan = None
-    if reconstruct and level_reduction == "joint" and not reference and teacher[0, 0].numel() >= _MIN_VOXELS:
-        sides = (teacher.shape[2], teacher.shape[3], teacher.shape[4])
-        plan = make_plan(sides, transform, teacher.device, dtype)
+    plan: Plan | DensePlan | None = None
+    if reconstruct and level_reduction == "joint" and not reference:
+        grid = ((teacher.shape[2], teacher.shape[3], teacher.shape[4]), transform, teacher.device, dtype)
+        plan = make_dense_plan(*grid)
+        if plan is None and teacher[0, 0].numel() >= _MIN_VOXELS:
+            plan = make_plan(*grid)
     if plan is None:
         return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
     mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
-    if plan.identity and (small or SmallShare())(share):
+    if isinstance(plan, Plan) and plan.identity and (small or SmallShare())(share):
         # Where smooth content dominates, the energy of the details is lost in the rounding of a difference: compute the
         # value with the reference, four channels at a time. (The gradients involve no such difference.)
         mean = mean + (_reference_mean(student, weight, bias, teacher, transform) - mean).detach()
@@ -110,8 +115,14 @@ def _reference_mean(
     return torch.stack(sums).sum() / len(weight)
 
 
+def _joined(parts: list[torch.Tensor | None], join: Callable[[Any], Any]) -> torch.Tensor | None:
+    """What was found for all groups; as it is if there is only one."""
+    found = [part for part in parts if part is not None]
+    return (found[0] if len(found) == 1 else join(found)) if found else None
+
+
 class _DetailEnergy(torch.autograd.Function):
-    """The mean, and the smallest share of ``|E|²`` that a sample's details have."""
+    """The mean, and the smallest share of ``|E|²`` that the details of a group of samples have."""
 
     @staticmethod
     def forward(
@@ -120,28 +131,36 @@ class _DetailEnergy(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor,
         teacher: torch.Tensor,
-        plan: Plan,
+        plan: Plan | DensePlan,
         grad_enabled: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mixing = torch.cat([weight, bias[:, None]], dim=1)
-        grad_student = mixing.new_zeros(student.shape) if grad_enabled and ctx.needs_input_grad[0] else None
-        grad_mixing = torch.zeros_like(mixing) if grad_enabled and any(ctx.needs_input_grad[1:3]) else None
-        found = []
-        scale = 2 / teacher.numel()
+        mixing = F.pad(mixing, (0, -mixing.shape[1] % MULTIPLE.get(mixing.device.type, 1)))
+        wanted = (grad_enabled and ctx.needs_input_grad[0], grad_enabled and any(ctx.needs_input_grad[1:3]))
+        split, compute = (
+            (plan.groups, plan.energy) if isinstance(plan, DensePlan) else (groups, partial(group_energy, plan))
+        )
+        found: list[Energy] = []
         with _tensor_float32(teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))):
-            for part in groups(teacher, mixing):
-                of_group = None if grad_student is None else grad_student[part]
-                found.append(group_energy(plan, student[part], teacher[part], mixing, scale, of_group, grad_mixing))
-        energies, identities = map(torch.cat, zip(*found, strict=True))
-        energy, share = energies.sum(), (energies / identities.clamp_min(torch.finfo(torch.float64).tiny)).min()
-        ctx.save_for_backward(grad_student, grad_mixing)
+            for part in split(teacher, mixing):
+                found.append(replayed(compute, plan.recordings, (student[part], teacher[part], mixing), wanted))
+        energies, identities = (torch.stack(x) for x in zip(*(f[:2] for f in found), strict=True))
+        share = (energies / identities.clamp_min(torch.finfo(torch.float64).tiny)).min()
+        ctx.save_for_backward(
+            _joined([f.grad_student for f in found], torch.cat), _joined([f.grad_mixing for f in found], sum)
+        )
+        ctx.scale, ctx.channels, ctx.dtype = 2 / teacher.numel(), student.shape[1], student.dtype
         ctx.mark_non_differentiable(share)
-        return (energy / teacher.numel()).to(mixing.dtype), share
+        return (energies.sum() / teacher.numel()).to(mixing.dtype), share
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, _share: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_student, grad_mixing = ctx.saved_tensors
-        student = None if grad_student is None else grad * grad_student
-        weight, bias = (None, None) if grad_mixing is None else (grad * grad_mixing[:, :-1], grad * grad_mixing[:, -1])
-        return student, weight, bias, None, None, None
+        student, mixing = ctx.saved_tensors
+        scale = ctx.scale * grad
+        if student is not None:
+            student = torch.mul(student, scale, out=torch.empty_like(student, dtype=ctx.dtype))
+        if mixing is None:
+            return student, None, None, None, None, None
+        mixing = scale * mixing
+        return student, mixing[:, : ctx.channels], mixing[:, ctx.channels], None, None, None

@@ -32,7 +32,8 @@ class _Corners(NamedTuple):
     Attributes:
         places: per term the coefficients (d, h, w) of its corners, as indices that broadcast against each other.
         depth: per target term k its matrices with all T sources side by side (d_k, T·d).
-        height, width: per target term k one matrix for each source (T, 1, h_k, h) and (T, 1, w_k, w).
+        height, width: per target term k one matrix for each source and each place on the axes before (d, and d and h):
+            (T·d, h_k, h) and (T·d·h, w_k, w).
     """
 
     places: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -78,10 +79,10 @@ def _add_corners(corners: _Corners, coefficients: Sequence[torch.Tensor], result
     for source, c, (d, h, w) in zip(sources, coefficients, corners.places, strict=True):
         source[: d.numel(), : h.numel(), : w.numel()] = c[d, :, h, w]
     for result, places, depth, height, width in zip(results, *corners, strict=True):
-        change = (width @ sources.flatten(1, 2)).unflatten(1, sides[:2])
-        change = (height @ change.flatten(3)).flatten(2)
         d, h, w = places
-        change = (depth @ change.flatten(0, 1)).view(d.numel(), h.numel(), w.numel(), channels)
+        change = torch.bmm(width, sources.flatten(0, 2)).view(len(height), sides[1], -1)
+        change = torch.bmm(height, change).view(depth.shape[1], -1)
+        change = (depth @ change).view(d.numel(), h.numel(), w.numel(), channels)
         result[d, :, h, w] += change
 
 
@@ -130,8 +131,8 @@ def _make_corners(grams: list[list[list[np.ndarray]]], device: torch.device, dty
     return _Corners(
         [(d[:, None, None], h[:, None], w) for d, h, w in zip(*indices, strict=True)],
         [matrices(0, k).transpose(0, 1).flatten(1) for k in terms],
-        [matrices(1, k)[:, None] for k in terms],
-        [matrices(2, k)[:, None] for k in terms],
+        [matrices(1, k).repeat_interleave(sides[0], 0) for k in terms],
+        [matrices(2, k).repeat_interleave(sides[0] * sides[1], 0) for k in terms],
     )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pywt
 import torch
+import torch.nn.functional as F
 
 from dcd_ext.wavelets.axis_maps import axis_map
 from dcd_ext.wavelets.bands import Transform, expand
@@ -14,6 +15,8 @@ from dcd_ext.wavelets.energy.gram import Gram, make_gram
 
 # The corners of the Gram matrices grow with the square of the number of terms; beyond this the reference is faster.
 _MAX_TERMS = 8
+# Matrices of a CUDA device are padded by zeros to such sides, which its fast products need.
+MULTIPLE = {"cuda": 4}
 
 
 class Plan(NamedTuple):
@@ -23,6 +26,7 @@ class Plan(NamedTuple):
         depth, height: per term k the matrix (m, n) of its axis.
         width: those of the last axis stacked to (sum of m, n), so that one product serves all terms.
         columns: where each term's rows lie in ``width``.
+        recordings: what was recorded for this plan.
     """
 
     identity: int
@@ -32,6 +36,7 @@ class Plan(NamedTuple):
     width: torch.Tensor
     columns: list[slice]
     gram: Gram
+    recordings: dict[Any, Any]
 
     def new_planes(self, depth: int, channels: int) -> list[torch.Tensor]:
         """Memory for the results of :meth:`planes` over the whole depth: (depth, channels, h_k, w_k) per term."""
@@ -74,9 +79,13 @@ def make_plan(
     # A plan first made in inference mode must serve training as well.
     with torch.inference_mode(False), torch.no_grad():
         depth, height, width = (
-            [axis_map(n, wavelet, mode, term.level, term.key[axis], device, dtype)[0] for term in terms]
+            [_padded(axis_map(n, wavelet, mode, term.level, term.key[axis], device, dtype)[0]) for term in terms]
             for axis, n in enumerate(sides)
         )
         columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in width), initial=0))]
         gram = make_gram(sides, wavelet, mode, terms, device, dtype)
-        return Plan(identity, sign, depth, height, torch.cat(width), columns, gram)
+        return Plan(identity, sign, depth, height, torch.cat(width), columns, gram, {})
+
+
+def _padded(matrix: torch.Tensor) -> torch.Tensor:
+    return F.pad(matrix, (0, 0, 0, -len(matrix) % MULTIPLE.get(matrix.device.type, 1)))

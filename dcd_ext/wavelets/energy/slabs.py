@@ -14,9 +14,11 @@ so that the full-width error is analysed but never synthesised; the gradients fo
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
 
+from dcd_ext.wavelets.energy.fused import error_slab, is_fusible
 from dcd_ext.wavelets.energy.plan import Plan
 
 # Bytes of full-width error: enough planes per slab to keep all cores (or the GPU) busy, few enough to stay in the
@@ -28,6 +30,15 @@ _GROUP_BYTES = {"cpu": 0}
 _GROUP_BYTES_ELSEWHERE = 1 << 30
 
 
+class Energy(NamedTuple):
+    """Of a group of samples: ``|P E|²`` and its part ``α |E|²``, float64 scalars; the gradients of half the former."""
+
+    energy: torch.Tensor
+    of_identity: torch.Tensor
+    grad_student: torch.Tensor | None
+    grad_mixing: torch.Tensor | None
+
+
 def groups(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
     """The samples of a batch that are computed together, which bounds the memory."""
     budget = _GROUP_BYTES.get(mixing.device.type, _GROUP_BYTES_ELSEWHERE)
@@ -35,72 +46,83 @@ def groups(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
 
 
 def group_energy(
-    plan: Plan,
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    mixing: torch.Tensor,
-    scale: float,
-    grad_student: torch.Tensor | None,
-    grad_mixing: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``|P E|²`` of each sample and its part ``α |E|²``, float64 (B).
+    plan: Plan, student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor, of_student: bool, of_mixing: bool
+) -> Energy:
+    """The energy of one group, and the gradients that are asked for.
 
     Samples lie beside the channels: all planes, coefficients and slabs are (·, B·C, ·, ·).
 
     Args:
         plan: for the grid (D, H, W).
         student, teacher: F_S (B, C_S, D, H, W) and F_T (B, C_T, D, H, W), any floating type.
-        mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in.
-        scale: factor of the gradients of ``|P E|²``.
-        grad_student: zeros; overwritten with its gradient, unless None.
-        grad_mixing: where its gradient is added, unless None.
+        mixing: (W, b) side by side (C_T, C_S + 1), of the type to compute in; more columns have to be zero.
+        of_student, of_mixing: whether these gradients are wanted.
     """
-    samples, (wide, narrow) = len(teacher), mixing.shape
-    of_identity = torch.zeros(samples, dtype=torch.float64, device=mixing.device)
-    of_error = plan.new_planes(teacher.shape[2], samples * wide)
-    of_student = [] if grad_mixing is None else plan.new_planes(teacher.shape[2], samples * narrow)
-    weight = scale * mixing[:, :-1].mT
-    for part, inputs, error in _slabs(student, teacher, mixing):
+    samples, depth, (wide, narrow) = len(teacher), teacher.shape[2], mixing.shape
+    of_identity = torch.zeros((), dtype=torch.float64, device=mixing.device)
+    of_error = plan.new_planes(depth, samples * wide)
+    of_inputs = plan.new_planes(depth, samples * narrow) if of_mixing else []
+    grad_student = mixing.new_empty(student.shape) if of_student else None
+    grad_mixing = torch.zeros_like(mixing) if of_mixing else None
+    weight = mixing[:, : student.shape[1]].mT
+    fused = bool(plan.identity) and of_student and of_mixing and is_fusible(student, teacher, mixing)
+    for part, inputs, error in _slabs(teacher, mixing):
+        if fused:
+            square, outer = error_slab(student, teacher, mixing, part, inputs, error, cast(torch.Tensor, grad_student))
+            of_identity += square
+            grad_mixing = cast(torch.Tensor, grad_mixing) + outer
+        else:
+            _fill(student[:, :, part], teacher[:, :, part], mixing, inputs, error)
         plan.planes(error, [p[part] for p in of_error])
-        if grad_mixing is not None:
-            plan.planes(inputs, [p[part] for p in of_student])
+        if of_mixing:
+            plan.planes(inputs, [p[part] for p in of_inputs])
+        if fused:
+            continue
         if plan.identity:
-            of_identity += _products(error, error, samples)
-            if grad_mixing is not None:
-                _add_outer(grad_mixing, error, inputs, scale)
-            if grad_student is not None:
-                grad_student[:, :, part] = _by_sample(_mix(weight, error), samples)
+            of_identity += _product(error, error)
+        if grad_mixing is not None and plan.identity:
+            _add_outer(grad_mixing, error, inputs)
+        if grad_student is not None:
+            grad_student[:, :, part] = _by_sample(_mix(weight, error), samples) if plan.identity else 0
     coefficients = plan.along_depth(of_error)
     del of_error
     change = plan.gram.apply(coefficients)
     energy = of_identity.clone()
     for c, d in zip(coefficients, change, strict=True):
         d.add_(c, alpha=2 * plan.identity * plan.sign)
-        energy += _products(c, d, samples)
+        energy += _product(c, d)
     if grad_mixing is not None:
-        for s, d in zip(plan.along_depth(of_student), change, strict=True):
-            _add_outer(grad_mixing, d, s, scale)
+        for s, d in zip(plan.along_depth(of_inputs), change, strict=True):
+            _add_outer(grad_mixing, d, s)
     if grad_student is not None:
         mixed = plan.along_depth_transposed([_mix(weight, d) for d in change])
         for part in _parts(teacher, mixing):
             grad_student[:, :, part] += _by_sample(plan.planes_transposed([m[part] for m in mixed]), samples)
-    return energy, of_identity
+    return Energy(energy, of_identity, grad_student, grad_mixing)
 
 
-def _slabs(
-    student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor
-) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Per slab its planes, [F_S; 1] (s, B·(C_S + 1), H, W) and E (s, B·C_T, H, W); overwritten by the next one."""
+def _slabs(teacher: torch.Tensor, mixing: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Per slab its planes, and memory for [F_S; 1] (s, B·narrow, H, W) and E (s, B·C_T, H, W), used by the next one."""
     parts = _parts(teacher, mixing)
-    step, samples, (wide, narrow), sides = parts[0].stop, len(teacher), mixing.shape, teacher.shape[3:]
-    inputs, error = mixing.new_ones(step, samples, narrow, *sides), mixing.new_empty(step, samples, wide, *sides)
+    sizes = [
+        (parts[0].stop, len(teacher) * channels, *teacher.shape[3:]) for channels in (mixing.shape[1], len(mixing))
+    ]
+    inputs, error = (mixing.new_empty(size) for size in sizes)
     for part in parts:
-        s, e = inputs[: part.stop - part.start], error[: part.stop - part.start]
-        s[:, :, :-1] = student[:, :, part].permute(2, 0, 1, 3, 4)
-        e.copy_(teacher[:, :, part].permute(2, 0, 1, 3, 4))
-        columns = s.view(-1, narrow, sides.numel())
-        e.view(-1, wide, sides.numel()).baddbmm_(mixing.expand(len(columns), -1, -1), columns, beta=-1)
-        yield part, s.flatten(1, 2), e.flatten(1, 2)
+        yield part, inputs[: part.stop - part.start], error[: part.stop - part.start]
+
+
+def _fill(
+    student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor, inputs: torch.Tensor, error: torch.Tensor
+) -> None:
+    """Write [F_S; 1] and E of a slab of features (B, C, s, H, W)."""
+    samples, channels, (wide, narrow), voxels = len(teacher), student.shape[1], mixing.shape, error.shape[2:].numel()
+    own = inputs.unflatten(1, (samples, narrow))
+    own[:, :, :channels] = student.permute(2, 0, 1, 3, 4)
+    own[:, :, channels:] = 1
+    error.unflatten(1, (samples, wide)).copy_(teacher.permute(2, 0, 1, 3, 4))
+    columns = inputs.view(-1, narrow, voxels)
+    error.view(-1, wide, voxels).baddbmm_(mixing.expand(len(columns), -1, -1), columns, beta=-1)
 
 
 def _parts(teacher: torch.Tensor, mixing: torch.Tensor) -> list[slice]:
@@ -126,13 +148,15 @@ def _mix(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.bmm(weight.expand(len(columns), -1, -1), columns).view(len(x), -1, *x.shape[2:])
 
 
-def _products(x: torch.Tensor, y: torch.Tensor, samples: int) -> torch.Tensor:
-    """Inner product of each sample's ``x`` and ``y`` (n, B·C, h, w), summed in float64: (B)."""
-    found = torch.linalg.vecdot(x.flatten(2), y.flatten(2))
-    return found.unflatten(1, (samples, -1)).sum((0, 2), dtype=torch.float64)
+def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Inner product of ``x`` and ``y``, float64."""
+    if x.is_cuda:
+        # vecdot would store the product there
+        return torch.dot(x.flatten(), y.flatten()).double()
+    return torch.linalg.vecdot(x.flatten(2), y.flatten(2)).sum(dtype=torch.float64)
 
 
-def _add_outer(result: torch.Tensor, x: torch.Tensor, y: torch.Tensor, scale: float) -> None:
-    """Add ``scale`` times the products of the channels of ``x`` (n, B·C, h, w) and ``y`` (n, B·K, h, w): (C, K)."""
+def _add_outer(result: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Add the inner products of the channels of ``x`` (n, B·C, h, w) and ``y`` (n, B·K, h, w): (C, K)."""
     left, right = (z.view(-1, channels, z.shape[2:].numel()) for z, channels in zip((x, y), result.shape, strict=True))
-    result.add_(torch.bmm(left, right.mT).sum(0), alpha=scale)
+    result.add_(torch.bmm(left, right.mT).sum(0))
