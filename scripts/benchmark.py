@@ -58,10 +58,13 @@ def peak_extra(step: Callable[[], Any], gradients_of: Iterable[torch.Tensor]) ->
     step()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+        # what is reserved: a recorded step keeps memory that it has not allocated
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        before = torch.cuda.memory_reserved()
+        for _ in range(2):
+            step()
+        return (torch.cuda.max_memory_reserved() - before) / 2**20
     for tensor in gradients_of:
         # those of the warm-up belong to what the step has to allocate
         tensor.grad = None

@@ -36,7 +36,7 @@ PYTHON
 
 if [ "$TINY" = --tiny ]; then
     export DCD_DEVICE=cpu
-    SLOW=5 device=cpu loss=(--threads 1 --small --variants dcd mse --only time) step=(--threads 1 --side 32) widths=(--threads 1 --small --repeats 1 --volume_repeats 1 --factors 4 8)
+    SLOW=5 device=cpu loss=(--threads 1 --repeats 3 --small --variants dcd mse --only time) step=(--threads 1 --side 32 --repeats 3) widths=(--threads 1 --small --repeats 1 --volume_repeats 1 --factors 4 8)
     runs=(--methods plain dcd --seeds 1) jobs=2
     tests=(-k "losses_and_gradients and dcd")
     dcd() { "$PYTHON" -m dcd_ext "$@" >>"$OUTPUT/tiny.log" 2>&1; }
@@ -53,14 +53,14 @@ suite |= {"students": {"smallest": suite["students"]["smallest"]}}
 pathlib.Path(sys.argv[1], "suite.json").write_text(json.dumps(suite), "utf-8")
 PYTHON
 else
-    SLOW=1 device=cuda loss=(--batch 2) step=(--side 128 --batch 2) widths=(--factors 1 4 --volume 240 240 155)
+    SLOW=1 device=cuda loss=(--batch 2 --repeats 20) step=(--side 128 --batch 2 --repeats 40) widths=(--factors 1 4 --volume 240 240 155)
     runs=() jobs=8
     tests=(-n 8)
 fi
 mapfile -t files < <(grep -rl --include=test_*.py 'pytest\.mark\.cuda' tests)
 part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -p no:benchmark -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
-part loss 90 "$PYTHON" -m scripts.bench_loss --device "$device" --repeats 3 "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
-part step 60 "$PYTHON" -m scripts.bench_step --device "$device" --repeats 3 "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
+part loss 90 "$PYTHON" -m scripts.bench_loss --device "$device" "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
+part step 60 "$PYTHON" -m scripts.bench_step --device "$device" "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"
 # what was finished stays, and the next call goes on
 part benchmark 240 "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}

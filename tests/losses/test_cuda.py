@@ -23,10 +23,11 @@ def relative(found, expected):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("slab", [1, 1 << 30])
-def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, slab, monkeypatch):
-    """Of the same rounded features in float64 on the CPU."""
-    monkeypatch.setattr("dcd_ext.wavelets.energy.slabs._SLAB_BYTES_ELSEWHERE", slab)
+@pytest.mark.parametrize("size", [1, 1 << 30])
+def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, size, monkeypatch):
+    """Of the same rounded features in float64 on the CPU; plane by plane and sample by sample, or all together."""
+    for name in ("_SLAB_BYTES_ELSEWHERE", "_GROUP_BYTES_ELSEWHERE"):
+        monkeypatch.setattr(f"dcd_ext.wavelets.energy.slabs.{name}", size)
     student, teacher = random_stage((29, 24, 31), batch=batch, dtype=dtype)
     loss = DCDLoss([3], [5])
     projection = torch.nn.Conv3d(3, 5, 1, dtype=torch.float64)
@@ -36,18 +37,23 @@ def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, slab, 
     expected = [value, *torch.autograd.grad(value, [exact, *projection.parameters()])]
     loss.to(DEVICE)
     own = student.detach().to(DEVICE).requires_grad_()
-    with torch.autocast(torch.device(DEVICE).type, enabled=dtype != torch.float32):
-        found = loss([own], [teacher.to(DEVICE)])
+    others = [(torch.randn_like(own), torch.randn_like(teacher)) for _ in range(2)]
+    for features in (*others, (own, teacher)):  # computed, recorded, replayed
+        with torch.autocast(torch.device(DEVICE).type, enabled=dtype != torch.float32):
+            found = loss([features[0].requires_grad_()], [features[1].to(DEVICE)])
     assert loss.stage_levels == [1]
     # scaled as by a gradient scaler: float16 would not hold such small gradients
     gradients = torch.autograd.grad(1024 * found, [own, *loss.projections[0].parameters()])
     found = [found, *(g.double() / 1024 for g in gradients)]
     # the student's gradient comes back in its own type
-    bounds = [bound if dtype == torch.float32 else 1e-3, 1e-2 if dtype == torch.bfloat16 else bound, bound, bound]
+    # and that of the bias is a small rest of a sum
+    half = dtype != torch.float32
+    bounds = [1e-3 if half else bound, 1e-2 if dtype == torch.bfloat16 else bound, bound, 3e-2 if half else bound]
     errors = [relative(f, e) for f, e in zip(found, expected, strict=True)]
     assert all(error < most for error, most in zip(errors, bounds, strict=True)), errors
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("make", [DCDLoss, FitNetLoss])
 def test_a_step_does_not_wait_for_the_device(make):
     student, teacher = (x.to(DEVICE) for x in random_stage((24, 24, 24), dtype=torch.float32))
@@ -55,9 +61,9 @@ def test_a_step_does_not_wait_for_the_device(make):
     loss = make([3], [5]).to(DEVICE)
     for _ in range(3):  # seen, recorded, replayed
         loss([student], [teacher]).backward()
-    if "cuda" in DEVICE:
-        torch.cuda.set_sync_debug_mode("error")
     try:
+        if "cuda" in DEVICE:
+            torch.cuda.set_sync_debug_mode("error")
         loss([student], [teacher]).backward()
     finally:
         if "cuda" in DEVICE:

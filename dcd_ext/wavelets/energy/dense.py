@@ -1,6 +1,7 @@
 """``|P E|²`` and its gradients on a small grid, where ``P`` is one matrix of voxels by voxels."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,19 +41,19 @@ class DensePlan(NamedTuple):
         weight = mixing[:, :channels].mT.expand(samples, -1, -1)
         grad_student = torch.bmm(weight, change).view(samples, channels, *teacher.shape[2:]) if of_student else None
         grad_mixing = torch.bmm(change, inputs.mT).sum(0) if of_mixing else None
-        return Energy(energy, torch.zeros_like(energy), grad_student, grad_mixing)
+        return Energy(energy, torch.ones_like(energy), grad_student, grad_mixing)
 
 
-def make_dense_plan(
-    sides: tuple[int, int, int], transform: Transform, device: torch.device, dtype: torch.dtype
-) -> DensePlan | None:
-    """The plan for volumes of ``sides`` (D, H, W), or None for too many voxels."""
-    most = _MAX_VOXELS.get(device.type, _MAX_VOXELS_ELSEWHERE)
-    return _make(sides, transform, device, dtype) if math.prod(sides) <= most else None
+def is_small(sides: Sequence[int], device: torch.device) -> bool:
+    """Whether a grid of ``sides`` (D, H, W) is one for this plan."""
+    return math.prod(sides) <= _MAX_VOXELS.get(device.type, _MAX_VOXELS_ELSEWHERE)
 
 
 @lru_cache(maxsize=32)
-def _make(sides: tuple[int, int, int], transform: Transform, device: torch.device, dtype: torch.dtype) -> DensePlan:
+def make_dense_plan(
+    sides: tuple[int, int, int], transform: Transform, device: torch.device, dtype: torch.dtype
+) -> DensePlan:
+    """The plan for volumes of ``sides`` (D, H, W)."""
     with torch.inference_mode(False), torch.no_grad():
         impulses = torch.eye(math.prod(sides), dtype=torch.float64, device=device).unflatten(1, sides)
         return DensePlan(DetailProjection(*transform)(impulses).flatten(1).to(dtype), {})

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from dcd_ext.wavelets.bands import Transform
-from dcd_ext.wavelets.energy.dense import DensePlan, make_dense_plan
+from dcd_ext.wavelets.energy.dense import DensePlan, is_small, make_dense_plan
 from dcd_ext.wavelets.energy.plan import MULTIPLE, Plan, make_plan
 from dcd_ext.wavelets.energy.recording import replayed
 from dcd_ext.wavelets.energy.reference import detail_error
@@ -54,8 +54,9 @@ def detail_energy(
     plan: Plan | DensePlan | None = None
     if reconstruct and level_reduction == "joint" and not reference:
         grid = ((teacher.shape[2], teacher.shape[3], teacher.shape[4]), transform, teacher.device, dtype)
-        plan = make_dense_plan(*grid)
-        if plan is None and teacher[0, 0].numel() >= _MIN_VOXELS:
+        if is_small(grid[0], teacher.device):
+            plan = make_dense_plan(*grid)
+        elif teacher[0, 0].numel() >= _MIN_VOXELS:
             plan = make_plan(*grid)
     if plan is None:
         return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
@@ -115,7 +116,7 @@ def _reference_mean(
     return torch.stack(sums).sum() / len(weight)
 
 
-def _joined(parts: list[torch.Tensor | None], join: Callable[[Any], Any]) -> torch.Tensor | None:
+def _joined(parts: list[Any], join: Callable[[Any], Any]) -> Any:
     """What was found for all groups; as it is if there is only one."""
     found = [part for part in parts if part is not None]
     return (found[0] if len(found) == 1 else join(found)) if found else None
@@ -144,14 +145,14 @@ class _DetailEnergy(torch.autograd.Function):
         with _tensor_float32(teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))):
             for part in split(teacher, mixing):
                 found.append(replayed(compute, plan.recordings, (student[part], teacher[part], mixing), wanted))
-        energies, identities = (torch.stack(x) for x in zip(*(f[:2] for f in found), strict=True))
-        share = (energies / identities.clamp_min(torch.finfo(torch.float64).tiny)).min()
+        energy = _joined([f.energy for f in found], sum)
+        share = _joined([f.share for f in found], lambda shares: torch.stack(shares).min())
         ctx.save_for_backward(
             _joined([f.grad_student for f in found], torch.cat), _joined([f.grad_mixing for f in found], sum)
         )
         ctx.scale, ctx.channels, ctx.dtype = 2 / teacher.numel(), student.shape[1], student.dtype
         ctx.mark_non_differentiable(share)
-        return (energies.sum() / teacher.numel()).to(mixing.dtype), share
+        return torch.div(energy, teacher.numel(), out=mixing.new_empty(())), share
 
     @staticmethod
     @once_differentiable

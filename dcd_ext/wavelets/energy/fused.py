@@ -13,7 +13,6 @@ import torch
 # Wider features are a small part of the cost, and their tiles would not stay in registers.
 _MAX_CHANNELS, _MAX_INPUTS = 64, 32
 _PROGRAMS = 512
-_TILE, _WARPS = 2048, 8
 
 
 def is_fusible(student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor) -> bool:
@@ -57,6 +56,7 @@ def error_slab(
     from dcd_ext.wavelets.energy.fused_kernel import kernel
 
     samples, (wide, narrow) = len(teacher), mixing.shape
+    half = all(x.dtype.itemsize == 2 for x in (student, teacher))
     rows, columns = max(16, triton.next_power_of_2(wide)), max(16, triton.next_power_of_2(narrow))
     squares = mixing.new_empty(samples, _PROGRAMS, rows)
     outer = mixing.new_empty(samples, _PROGRAMS, rows, columns)
@@ -80,9 +80,9 @@ def error_slab(
         NARROW=narrow,
         ROWS=rows,
         COLUMNS=columns,
-        BLOCK=_TILE // rows,
-        PRECISION="tf32" if all(x.dtype.itemsize == 2 for x in (student, teacher)) else "tf32x3",
-        num_warps=_WARPS,
+        BLOCK=(4096 if half else 2048) // rows,
+        PRECISION="tf32" if half else "tf32x3",
+        num_warps=4 if half else 8,
     )
     found = outer.flatten(0, 1).sum(0)[:wide, :narrow]
     return squares.sum(dtype=torch.float64), found

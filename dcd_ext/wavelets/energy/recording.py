@@ -1,8 +1,6 @@
 """On a GPU, launching the hundreds of kernels of a loss takes longer than the kernels: record them once, and replay."""
 
 from collections.abc import Callable, Hashable
-from functools import cache
-from typing import Any
 
 import torch
 
@@ -14,22 +12,22 @@ _MOST = 4
 
 
 class _Recording:
-    """A CUDA graph of one computation; tensors go in by copying, and come out to be used before the next replay."""
+    """A CUDA graph of one computation; tensors go in and come out as copies, for the next replay overwrites its own."""
 
     def __init__(self, compute: Compute, inputs: tuple[torch.Tensor, ...], wanted: tuple[bool, bool]) -> None:
         self.inputs = [x.clone() for x in inputs]
-        self.graph = torch.cuda.CUDAGraph()
+        self.graph, device = torch.cuda.CUDAGraph(), inputs[0].device
         # other threads, such as a data loader's, may go on using the device
-        with torch.cuda.graph(self.graph, pool=_pool(inputs[0].device), capture_error_mode="thread_local"):
+        recorder = torch.cuda.graph(self.graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local")
+        with torch.cuda.device(device), recorder:
             self.outputs = compute(*self.inputs, *wanted)
 
     def __call__(self, *inputs: torch.Tensor) -> Energy:
         for own, x in zip(self.inputs, inputs, strict=True):
             own.copy_(x)
         self.graph.replay()
-        energy, of_identity, *gradients = self.outputs
-        # kept until the backward pass
-        return Energy(energy, of_identity, *(None if x is None else x.clone() for x in gradients))
+        energy, share, *gradients = self.outputs
+        return Energy(energy.clone(), share.clone(), *(None if x is None else x.clone() for x in gradients))
 
 
 def replayed(
@@ -51,9 +49,3 @@ def replayed(
     if recording is None:
         recording = recordings[key] = _Recording(compute, inputs, wanted)
     return recording(*inputs)
-
-
-@cache
-def _pool(_device: torch.device) -> Any:
-    """Memory that the recordings of a device share, since they are replayed one after the other."""
-    return torch.cuda.graph_pool_handle()

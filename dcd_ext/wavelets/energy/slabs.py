@@ -31,10 +31,10 @@ _GROUP_BYTES_ELSEWHERE = 1 << 30
 
 
 class Energy(NamedTuple):
-    """Of a group of samples: ``|P E|²`` and its part ``α |E|²``, float64 scalars; the gradients of half the former."""
+    """Of a group of samples ``|P E|²`` and its share of ``α |E|²``, float64 scalars; gradients of half the former."""
 
     energy: torch.Tensor
-    of_identity: torch.Tensor
+    share: torch.Tensor
     grad_student: torch.Tensor | None
     grad_mixing: torch.Tensor | None
 
@@ -98,7 +98,8 @@ def group_energy(
         mixed = plan.along_depth_transposed([_mix(weight, d) for d in change])
         for part in _parts(teacher, mixing):
             grad_student[:, :, part] += _by_sample(plan.planes_transposed([m[part] for m in mixed]), samples)
-    return Energy(energy, of_identity, grad_student, grad_mixing)
+    share = energy / of_identity.clamp_min(torch.finfo(torch.float64).tiny)
+    return Energy(energy, share, grad_student, grad_mixing)
 
 
 def _slabs(teacher: torch.Tensor, mixing: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
