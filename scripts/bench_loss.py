@@ -57,7 +57,8 @@ class PlainLoss(nn.Module):
             s = projection(s)
             if self.direct:
                 levels = min(3, max_levels(min(s.shape[2:]), "db4"))
-                s, t = ptwt_details(s.float(), levels), ptwt_details(t.float(), levels)
+                with torch.autocast(s.device.type, enabled=False):  # ptwt does not take float16
+                    s, t = ptwt_details(s.float(), levels), ptwt_details(t.float(), levels)
             total = total + F.mse_loss(s.float(), t.float())
         return total
 

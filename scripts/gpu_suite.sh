@@ -18,7 +18,7 @@ part() { # NAME SECONDS COMMAND...
         echo "$name: done before"
         return
     fi
-    timeout --kill-after 10 "$limit" "$@" >"$OUTPUT/$name.log" 2>&1 </dev/null || rc=$?
+    timeout --signal INT --kill-after 10 "$limit" "$@" >"$OUTPUT/$name.log" 2>&1 </dev/null || rc=$?
     "$PYTHON" - "$OUTPUT/$name.json" "$rc" $((SECONDS - start)) "$*" <<'PYTHON'
 import json, pathlib, sys
 
@@ -58,10 +58,10 @@ else
     tests=(-n 8)
 fi
 mapfile -t files < <(grep -rl --include=test_*.py 'pytest\.mark\.cuda' tests)
-part tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -p no:benchmark -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
-part loss 90 "$PYTHON" -m scripts.bench_loss --device "$device" "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
+part tests 150 "$PYTHON" -m pytest -vv --tb=short -p no:cacheprovider -p no:benchmark -m cuda ${tests[@]+"${tests[@]}"} "${files[@]}"
+part loss 60 "$PYTHON" -m scripts.bench_loss --device "$device" "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
 part step 60 "$PYTHON" -m scripts.bench_step --device "$device" "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"
 # what was finished stays, and the next call goes on
-part benchmark 240 "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}
+part benchmark 200 "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}
 exit "$FAILED"

@@ -1,6 +1,7 @@
 """On a GPU, launching the hundreds of kernels of a loss takes longer than the kernels: record them once, and replay."""
 
 from collections.abc import Callable, Hashable
+from functools import cache
 
 import torch
 
@@ -18,7 +19,7 @@ class _Recording:
         self.inputs = [x.clone() for x in inputs]
         self.graph, device = torch.cuda.CUDAGraph(), inputs[0].device
         # other threads, such as a data loader's, may go on using the device
-        recorder = torch.cuda.graph(self.graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local")
+        recorder = torch.cuda.graph(self.graph, stream=_stream(device), capture_error_mode="thread_local")
         with torch.cuda.device(device), recorder:
             self.outputs = compute(*self.inputs, *wanted)
 
@@ -49,3 +50,9 @@ def replayed(
     if recording is None:
         recording = recordings[key] = _Recording(compute, inputs, wanted)
     return recording(*inputs)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: the libraries keep memory for each stream that they were called on."""
+    return torch.cuda.Stream(device)
