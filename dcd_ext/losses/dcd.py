@@ -9,7 +9,7 @@ from dcd_ext.losses._projections import weight_and_bias
 from dcd_ext.losses.base import FeatureLoss, Terms, compute_dtype
 from dcd_ext.wavelets.axis_maps import check_wavelet, max_levels
 from dcd_ext.wavelets.bands import Transform, parse_bands
-from dcd_ext.wavelets.energy import SmallShare, detail_energy
+from dcd_ext.wavelets.energy import LastShare, detail_energy
 
 
 class DCDLoss(FeatureLoss):
@@ -75,25 +75,31 @@ class DCDLoss(FeatureLoss):
         self.reconstruct, self.level_reduction, self.cap_levels = reconstruct, level_reduction, cap_levels
         self.engine = engine
         self.stage_levels = [0] * len(self.teacher_channels)
-        self._small = {"error": [SmallShare() for _ in ones], "teacher": [SmallShare() for _ in ones]}
+        self._last = [LastShare() for _ in ones]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
         """Eq. 6 at stage ``i``: ``mean D(W F^S + b - F^T)²``, one projection because ``D`` is linear."""
         weight, bias = weight_and_bias(self.projections[i], student, compute_dtype(student, teacher))
         limit = max_levels(min(student.shape[2:]), self.wavelet) if self.cap_levels else self.levels
         self.stage_levels[i] = min(self.levels, limit)
-        return {"detail": self._energy(i, student, weight, bias, teacher, "error")}
+        return {"detail": self._energy(i, student, weight, bias, teacher, self._last[i])}
 
     def teacher_energy(self, i: int, teacher: torch.Tensor) -> torch.Tensor:
-        """``mean D(F^T)²``: the loss of a student whose projection is zero."""
+        """``mean D(F^T)²``: the loss of a student whose projection is zero. A divisor is waited for to be precise."""
         weight = teacher.new_zeros(teacher.shape[1], 1, dtype=compute_dtype(teacher, teacher))
-        return self._energy(i, teacher[:, :1], weight, weight[:, 0], teacher, "teacher")
+        return self._energy(i, teacher[:, :1], weight, weight[:, 0], teacher, None)
 
     def _energy(
-        self, i: int, student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor, of: str
+        self,
+        i: int,
+        student: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        teacher: torch.Tensor,
+        last: LastShare | None,
     ) -> torch.Tensor:
         transform = Transform(self.wavelet, self.stage_levels[i], self.mode, self.keys)
-        options = (self.reconstruct, self.level_reduction, self.engine == "reference", self._small[of][i])
+        options = (self.reconstruct, self.level_reduction, self.engine == "reference", last)
         return detail_energy(student, weight, bias, teacher, transform, *options)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -12,15 +12,15 @@ from dcd_ext.wavelets.energy.slabs import Energy
 from dcd_ext.wavelets.projection import DetailProjection
 
 # Voxels up to which one large product is faster than tens of small ones.
-_MAX_VOXELS = {"cpu": 1024}
+_MAX_VOXELS = {"cpu": 800}
 _MAX_VOXELS_ELSEWHERE = 5000
 
 
 class DensePlan(NamedTuple):
-    """``P`` (V, V) for the voxels of one grid, to be multiplied from the right, and what was recorded for it."""
+    """``P`` (V, V) for the voxels of one grid, to be multiplied from the right, and a name."""
 
     matrix: torch.Tensor
-    recordings: dict[Any, Any]
+    name: object
 
     def groups(self, teacher: torch.Tensor, _mixing: torch.Tensor) -> list[slice]:
         """All samples together."""
@@ -29,7 +29,7 @@ class DensePlan(NamedTuple):
     def energy(
         self, student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor, of_student: bool, of_mixing: bool
     ) -> Energy:
-        """As :func:`dcd_ext.wavelets.energy.slabs.group_energy`; nothing cancels here."""
+        """As :func:`dcd_ext.wavelets.energy.slabs.group_energy`."""
         samples, channels, voxels = len(teacher), student.shape[1], teacher.shape[2:].numel()
         inputs = mixing.new_ones(samples, mixing.shape[1], voxels)
         inputs[:, :channels] = student.flatten(2)
@@ -41,7 +41,8 @@ class DensePlan(NamedTuple):
         weight = mixing[:, :channels].mT.expand(samples, -1, -1)
         grad_student = torch.bmm(weight, change).view(samples, channels, *teacher.shape[2:]) if of_student else None
         grad_mixing = torch.bmm(change, inputs.mT).sum(0) if of_mixing else None
-        return Energy(energy, torch.ones_like(energy), grad_student, grad_mixing)
+        share = energy / error.square().sum(dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)
+        return Energy(energy, share, grad_student, grad_mixing)
 
 
 def is_small(sides: Sequence[int], device: torch.device) -> bool:
@@ -49,11 +50,11 @@ def is_small(sides: Sequence[int], device: torch.device) -> bool:
     return math.prod(sides) <= _MAX_VOXELS.get(device.type, _MAX_VOXELS_ELSEWHERE)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def make_dense_plan(
     sides: tuple[int, int, int], transform: Transform, device: torch.device, dtype: torch.dtype
 ) -> DensePlan:
     """The plan for volumes of ``sides`` (D, H, W)."""
     with torch.inference_mode(False), torch.no_grad():
         impulses = torch.eye(math.prod(sides), dtype=torch.float64, device=device).unflatten(1, sides)
-        return DensePlan(DetailProjection(*transform)(impulses).flatten(1).to(dtype), {})
+        return DensePlan(DetailProjection(*transform)(impulses).flatten(1).to(dtype), object())

@@ -25,6 +25,8 @@ _MIN_VOXELS = 2048
 # Share of |E|² below which the energy of the details is computed without a difference: float32 then still leaves it
 # four digits.
 _SMALL_SHARE = 1e-3
+# The same for products that round what they read to 11 bits; below it they are computed in float32.
+_SMALL_SHARE_ROUNDED = 0.1
 
 
 def detail_energy(
@@ -36,7 +38,7 @@ def detail_energy(
     reconstruct: bool = True,
     level_reduction: str = "joint",
     reference: bool = False,
-    small: "SmallShare | None" = None,
+    last: "LastShare | None" = None,
 ) -> torch.Tensor:
     """``mean (P (W F_S + b - F_T))²``, a scalar; ``P`` keeps the subbands of a transform.
 
@@ -48,7 +50,7 @@ def detail_energy(
         transform: its levels are not limited here.
         reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`.
         reference: use the reference implementation; results agree up to rounding.
-        small: what was seen of this difference in earlier steps; None: nothing.
+        last: what is known of this difference from the step before; None: nothing, so that a GPU is waited for.
     """
     dtype = weight.dtype
     plan: Plan | DensePlan | None = None
@@ -60,47 +62,59 @@ def detail_energy(
             plan = make_plan(*grid)
     if plan is None:
         return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
-    mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled())
-    if isinstance(plan, Plan) and plan.identity and (small or SmallShare())(share):
+    before = None if last is None else last.read()
+    half = teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))
+    rounded = half and before is not None and before >= _SMALL_SHARE_ROUNDED
+    mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled(), rounded)
+    if teacher.is_cuda and last is not None:
+        last.send(share)
+    cancels = isinstance(plan, Plan) and plan.identity
+    if cancels and (float(share) if before is None else before) < _SMALL_SHARE:
         # Where smooth content dominates, the energy of the details is lost in the rounding of a difference: compute the
-        # value with the reference, four channels at a time. (The gradients involve no such difference.)
+        # value with the reference, four channels at a time. (Of the gradients it takes fewer digits.)
         mean = mean + (_reference_mean(student, weight, bias, teacher, transform) - mean).detach()
     return mean
 
 
 @contextmanager
 def _tensor_float32(enabled: bool) -> Iterator[None]:
-    """Products of CUDA's tensor cores, which round their inputs to 11 bits, as float16 features already are."""
-    before = torch.get_float32_matmul_precision()
+    """Products of CUDA's tensor cores, which round what they read to 11 bits, as float16 features already are."""
+    if not enabled:
+        yield
+        return
+    matmul: Any = torch.backends.cuda.matmul
+    # the second: before torch 2.9
+    name, value = ("fp32_precision", "tf32") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
     try:
-        if enabled:
-            torch.set_float32_matmul_precision("high")
         yield
     finally:
-        if enabled:
-            torch.set_float32_matmul_precision(before)
+        setattr(matmul, name, before)
 
 
-class SmallShare:
-    """Whether the details are a small share of ``|E|²``, so that float32 would lose their energy in a difference.
-
-    On a GPU the step before decides: its answer is there, whereas this step's would have to be waited for.
-    """
+class LastShare:
+    """The share of ``|E|²`` that the details had in the step before; for this one's one would wait for the GPU."""
 
     def __init__(self) -> None:
-        self._before: tuple[torch.Tensor, torch.cuda.Event] | None = None
+        self._sent: tuple[torch.Tensor, torch.cuda.Event] | None = None
 
-    def __call__(self, share: torch.Tensor) -> bool:
-        if share.device.type != "cuda":
-            return bool(share < _SMALL_SHARE)
-        now = torch.empty_like(share, device="cpu", pin_memory=True).copy_(share, non_blocking=True), torch.cuda.Event()
-        now[1].record()
-        (value, event), self._before = self._before or now, now
+    def send(self, share: torch.Tensor) -> None:
+        """Start its way to the CPU."""
+        value = torch.empty_like(share, device="cpu", pin_memory=True).copy_(share, non_blocking=True)
+        self._sent = value, torch.cuda.Event()
+        self._sent[1].record(torch.cuda.current_stream(share.device))
+
+    def read(self) -> float | None:
+        """None if there was no step before."""
+        if self._sent is None:
+            return None
+        value, event = self._sent
         event.synchronize()
-        return bool(value < _SMALL_SHARE)
+        return float(value)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return SmallShare, ()  # a copy has seen nothing; events cannot be copied
+        return LastShare, ()  # a copy has seen nothing; events cannot be copied
 
 
 def _error(student: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -136,6 +150,7 @@ class _DetailEnergy(torch.autograd.Function):
         teacher: torch.Tensor,
         plan: Plan | DensePlan,
         grad_enabled: bool,
+        rounded: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mixing = torch.cat([weight, bias[:, None]], dim=1)
         mixing = F.pad(mixing, (0, -mixing.shape[1] % MULTIPLE.get(mixing.device.type, 1)))
@@ -144,9 +159,10 @@ class _DetailEnergy(torch.autograd.Function):
             (plan.groups, plan.energy) if isinstance(plan, DensePlan) else (groups, partial(group_energy, plan))
         )
         found: list[Energy] = []
-        with _tensor_float32(teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))):
+        compute = partial(compute, of_student=wanted[0], of_mixing=wanted[1])
+        with _tensor_float32(rounded):
             for part in split(teacher, mixing):
-                found.append(replayed(compute, plan.recordings, (student[part], teacher[part], mixing), wanted))
+                found.append(replayed(compute, (plan.name, wanted, rounded), student[part], teacher[part], mixing))
         energy = _joined([f.energy for f in found], sum)
         share = _joined([f.share for f in found], lambda shares: torch.stack(shares).min())
         ctx.save_for_backward(
@@ -164,6 +180,6 @@ class _DetailEnergy(torch.autograd.Function):
         if student is not None:
             student = torch.mul(student, scale, out=torch.empty_like(student, dtype=ctx.dtype))
         if mixing is None:
-            return student, None, None, None, None, None
+            return student, None, None, None, None, None, None
         mixing = scale * mixing
-        return student, mixing[:, : ctx.channels], mixing[:, ctx.channels], None, None, None
+        return student, mixing[:, : ctx.channels], mixing[:, ctx.channels], None, None, None, None

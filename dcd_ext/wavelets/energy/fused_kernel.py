@@ -6,6 +6,12 @@ import triton.language as tl
 
 
 @triton.jit
+def nearest(x):
+    """float32 rounded to the 11 bits of TensorFloat-32; products cut the rest off, which would shrink all sums."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def kernel(
     student,
     teacher,
@@ -42,9 +48,10 @@ def kernel(
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
     sample, samples = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    c, k = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)
+    c, k = tl.arange(0, ROWS)[:, None].to(tl.int64), tl.arange(0, COLUMNS).to(tl.int64)
     weight = tl.load(mixing + c * NARROW + k[None, :], mask=(c < C_T) & (k[None, :] < NARROW), other=0.0)
     high = weight.to(tl.bfloat16).to(tl.float32)
+    transposed = tl.trans(nearest(weight) if PRECISION == "tf32" else weight)
     k = k[:, None]
     square = tl.zeros((ROWS,), tl.float32)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -67,8 +74,10 @@ def kernel(
         tl.store(inputs + (slab * NARROW + k) * voxels + v, s, mask=(k < NARROW) & inside)
         tl.store(error + (slab * C_T + c) * voxels + v, e, mask=(c < C_T) & inside)
         square += tl.sum(e * e, axis=1)
+        if PRECISION == "tf32":
+            e = nearest(e)
         sums = tl.dot(e, tl.trans(s), sums, input_precision=PRECISION)
-        g = tl.dot(tl.trans(weight), e, input_precision=PRECISION)
+        g = tl.dot(transposed, e, input_precision=PRECISION)
         place = grad_student + sample * grad_b + k * grad_c + depth * grad_d + v
         tl.store(place, g, mask=(k < C_S) & inside)
     part = sample * programs + program

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pywt
 import torch
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
         depth, height: per term k the matrix (m, n) of its axis.
         width: those of the last axis stacked to (sum of m, n), so that one product serves all terms.
         columns: where each term's rows lie in ``width``.
-        recordings: what was recorded for this plan.
+        name: tells this plan apart from others.
     """
 
     identity: int
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     width: torch.Tensor
     columns: list[slice]
     gram: Gram
-    recordings: dict[Any, Any]
+    name: object
 
     def new_planes(self, depth: int, channels: int) -> list[torch.Tensor]:
         """Memory for the results of :meth:`planes` over the whole depth: (depth, channels, h_k, w_k) per term."""
@@ -84,7 +84,7 @@ def make_plan(
         )
         columns = [slice(i, j) for i, j in pairwise(accumulate((len(a) for a in width), initial=0))]
         gram = make_gram(sides, wavelet, mode, terms, device, dtype)
-        return Plan(identity, sign, depth, height, torch.cat(width), columns, gram, {})
+        return Plan(identity, sign, depth, height, torch.cat(width), columns, gram, object())
 
 
 def _padded(matrix: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ _GROUP_BYTES_ELSEWHERE = 1 << 30
 
 
 class Energy(NamedTuple):
-    """Of a group of samples ``|P E|²`` and its share of ``α |E|²``, float64 scalars; gradients of half the former."""
+    """Of a group of samples ``|P E|²`` and its share of ``|E|²``, float64 scalars; gradients of half the former."""
 
     energy: torch.Tensor
     share: torch.Tensor
@@ -152,8 +152,9 @@ def _mix(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Inner product of ``x`` and ``y``, float64."""
     if x.is_cuda:
-        # vecdot would store the product there
-        return torch.dot(x.flatten(), y.flatten()).double()
+        # vecdot would store the product there, and one sum of all would lose digits
+        parts = zip(x.flatten().split(1 << 20), y.flatten().split(1 << 20), strict=True)
+        return torch.stack([torch.dot(a, b) for a, b in parts]).sum(dtype=torch.float64)
     return torch.linalg.vecdot(x.flatten(2), y.flatten(2)).sum(dtype=torch.float64)
 
 
