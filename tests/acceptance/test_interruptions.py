@@ -75,9 +75,10 @@ def losses(folder: Path) -> list:
     return [{k: v for k, v in e.items() if "seconds" not in k} for e in read_json(folder / "training.json")["epochs"]]
 
 
-@pytest.mark.parametrize(("method", "workers"), [("", 0), ("recokd", 2)])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_run_ends_as_one_that_was_not(bundles, method, workers, number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "method", "workers"), [(signal.SIGKILL, "", 0), (signal.SIGTERM, "recokd", 2)], ids=["kill", "terminate"]
+)
+def test_an_interrupted_run_ends_as_one_that_was_not(bundles, number, method, workers, tmp_path):
     """Weights, optimizer, averages and every recorded loss, to the last bit; nothing half-written is left."""
     bundle, dice = bundles(NAME), random.Random(f"{method} {number}")
     whole = Training(bundle, method, tmp_path / "whole", workers)

@@ -27,10 +27,10 @@ from tests.conftest import BUNDLES, read_json
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["brats24_segmentation_student_dcd", "hippocampus_segmentation_student"])
-def bundle(request, bundles):
-    """Regions in several images, and classes in one; with and without a teacher."""
-    return bundles(request.param)
+@pytest.fixture(scope="module")
+def bundle(bundles):
+    """Regions in several images, with a teacher; classes in one, without: tests/bundles/test_shipped_weights.py."""
+    return bundles("brats24_segmentation_student_dcd")
 
 
 @pytest.fixture(scope="module")
