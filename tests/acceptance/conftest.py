@@ -86,7 +86,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[[str], 
     return make
 
 
-@pytest.fixture(scope="module", params=[*DISTILLED, "hippocampus_segmentation_student"])
+@pytest.fixture(scope="module", params=["brats24_segmentation_student_dcd", "hippocampus_segmentation_student"])
 def bundle(request: pytest.FixtureRequest, bundles: Callable[[str], Bundle]) -> Bundle:
-    """Whatever trains differently. Not to be changed, but for its ``models`` and ``eval``."""
+    """Regions in several images, and classes in one; with and without a teacher.
+
+    Not to be changed, but for its ``models`` and ``eval``.
+    """
     return bundles(request.param)

@@ -27,12 +27,6 @@ def study(tmp_path_factory):
     return write_study(tmp_path_factory.mktemp("dicom") / "study")
 
 
-@pytest.fixture(scope="module", params=["brats24_segmentation_student_dcd", "hippocampus_segmentation_student"])
-def bundle(request, bundles):
-    """Regions in several images, and classes in one; with and without a teacher."""
-    return bundles(request.param)
-
-
 @pytest.fixture(scope="module", params=DISTILLED)
 def distilled(request, bundles):
     """Whatever infers differently."""

@@ -28,7 +28,7 @@ def relative(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-3)])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("size", [1, 1 << 30])
 def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, size, monkeypatch):
@@ -55,7 +55,7 @@ def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, size, 
     # the student's gradient comes back in its own type
     # and that of the bias is a small rest of a sum
     half = dtype != torch.float32
-    bounds = [1e-3 if half else bound, 1e-2 if dtype == torch.bfloat16 else bound, bound, 3e-2 if half else 1e-4]
+    bounds = [1e-4 if half else bound, 8e-3 if dtype == torch.bfloat16 else bound, bound, 3e-2 if half else 1e-4]
     errors = [relative(f, e) for f, e in zip(found, expected, strict=True)]
     assert all(error < most for error, most in zip(errors, bounds, strict=True)), errors
 
