@@ -65,6 +65,7 @@ class MonaiPipeline(runtime.Pipeline):
         self._device = device
         self._network = bundle.network().to(device)
         self._inferer = parser.get_parsed_content("inferer")
+        self._half = "evaluator::amp" in parser and bool(parser.get_parsed_content("evaluator::amp"))
         self._load, *self._pre = parser.get_parsed_content("preprocessing").transforms
         post = parser.get_parsed_content("postprocessing").transforms
         self._post = [t for t in post if type(t).__name__ != "SaveImaged"]
@@ -94,7 +95,7 @@ class MonaiPipeline(runtime.Pipeline):
         # for the network alone: SciPy's KDTree, which MONAI's surface distances use, recurses without end in this mode
         self._torch.set_flush_denormal(True)
         try:
-            with self._torch.inference_mode():
+            with self._torch.inference_mode(), self._torch.autocast(self._device.partition(":")[0], enabled=self._half):
                 return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
         finally:
             self._torch.set_flush_denormal(False)

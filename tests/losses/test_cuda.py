@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dcd_ext.losses import DCDLoss, FitNetLoss
-from dcd_ext.wavelets.energy import engine, recording
+from dcd_ext.wavelets.energy import engine
 from tests.losses.test_dcd import direct_loss, random_stage
 
 DEVICE = os.environ.get("DCD_DEVICE") or ("cuda:0" if torch.cuda.is_available() else "")
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not DEVICE, reason="no CUDA d
 @pytest.fixture(autouse=True)
 def _nothing_recorded():
     """What is recorded knows no size of slabs."""
-    recording._recordings.clear()
+    engine._recordings.clear()
 
 
 def relative(found, expected):

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from dcd_ext.recording import Recordings
 from dcd_ext.wavelets.bands import Transform
 from dcd_ext.wavelets.energy.dense import DensePlan, is_small, make_dense_plan
 from dcd_ext.wavelets.energy.plan import MULTIPLE, Plan, make_plan
-from dcd_ext.wavelets.energy.recording import replayed
 from dcd_ext.wavelets.energy.reference import detail_error
 from dcd_ext.wavelets.energy.slabs import Energy, group_energy, groups
 
@@ -27,6 +27,8 @@ _MIN_VOXELS = 2048
 _SMALL_SHARE = 1e-3
 # The same for products that round what they read to 11 bits; below it they are computed in float32.
 _SMALL_SHARE_ROUNDED = 0.1
+# of one or two computations per stage, for full and shorter batches
+_recordings = Recordings(16)
 
 
 def detail_energy(
@@ -64,8 +66,12 @@ def detail_energy(
         return detail_error(_error(student, weight, bias, teacher), transform, reconstruct, level_reduction)
     before = None if last is None else last.read()
     half = teacher.is_cuda and all(x.dtype.itemsize == 2 for x in (student, teacher))
+    compute = partial(_DetailEnergy.apply, student, weight, bias, teacher, plan)
+    if half and last is not None and before is None:
+        # a training that goes on has to compute its first step as if it had not been interrupted
+        before = float(compute(False, False)[1])
     rounded = half and before is not None and before >= _SMALL_SHARE_ROUNDED
-    mean, share = _DetailEnergy.apply(student, weight, bias, teacher, plan, torch.is_grad_enabled(), rounded)
+    mean, share = compute(torch.is_grad_enabled(), rounded)
     if teacher.is_cuda and last is not None:
         last.send(share)
     cancels = isinstance(plan, Plan) and plan.identity
@@ -162,7 +168,8 @@ class _DetailEnergy(torch.autograd.Function):
         compute = partial(compute, of_student=wanted[0], of_mixing=wanted[1])
         with _tensor_float32(rounded):
             for part in split(teacher, mixing):
-                found.append(replayed(compute, (plan.name, wanted, rounded), student[part], teacher[part], mixing))
+                name = (plan.name, wanted, rounded)
+                found.append(Energy(*_recordings(compute, name, student[part], teacher[part], mixing)))
         energy = _joined([f.energy for f in found], sum)
         share = _joined([f.share for f in found], lambda shares: torch.stack(shares).min())
         ctx.save_for_backward(

@@ -3,13 +3,9 @@
 Written as single products, ``E`` would be read four more times from the device's memory.
 """
 
-import logging
-from functools import cache
-from importlib.util import find_spec
-
 import torch
 
-logger = logging.getLogger(__name__)
+from dcd_ext.kernels import works
 
 # Wider features are a small part of the cost, and their tiles would not stay in registers.
 _MAX_CHANNELS, _MAX_INPUTS = 64, 32
@@ -20,26 +16,14 @@ def is_fusible(student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tenso
     """Whether :func:`error_slab` takes these features: narrow ones of contiguous planes, on a device with Triton."""
     narrow = mixing.shape[0] <= _MAX_CHANNELS and mixing.shape[1] <= _MAX_INPUTS and mixing.dtype == torch.float32
     planes = all(x.stride()[3:] == (x.shape[4], 1) for x in (student, teacher))
-    return narrow and planes and _has_triton(mixing.device)
+    return narrow and planes and works(_try, mixing.device, "the wavelet loss")
 
 
-@cache
-def _has_triton(device: torch.device) -> bool:
-    """Tried once: it needs a compiler, Python's headers and a folder to write to."""
-    if device.type != "cuda" or find_spec("triton") is None or torch.version.cuda is None:
-        return False
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return False
+def _try(device: torch.device) -> None:
     features = [torch.zeros(1, channels, 1, 4, 4, device=device) for channels in (1, 1, 4, 1)]
     student, teacher, inputs, error = features
     slab = inputs[:, :, 0], error[:, :, 0], torch.empty_like(student)
-    try:
-        error_slab(student, teacher, torch.zeros(1, 4, device=device), slice(0, 1), *slab)
-    except Exception as problem:  # whatever a foreign tool chain raises
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[-1]
-        logger.warning("the wavelet loss does without Triton, which fails here, and takes longer: %s", reason)
-        return False
-    return True
+    error_slab(student, teacher, torch.zeros(1, 4, device=device), slice(0, 1), *slab)
 
 
 def error_slab(

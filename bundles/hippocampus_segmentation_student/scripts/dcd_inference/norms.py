@@ -1,0 +1,80 @@
+"""Instance norms of half-precision features with few channels: cuDNN gives each channel one block of threads."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from dcd_inference.kernels import works
+
+# elements that a program holds at once, and programs of a sample that sum
+_TILE, _PROGRAMS = 4096, 256
+
+
+class FastInstanceNorms(TorchFunctionMode):
+    """Within it ``instance_norm`` of half-precision features on a GPU, channels last, is :func:`normalize`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.instance_norm:
+            return _instance_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _instance_norm(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None = None,
+    running_var: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """The arguments of ``torch.nn.functional.instance_norm``."""
+    plain = use_input_stats and running_mean is None and running_var is None
+    if plain and is_fast(x) and (weight is None) == (bias is None):
+        return normalize(x, weight, bias, eps)
+    return F.instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+
+
+def is_fast(x: torch.Tensor) -> bool:
+    """Whether :func:`normalize` takes these features (N, C, D, H, W)."""
+    planar = x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
+    return planar and x.dtype.itemsize == 2 and not x.requires_grad and has_fast_norms(x.device)
+
+
+def has_fast_norms(device: torch.device) -> bool:
+    """Whether a device runs them."""
+    return works(_try, device, "the network")
+
+
+def _try(device: torch.device) -> None:
+    normalize(torch.zeros(1, 1, 2, 2, 2, dtype=torch.float16, device=device), None, None, 1e-5)
+
+
+def normalize(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Zero mean and unit variance in each sample and channel, then ``weight`` and ``bias`` (C); computed in float32.
+
+    Args:
+        x: features (N, C, D, H, W), channels last; more than one voxel.
+    """
+    import triton
+
+    from dcd_inference.norm_kernels import apply, sums
+
+    samples, channels = x.shape[:2]
+    voxels = x[0, 0].numel()
+    columns = min(triton.next_power_of_2(channels), 64)
+    rows = _TILE // columns
+    programs = min(triton.cdiv(voxels, rows), _PROGRAMS)
+    grid = (programs, samples, triton.cdiv(channels, columns))
+    moments = torch.empty(2, samples, programs, channels, device=x.device)
+    result = torch.empty_like(x)
+    affine = weight is not None
+    sums[grid](x, moments, voxels, channels, ROWS=rows, COLUMNS=columns)
+    apply[grid](
+        x, moments, weight if affine else x, bias if affine else x, result, eps, voxels, channels,
+        AFFINE=affine, ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
+    return result

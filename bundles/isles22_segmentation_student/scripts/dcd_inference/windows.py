@@ -1,0 +1,48 @@
+"""MONAI's sliding windows, whose network a GPU records: a small one computes faster than its kernels are launched."""
+
+from functools import partial
+from typing import Any
+
+import monai.inferers
+import torch
+from torch import nn
+
+from dcd_inference.norms import FastInstanceNorms, has_fast_norms
+from dcd_inference.recording import Recordings
+
+# whole batches of windows, and the shorter last ones of a few images
+_MOST = 4
+
+
+class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
+    """MONAI's; on a GPU a network with one output and no gradient is recorded as a CUDA graph and replayed.
+
+    A recording takes as much memory as the network's pass. What cannot be recorded is computed as it is.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._recordings = Recordings(_MOST)
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores (N, C, X, Y, Z) of images (N, M, X, Y, Z)."""
+        if isinstance(network, nn.Module) and not (args or kwargs or torch.is_grad_enabled()):
+            # a recording reads the weights where they were
+            places = tuple(x.data_ptr() for x in (*network.parameters(), *network.buffers()))
+            network = partial(self._replay, network, (id(network), network.training, places))
+        return super().__call__(inputs, network, *args, **kwargs)
+
+    def _replay(self, network: nn.Module, name: tuple[Any, ...], windows: torch.Tensor) -> Any:
+        if not windows.is_cuda:
+            return network(windows)
+        half, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+
+        fast = half and windows.ndim == 5 and has_fast_norms(windows.device)
+
+        def compute(windows: torch.Tensor) -> Any:
+            # the weights that autocast remembers would be freed before the replay
+            with torch.autocast("cuda", dtype, half, cache_enabled=False), FastInstanceNorms():
+                # the order in which half precision is fastest, unless other norms keep bringing it back
+                return (network(windows.contiguous(memory_format=torch.channels_last_3d) if fast else windows),)
+
+        return self._recordings(compute, (name, half, dtype), windows)[0]

@@ -1,0 +1,96 @@
+"""A GPU can compute faster than a CPU launches its hundreds of small kernels: record them once, and replay."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+# tensors, or None for what is not wanted
+Outputs = tuple[Any, ...]
+Compute = Callable[..., Outputs]
+
+
+class _Recording:
+    """A CUDA graph of one computation; tensors go in and come out as copies, for the next replay overwrites its own."""
+
+    def __init__(self, compute: Compute, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.compute = compute
+        self.graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
+        device = inputs[0].device
+        stream = torch.cuda.current_stream(device)
+        # other threads, such as a data loader's, may go on using the device
+        recorder = torch.cuda.graph(self.graph, stream=_stream(device), capture_error_mode="thread_local")
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self.inputs = [x.clone() for x in inputs]
+                compute(*self.inputs)  # loads the kernels for inputs of this layout
+                with recorder:
+                    self.outputs = compute(*self.inputs)
+        except RuntimeError as error:  # also that of memory
+            shapes, reason = [tuple(x.shape) for x in inputs], str(error).splitlines()[0]
+            logger.warning("computation for %s is not recorded and takes longer: %s", shapes, reason)
+            self.graph, self.inputs = None, []
+        finally:
+            torch.cuda.set_stream(stream)
+
+    def __call__(self, *inputs: torch.Tensor) -> Outputs:
+        if self.graph is None:
+            return self.compute(*inputs)
+        for own, x in zip(self.inputs, inputs, strict=True):
+            own.copy_(x)
+        self.graph.replay()
+        return tuple(None if x is None else x.clone() for x in self.outputs)
+
+
+class Recordings:
+    """Computations that a GPU records in the second call of a name, and replays from then on.
+
+    Args:
+        most: how many are kept, those used last; each holds its memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
+
+    def __call__(self, compute: Compute, name: Hashable, *inputs: torch.Tensor) -> Outputs:
+        """``compute(*inputs)``.
+
+        Args:
+            compute: what depends on nothing but its inputs and ``name``, and on weights that stay where they are.
+            name: tells apart what is computed; shapes, types and streams are told apart here.
+            inputs: tensors of one device.
+        """
+        device = inputs[0].device
+        if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+            return compute(*inputs)
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream(device).cuda_stream
+            key = (name, device, stream, *((x.shape, x.dtype) for x in inputs))
+            if key not in self._known:  # what is called once needs no recording
+                self._known[key] = None
+                while len(self._known) > self._most:
+                    self._known.popitem(last=False)
+                return compute(*inputs)
+            self._known.move_to_end(key)
+            recording = self._known[key]
+            if recording is None:
+                recording = self._known[key] = _Recording(compute, inputs)
+            return recording(*inputs)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return Recordings, (self._most,)  # graphs cannot be copied
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: the libraries keep memory for each stream that they were called on."""
+    return torch.cuda.Stream(device)
