@@ -165,7 +165,7 @@ def loss_table(rows: list[dict[str, Any]], variants: Sequence[str]) -> Table:
 
 
 def _ratio(own: float | None, other: float | None) -> str:
-    if own is None or other is None:
+    if not own or not other:  # not measured, or less than is allocated at once
         return ""
     return f"{own / other:.2f}" if own >= 0.1 * other else f"1/{other / own:.0f}"
 

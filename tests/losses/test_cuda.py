@@ -63,7 +63,7 @@ def test_values_and_gradients_equal_the_direct_forms(dtype, bound, batch, size, 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("make", [DCDLoss, FitNetLoss])
 def test_a_step_does_not_wait_for_the_device(make):
-    student, teacher = (x.to(DEVICE) for x in random_stage((24, 24, 24), dtype=torch.float32))
+    student, teacher = (x.detach().to(DEVICE) for x in random_stage((24, 24, 24), dtype=torch.float32))
     student.requires_grad_()
     loss = make([3], [5]).to(DEVICE)
     for _ in range(3):  # seen, recorded, replayed

@@ -39,9 +39,10 @@ def _instance_norm(
 
 
 def is_fast(x: torch.Tensor) -> bool:
-    """Whether :func:`normalize` takes these features (N, C, D, H, W)."""
-    planar = x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
-    return planar and x.dtype.itemsize == 2 and not x.requires_grad and has_fast_norms(x.device)
+    """Whether :func:`normalize`, which has no gradient, takes these features (N, C, D, H, W)."""
+    if torch.is_grad_enabled() or x.ndim != 5 or not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return False
+    return x.dtype.itemsize == 2 and has_fast_norms(x.device)
 
 
 def has_fast_norms(device: torch.device) -> bool:
