@@ -38,15 +38,17 @@ WARM_UP = {"patch": 2, "volume": 1}
 SECONDS = {"patch": "seconds_per_patch", "volume": "seconds_per_volume"}
 
 
-def open_student(bundle: Path, factor: int) -> ConfigParser:
+def open_student(bundle: Path, factor: int, monai_inferer: bool = False) -> ConfigParser:
     """The bundle's training config at another width."""
     override = {"reduction_factor": factor, "network_def::deep_supervision": False, "device": "cpu", "amp": False}
+    if monai_inferer:
+        override["validate::inferer::_target_"] = "SlidingWindowInferer"
     return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
 def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     """Cost of the network at each ``--factors``, relative to the first one."""
-    parsers = {r: open_student(bundle, r) for r in options.factors}
+    parsers = {r: open_student(bundle, r, options.monai_inferer) for r in options.factors}
     first = parsers[options.factors[0]]
     strides = [math.prod(axis) for axis in zip(*first.get_parsed_content("strides"), strict=True)]
     # --small: two voxels a side at the deepest stage
@@ -90,6 +92,7 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "repeats": repeats,
         "warm_up": WARM_UP,
         "memory_format": str(layout),
+        "inferer": f"{type(inferer).__module__}.{type(inferer).__name__}",
         "compiled": options.compile,
         "precision": "float16 autocast" if half else "float32",
         "environment": environment(options.device),
@@ -188,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="such as cuda:0, which computes in float16 (default cpu)")
     parser.add_argument("--channels_last", action="store_true", help="this layout also on a GPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for minutes before the first pass")
+    parser.add_argument("--monai_inferer", action="store_true", help="MONAI's sliding windows, not the bundle's")
     parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (default runs)")
     return parser
