@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sized
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,12 @@ class TeacherCheck:
         # "best metric" would be taken for the student's
         evaluator.logger = logging.getLogger(f"{__name__}.evaluator")
         evaluator.logger.setLevel(logging.WARNING)
+        inferer = evaluator.inferer
+        evaluator.inferer = deepcopy(inferer)  # what a GPU records of the teacher is freed with the copy
         # a run that is checked trains like one that is not
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             evaluator.run()
+        evaluator.inferer = inferer
         name = evaluator.state.key_metric_name
         single = evaluator.state.metric_details.get(name, torch.empty(0, 1)).flatten(1).nanmean(1)
         spread = float(single.std()) if len(single) > 1 else 0.0

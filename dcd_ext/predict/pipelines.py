@@ -52,6 +52,7 @@ class MonaiPipeline(runtime.Pipeline):
         # read when torch is imported: threads that wait leave their core to other programs
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import torch
+        from monai.utils import str2bool
 
         from dcd_ext.bundles.folder import BundleFolder
         from dcd_ext.inference.cohort import check_device
@@ -65,7 +66,9 @@ class MonaiPipeline(runtime.Pipeline):
         self._device = device
         self._network = bundle.network().to(device)
         self._inferer = parser.get_parsed_content("inferer")
-        self._half = "evaluator::amp" in parser and bool(parser.get_parsed_content("evaluator::amp"))
+        # as MONAI's evaluator, whose mixed precision is that of CUDA
+        on_gpu = torch.device(device).type == "cuda" and "evaluator::amp" in parser
+        self._half = on_gpu and str2bool(str(parser.get_parsed_content("evaluator::amp")))
         self._load, *self._pre = parser.get_parsed_content("preprocessing").transforms
         post = parser.get_parsed_content("postprocessing").transforms
         self._post = [t for t in post if type(t).__name__ != "SaveImaged"]
@@ -95,7 +98,7 @@ class MonaiPipeline(runtime.Pipeline):
         # for the network alone: SciPy's KDTree, which MONAI's surface distances use, recurses without end in this mode
         self._torch.set_flush_denormal(True)
         try:
-            with self._torch.inference_mode(), self._torch.autocast(self._device.partition(":")[0], enabled=self._half):
+            with self._torch.inference_mode(), self._torch.autocast("cuda", enabled=self._half):
                 return self._inferer(data.as_tensor()[None].to(self._device), self._network)[0].cpu()
         finally:
             self._torch.set_flush_denormal(False)

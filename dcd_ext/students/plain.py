@@ -23,7 +23,7 @@ from torch import nn
 from dcd_ext.errors import UserError
 
 _TRAINER = "train::trainer"
-_KNOWN = ("monai.networks.", "monai.inferers.", "torch.nn.", "dynamic_network_architectures.")
+_KNOWN = ("monai.networks.", "monai.inferers.", "torch.nn.", "dynamic_network_architectures.", "dcd_inference.windows")
 _FUNCTIONS = {f.__name__: f for f in (abs, bool, float, int, len, list, max, min, range, round, sum, tuple)}
 _SYNTAX = (
     *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Load, ast.Store, ast.Name, ast.Call),

@@ -5,6 +5,7 @@
 
 import copy
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import monai.inferers
 import pytest
@@ -85,6 +86,54 @@ def test_what_cannot_be_recorded_is_computed(network, caplog):
         torch.testing.assert_close(inferer(data, network), expected / 2)
     if "cuda" in DEVICE:
         assert sum("is not recorded" in record.message for record in caplog.records) == 1
+
+
+def test_more_than_one_output_is_computed(network):
+    class Two(nn.Module):
+        def forward(self, x):
+            scores = network(x)
+            return {"scores": scores, "twice": 2 * scores}
+
+    inferer, data = SlidingWindowInferer(**WINDOW), image(32, 32, 32)
+    with torch.inference_mode():
+        found, expected = inferer(data, Two()), monai.inferers.SlidingWindowInferer(**WINDOW)(data, network)
+        torch.testing.assert_close(found, {"scores": expected, "twice": 2 * expected})
+
+
+def test_hooks_are_called_and_coordinates_passed(network):
+    seen = []
+    inferer, data = SlidingWindowInferer(**WINDOW), image(32, 32, 32)
+    with torch.inference_mode():
+        inferer(data, network)
+        handle = network.layers[0].register_forward_hook(lambda *_: seen.append(1))
+        inferer(data, network)
+        handle.remove()
+        coordinates = SlidingWindowInferer(with_coord=True, **WINDOW)
+        coordinates(data, lambda x, place: seen.append(place) or network(x))
+    assert len(seen) == 27 + 27
+
+
+def test_layers_that_change_their_mode_are_seen(network):
+    network.layers[2] = nn.Dropout(1.0)
+    inferer, data = SlidingWindowInferer(**WINDOW), image(32, 32, 32)
+    with torch.inference_mode():
+        for _ in range(2):
+            assert inferer(data, network).std() > 0
+        network.layers[2].train()  # the last layer's bias is left
+        assert inferer(data, network).std(dim=(2, 3, 4)).max() < 1e-6
+
+
+def test_threads_get_their_own_scores(network):
+    inferer, images = SlidingWindowInferer(**WINDOW), [image(32, 32, 32) for _ in range(8)]
+
+    def segment(data):
+        with torch.inference_mode():
+            return inferer(data, network)
+
+    expected = [segment(data) for data in images]
+    with ThreadPoolExecutor(4) as pool:
+        for found, scores in zip(pool.map(segment, images), expected, strict=True):
+            torch.testing.assert_close(found, scores)
 
 
 def test_a_copy_of_the_inferer_works(network):

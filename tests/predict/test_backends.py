@@ -97,6 +97,18 @@ def test_predictor_takes_a_case(trained, images, expected) -> None:
     assert (labels == expected[file.name.replace(".nii.gz", "_seg.nii.gz")]).mean() > 0.9999
 
 
+def test_mixed_precision_is_that_of_a_gpu(trained, images, expected, tmp_path) -> None:
+    """As in MONAI's evaluator, whatever the config says."""
+    shutil.copytree(trained, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "configs" / "inference.json"
+    config = read_json(path)
+    config["evaluator"]["amp"] = "True"
+    path.write_text(json.dumps(config), "utf-8")
+    file = sorted(images.iterdir())[0]
+    labels, _ = Predictor(tmp_path / "bundle", "eager", threads=1)([file])
+    assert (labels == expected[file.name.replace(".nii.gz", "_seg.nii.gz")]).all()
+
+
 def test_small_numbers_exist_after_eager_as_before(trained, images) -> None:
     """Where they are flushed, building a KD-tree of points with equal coordinates ends in a stack overflow."""
     Predictor(trained, "eager", threads=1)([sorted(images.iterdir())[0]])

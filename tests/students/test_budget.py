@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.students import budget
 from dcd_ext.students.budget import Budget, Measured, Volume
 from dcd_ext.students.teacher import TeacherBundle
+from tests.conftest import BUNDLES
 from tests.students.zoo import NETWORKS, make_bundle
 
 
@@ -52,6 +54,12 @@ def test_the_widest_that_fits_twice_is_made(
     assert code == 0 and calls[:3] == [1, 2, 4] and calls[-1] == chosen and len(calls) > 3
     assert f"reduction {chosen} is within the budget" in printed and "seconds" in printed
     assert f'"init_filters": {16 // chosen}' in (output / "configs" / "inference.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BUNDLES.iterdir()))
+def test_the_bundles_of_the_collection_need_no_trust(name: str) -> None:
+    """Their inferer is of this project."""
+    assert isinstance(TeacherBundle(BUNDLES / name).inferer(), SlidingWindowInferer)
 
 
 def test_an_impossible_budget_says_what_the_narrowest_needs(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -26,17 +26,15 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Scores (N, C, X, Y, Z) of images (N, M, X, Y, Z)."""
-        if isinstance(network, nn.Module) and not (args or kwargs or torch.is_grad_enabled()):
-            # a recording reads the weights where they were
-            places = tuple(x.data_ptr() for x in (*network.parameters(), *network.buffers()))
-            network = partial(self._replay, network, (id(network), network.training, places))
+        plain = not (args or kwargs or self.with_coord or torch.is_grad_enabled())
+        if plain and isinstance(network, nn.Module):
+            network = partial(self._replay, network)
         return super().__call__(inputs, network, *args, **kwargs)
 
-    def _replay(self, network: nn.Module, name: tuple[Any, ...], windows: torch.Tensor) -> Any:
-        if not windows.is_cuda:
+    def _replay(self, network: nn.Module, windows: torch.Tensor) -> Any:
+        if not windows.is_cuda or any(m._forward_hooks for m in network.modules()):  # which a replay would not call
             return network(windows)
         half, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-
         fast = half and windows.ndim == 5 and has_fast_norms(windows.device)
 
         def compute(windows: torch.Tensor) -> Any:
@@ -45,4 +43,10 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
                 # the order in which half precision is fastest, unless other norms keep bringing it back
                 return (network(windows.contiguous(memory_format=torch.channels_last_3d) if fast else windows),)
 
-        return self._recordings(compute, (name, half, dtype), windows)[0]
+        return self._recordings(compute, (_state(network), half, dtype), windows)[0]
+
+
+def _state(network: nn.Module) -> tuple[Any, ...]:
+    """What a recording depends on: it reads the weights where they were, and computes in the mode that was."""
+    places = tuple(x.data_ptr() for x in (*network.parameters(), *network.buffers()))
+    return id(network), places, tuple(module.training for module in network.modules())

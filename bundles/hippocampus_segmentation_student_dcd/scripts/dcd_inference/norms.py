@@ -32,8 +32,9 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """The arguments of ``torch.nn.functional.instance_norm``."""
-    plain = use_input_stats and running_mean is None and running_var is None
-    if plain and is_fast(x) and (weight is None) == (bias is None):
+    plain = use_input_stats and running_mean is None and running_var is None and (weight is None) == (bias is None)
+    packed = all(p is None or p.is_contiguous() for p in (weight, bias))
+    if plain and packed and is_fast(x) and x[0, 0].numel() > 1:
         return normalize(x, weight, bias, eps)
     return F.instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
 
@@ -51,7 +52,9 @@ def has_fast_norms(device: torch.device) -> bool:
 
 
 def _try(device: torch.device) -> None:
-    normalize(torch.zeros(1, 1, 2, 2, 2, dtype=torch.float16, device=device), None, None, 1e-5)
+    weight = torch.ones(8, device=device)
+    for dtype in (torch.float16, torch.bfloat16):
+        normalize(torch.zeros(1, 8, 2, 2, 2, dtype=dtype, device=device), weight, weight, 1e-5)
 
 
 def normalize(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
@@ -73,9 +76,10 @@ def normalize(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor |
     moments = torch.empty(2, samples, programs, channels, device=x.device)
     result = torch.empty_like(x)
     affine = weight is not None
-    sums[grid](x, moments, voxels, channels, ROWS=rows, COLUMNS=columns)
-    apply[grid](
-        x, moments, weight if affine else x, bias if affine else x, result, eps, voxels, channels,
-        AFFINE=affine, ROWS=rows, COLUMNS=columns,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        sums[grid](x, moments, voxels, channels, ROWS=rows, COLUMNS=columns)
+        apply[grid](
+            x, moments, weight if affine else x, bias if affine else x, result, eps, voxels, channels,
+            AFFINE=affine, ROWS=rows, COLUMNS=columns,
+        )  # fmt: skip
     return result

@@ -25,7 +25,9 @@ def works(attempt: Callable[[torch.device], Any], device: torch.device, what: st
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        attempt(device)
+        with torch.cuda.device(device):  # Triton launches on the current one
+            attempt(device)
+            torch.cuda.synchronize(device)
     except Exception as problem:  # whatever a foreign tool chain raises
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[-1]
         logger.warning("%s does without Triton, which fails here, and takes longer: %s", what, reason)
