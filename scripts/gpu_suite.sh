@@ -62,6 +62,7 @@ part tests 150 "$PYTHON" -m pytest -vv --tb=short -p no:cacheprovider -p no:benc
 part loss 60 "$PYTHON" -m scripts.bench_loss --device "$device" "${loss[@]}" --markdown --json "$OUTPUT/bench_loss.json"
 part step 60 "$PYTHON" -m scripts.bench_step --device "$device" "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"
+part widths_monai 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --monai_inferer --output "$OUTPUT/monai"
 # what was finished stays, and the next call goes on
 part benchmark 200 "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}
 exit "$FAILED"

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, read_json
 from tests.integration.conftest import slow_alone
 
 pytestmark = [pytest.mark.integration, slow_alone]
-PARTS = ["tests", "loss", "step", "widths", "benchmark"]
+PARTS = ["tests", "loss", "step", "widths", "widths_monai", "benchmark"]
 
 
 def test_every_part_of_the_gpu_suite_runs(tmp_path: Path) -> None:
