@@ -17,11 +17,13 @@ step() { echo "[$(date +%H:%M:%S)] $*"; "$@"; }
 pytest() { step "$PYTHON" -m pytest -n "${DCD_TEST_WORKERS:-3}" --durations 10 "$@"; }
 
 check_style() {
+    step "$PYTHON" -m mypy & # one core, most of the time
     step "$PYTHON" -m ruff check .
     step "$PYTHON" -m ruff format --check .
-    step "$PYTHON" -m mypy
     step "$(dirname "$PYTHON")/lint-imports" --no-logo --no-cache
     step "$PYTHON" scripts/build_bundles.py --check
+    "$@"
+    wait $!
 }
 
 # source archive and wheel as they would be published; without isolation, so that it works offline
@@ -34,7 +36,7 @@ check_package() {
 
 case "${1:-}" in
 --setup) ;;
---style) check_style ;;
+--style) check_style true ;;
 --fuzz)
     shift
     case "${1:-}" in [0-9]*) number="$1" && shift ;; *) number=5000 ;; esac
@@ -55,8 +57,7 @@ case "${1:-}" in
         shift
         marker=(-m "not slow")
     fi
-    check_style
-    step check_package
+    check_style step check_package
     pytest --dist worksteal ${marker[@]+"${marker[@]}"} "$@"
     ;;
 esac
