@@ -3,6 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -30,13 +31,14 @@ class _Recording:
                 self.inputs = [x.clone() for x in inputs]
                 compute(*self.inputs)  # loads the kernels for inputs of this layout
                 with recorder:
-                    self.outputs = compute(*self.inputs)
+                    self.outputs: Outputs = compute(*self.inputs)
                 if not all(x is None or isinstance(x, torch.Tensor) for x in self.outputs):
                     raise RuntimeError("it gives more than tensors")
         except RuntimeError as error:  # also that of memory
             shapes, reason = [tuple(x.shape) for x in inputs], str(error).splitlines()[0]
             logger.warning("computation for %s is not recorded and takes longer: %s", shapes, reason)
-            self.graph, self.inputs = None, []
+            self.graph, self.inputs, self.outputs = None, [], ()
+            _end_capture(device, pool)
         finally:
             torch.cuda.set_stream(stream)
 
@@ -53,7 +55,7 @@ class Recordings:
     """Computations that a GPU records in the second call of a name, and replays from then on.
 
     Args:
-        most: how many are kept, those used last; each holds its memory.
+        most: how many are kept, those used last; those of one stream share the memory of the largest.
     """
 
     def __init__(self, most: int) -> None:
@@ -95,6 +97,8 @@ class Recordings:
         if recording is None:
             pool = self._pools.setdefault(place, torch.cuda.graph_pool_handle())
             recording = self._known[key] = _Recording(compute, inputs, pool)
+            if recording.graph is None:
+                del self._pools[place]
         return recording(*inputs)
 
     def clear(self) -> None:
@@ -104,6 +108,15 @@ class Recordings:
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return Recordings, (self._most,)  # graphs cannot be copied
+
+
+def _end_capture(device: torch.device, pool: Any) -> None:
+    """Do what torch leaves undone where the end of a capture fails: give back its memory, and random numbers."""
+    with suppress(RuntimeError):  # it had not begun, or had ended well
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+        torch._C._cuda_releasePool(device.index, pool)
+        generator = torch.cuda.default_generators[device.index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 @cache

@@ -2,6 +2,5 @@
 
 ``dcd build`` copies this room into every bundle (``scripts/dcd_inference``), so that inference runs without this
 package: it imports MONAI, torch and the shared modules ``errors``, ``io``, ``kernels``, ``recording`` and
-``weights`` only;
-``inputs``, ``names`` and ``dicom`` need neither MONAI nor torch.
+``weights`` only; ``inputs``, ``names`` and ``dicom`` need neither MONAI nor torch.
 """

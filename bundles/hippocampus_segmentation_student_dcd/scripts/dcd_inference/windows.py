@@ -17,7 +17,7 @@ _MOST = 4
 class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
     """MONAI's; on a GPU a network with one output and no gradient is recorded as a CUDA graph and replayed.
 
-    A recording takes as much memory as the network's pass. What cannot be recorded is computed as it is.
+    Recordings keep the memory of the largest pass. What cannot be recorded is computed as it is.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,14 +26,13 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Scores (N, C, X, Y, Z) of images (N, M, X, Y, Z)."""
+        on_gpu = torch.device(self.sw_device or inputs.device).type == "cuda"
         plain = not (args or kwargs or self.with_coord or torch.is_grad_enabled())
-        if plain and isinstance(network, nn.Module):
-            network = partial(self._replay, network)
+        if on_gpu and plain and isinstance(network, nn.Module) and not _has_hooks(network):
+            network = partial(self._replay, network, _state(network))
         return super().__call__(inputs, network, *args, **kwargs)
 
-    def _replay(self, network: nn.Module, windows: torch.Tensor) -> Any:
-        if not windows.is_cuda or any(m._forward_hooks for m in network.modules()):  # which a replay would not call
-            return network(windows)
+    def _replay(self, network: nn.Module, state: tuple[Any, ...], windows: torch.Tensor) -> Any:
         half, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         fast = half and windows.ndim == 5 and has_fast_norms(windows.device)
 
@@ -43,7 +42,12 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
                 # the order in which half precision is fastest, unless other norms keep bringing it back
                 return (network(windows.contiguous(memory_format=torch.channels_last_3d) if fast else windows),)
 
-        return self._recordings(compute, (_state(network), half, dtype), windows)[0]
+        return self._recordings(compute, (state, half, dtype), windows)[0]
+
+
+def _has_hooks(network: nn.Module) -> bool:
+    """Whether a forward pass does more than compute its output: a replay would not call them."""
+    return any(module._forward_hooks for module in network.modules())
 
 
 def _state(network: nn.Module) -> tuple[Any, ...]:
