@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ def run_until(workflow: ConfigWorkflow, epoch: int) -> None:
 
     trainer = workflow.parser.get_parsed_content("train::trainer")
     trainer.add_event_handler(Events.EPOCH_STARTED(once=epoch), interrupt)
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)
     with pytest.raises(RuntimeError) as error:
         workflow.run()
     assert isinstance(error.value.__cause__, Interrupted)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import cache
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 # tensors, or None for what is not wanted
 Outputs = tuple[Any, ...]
 Compute = Callable[..., Outputs]
+# of all recordings: the start of one waits for the device, which the capture of another does not survive
+_ONE_AT_A_TIME = Lock()
+# a capture failed: torch keeps its memory, so that this process begins no other
+_FAILED = Event()
 
 
 class _Recording:
@@ -26,19 +30,26 @@ class _Recording:
         stream = torch.cuda.current_stream(device)
         # other threads, such as a data loader's, may go on using the device
         recorder = torch.cuda.graph(self.graph, pool, _stream(device), capture_error_mode="thread_local")
+        capturing = False
         try:
             with torch.inference_mode(False), torch.no_grad():
                 self.inputs = [x.clone() for x in inputs]
                 compute(*self.inputs)  # loads the kernels for inputs of this layout
+                # of an earlier recording, and freed with it
+                torch._C._cuda_clearCublasWorkspaces()
                 with recorder:
+                    capturing = True
                     self.outputs: Outputs = compute(*self.inputs)
+                capturing = False
                 if not all(x is None or isinstance(x, torch.Tensor) for x in self.outputs):
                     raise RuntimeError("it gives more than tensors")
         except RuntimeError as error:  # also that of memory
             shapes, reason = [tuple(x.shape) for x in inputs], str(error).splitlines()[0]
             logger.warning("computation for %s is not recorded and takes longer: %s", shapes, reason)
             self.graph, self.inputs, self.outputs = None, [], ()
-            _end_capture(device, pool)
+            if capturing and not isinstance(error, torch.OutOfMemoryError):
+                _FAILED.set()
+                _end_capture(device)
         finally:
             torch.cuda.set_stream(stream)
 
@@ -60,9 +71,7 @@ class Recordings:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
-        # by device and stream: what is replayed one after the other can use the same memory
-        self._pools: dict[Hashable, Any] = {}
+        self._known: OrderedDict[tuple[Hashable, ...], _Recording | None] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, compute: Compute, name: Hashable, *inputs: torch.Tensor) -> Outputs:
@@ -94,29 +103,34 @@ class Recordings:
             return compute(*inputs)
         self._known.move_to_end(key)
         recording = self._known[key]
+        if recording is None and _FAILED.is_set():
+            return compute(*inputs)
         if recording is None:
-            pool = self._pools.setdefault(place, torch.cuda.graph_pool_handle())
-            recording = self._known[key] = _Recording(compute, inputs, pool)
-            if recording.graph is None:
-                del self._pools[place]
+            recording = self._known[key] = self._record(compute, inputs, place)
         return recording(*inputs)
+
+    def _record(self, compute: Compute, inputs: tuple[torch.Tensor, ...], place: tuple[Hashable, ...]) -> _Recording:
+        # what is replayed one after the other can use the same memory
+        graphs = (x.graph for key, x in self._known.items() if x is not None and key[1:3] == place)
+        pool = next((graph.pool() for graph in graphs if graph is not None), None)
+        with _ONE_AT_A_TIME:
+            return _Recording(compute, inputs, pool)
 
     def clear(self) -> None:
         """Forget all, and free their memory."""
         self._known.clear()
-        self._pools.clear()
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return Recordings, (self._most,)  # graphs cannot be copied
 
 
-def _end_capture(device: torch.device, pool: Any) -> None:
-    """Do what torch leaves undone where the end of a capture fails: give back its memory, and random numbers."""
-    with suppress(RuntimeError):  # it had not begun, or had ended well
-        torch._C._cuda_endAllocateToPool(device.index, pool)
-        torch._C._cuda_releasePool(device.index, pool)
-        generator = torch.cuda.default_generators[device.index]
-        generator.graphsafe_set_state(generator.clone_state())
+def _end_capture(device: torch.device) -> None:
+    """End a capture that failed by one that does not: torch to 2.12 refuses random numbers until then."""
+    with (
+        suppress(RuntimeError),
+        torch.cuda.graph(torch.cuda.CUDAGraph(), stream=_stream(device), capture_error_mode="thread_local"),
+    ):
+        torch.zeros(1, device=device)
 
 
 @cache
