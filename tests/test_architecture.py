@@ -10,7 +10,7 @@ import dcd_ext
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-ROOMS = {module.name for module in pkgutil.iter_modules(dcd_ext.__path__) if module.ispkg}
+SUBPACKAGES = {module.name for module in pkgutil.iter_modules(dcd_ext.__path__) if module.ispkg}
 SHARED = {module.name for module in pkgutil.iter_modules(dcd_ext.__path__) if not module.ispkg} - {"__main__"}
 
 
@@ -23,21 +23,21 @@ def drawn():
 
 
 def imported():
-    """Rooms and the rooms that they import. The shared modules are open to all and not drawn."""
+    """Subpackages and those that they import. The shared modules are open to all and not drawn."""
     graph = grimp.build_graph("dcd_ext", "deploy", cache_dir=None)  # its cache can be older than the files
     pairs = set()
     for module in graph.modules:
         for target in graph.find_modules_directly_imported_by(module):
-            pairs.add((room(module), room(target)))
+            pairs.add((subpackage(module), subpackage(target)))
     return {(source, target) for source, target in pairs if source and target and source != target}
 
 
-def room(module):
+def subpackage(module):
     package, _, rest = module.partition(".")
     if package == "deploy":
         return "deploy"
     name = rest.partition(".")[0]
-    return name if name in ROOMS else None
+    return name if name in SUBPACKAGES else None
 
 
 def test_the_drawing_shows_the_imports_there_are():
@@ -45,9 +45,9 @@ def test_the_drawing_shows_the_imports_there_are():
     assert not missing and not gone, f"draw {missing}, remove {gone} in docs/architecture.md"
 
 
-def test_every_room_and_shared_module_is_described():
+def test_every_subpackage_and_shared_module_is_described():
     described = set(re.findall(r"^\| `(\w+)/?` \|", PAGE, re.MULTILINE))
-    assert described == ROOMS | SHARED | {"deploy", "scripts"}
+    assert described == SUBPACKAGES | SHARED | {"deploy", "scripts"}
 
 
 @pytest.mark.parametrize("word", sorted(set(re.findall(r"`(dcd_ext(?:\.\w+)+)`", PAGE))))

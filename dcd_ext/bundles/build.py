@@ -116,7 +116,10 @@ def _scripts() -> dict[str, str]:
 
     It has a name of its own, because ``scripts`` is also that of a folder in many a working directory.
     """
-    sources = [*sorted((_PACKAGE / "inference").glob("*.py")), *(_PACKAGE / f"{name}.py" for name in ("errors", "io", "kernels", "recording", "weights"))]
+    sources = [
+        *sorted((_PACKAGE / "inference").glob("*.py")),
+        *(_PACKAGE / f"{name}.py" for name in ("errors", "io", "kernels", "recording", "weights")),
+    ]
     renamed = r"dcd_ext(?:\.inference)?(?=[.`])", "dcd_inference"
     return {f"scripts/dcd_inference/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
 

@@ -83,8 +83,8 @@ def _memory(stated: dict[str, Any] | None) -> str:
     channels, *sides = stated["image"]
     image = f"{channels} channel(s) of {' × '.join(map(str, sides))} voxels"
     return (
-        f"`dcd predict` takes at most {stated['bound_gib']:g} GiB for {image} (OpenVINO, {stated['threads']} threads, no "
-        "background to crop); `--max_ram GIB` keeps it below another bound, or refuses the image."
+        f"`dcd predict` takes at most {stated['bound_gib']:g} GiB for {image} (OpenVINO, {stated['threads']} threads, "
+        "no background to crop); `--max_ram GIB` keeps it below another bound, or refuses the image."
     )
 
 

@@ -50,8 +50,8 @@ def _performance(metadata: dict[str, Any]) -> str:
         return scores
     return (
         f"{scores}\n\nINT8 (`models/int8`, for `dcd predict --backend int8` and `configs/fast_cpu.json`): mean Dice "
-        f"{int8['dice_int8']:.4f} where float32 has {int8['dice_float32']:.4f}, over the {int8['cases']} held-out cases "
-        "that judged the quantisation."
+        f"{int8['dice_int8']:.4f} where float32 has {int8['dice_float32']:.4f}, over the {int8['cases']} held-out "
+        "cases that judged the quantisation."
     )
 
 

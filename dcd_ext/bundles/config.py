@@ -13,12 +13,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from dcd_ext.bundles.options import settle_options
-from dcd_ext.inference.cohort import check_device
-from dcd_ext.inference.inputs import check_paths
 from dcd_ext.data import require_checked
 from dcd_ext.distributed import on_main_process
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.handlers.run import Run
+from dcd_ext.inference.cohort import check_device
+from dcd_ext.inference.inputs import check_paths
 from dcd_ext.io import sha256
 from dcd_ext.versions import packages
 

@@ -13,7 +13,6 @@ import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
-
 # an axis this much coarser than the others makes a data set anisotropic; so does a patch for the augmentation
 ANISOTROPY = 3
 # a feature map is halved while its side stays at least this, and its voxels are shorter than this times the shortest
@@ -81,8 +80,8 @@ def plan(
         "less than twice as long as the shortest",
         "features": f"{_FEATURES}, doubled per stage, at most {_MOST_FEATURES}",
         "n_blocks": "those of nnU-Net's residual encoder",
-        "batch_size": f"at most 5 % of all voxels, as in nnU-Net's plain planner, at least {_BATCH}; the planner of its "
-        f"residual encoder takes {theirs}, as many as the memory holds",
+        "batch_size": f"at most 5 % of all voxels, as in nnU-Net's plain planner, at least {_BATCH}; the planner of "
+        f"its residual encoder takes {theirs}, as many as the memory holds",
     }
     return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
 

@@ -33,7 +33,9 @@ def fill(output: Path, run: Run, suite: dict) -> None:
         write_run(folder / part, made)
     options = {k: str(v) for k, v in run.options.items()}
     write_json({"bundle": run.bundle, "files": list(run.files), **options}, folder / "run.json")
-    write_json({"environment": {}, "seconds": 60.0, "epochs": [{"epoch": 1, "seconds": 60.0}]}, folder / "training.json")
+    write_json(
+        {"environment": {}, "seconds": 60.0, "epochs": [{"epoch": 1, "seconds": 60.0}]}, folder / "training.json"
+    )
 
 
 @pytest.fixture

@@ -245,7 +245,6 @@ def test_hostile_bundles_are_listed_and_not_run(kind, tmp_path, monkeypatch, cap
     assert all(line.isprintable() for line in printed.splitlines())
 
 
-
 def test_a_zip_entry_without_a_name(tmp_path, capsys):
     """Its one letter counted as the field that follows: zipfile's own question for a folder fails there."""
     with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:

@@ -113,7 +113,10 @@ def test_several_processes_start_from_the_teacher_in_either_order_of_the_files()
         files = [BUNDLES / NAME / "configs" / f"{name}.json" for name in ("train", *order)]
         config = ConfigParser.load_config_files([str(file) for file in files])
         parser = ConfigParser(config)
-        assert "DistributedDataParallel" in parser["network"]["_target_"] and parser["network::module"] == "@train::network"
+        assert (
+            "DistributedDataParallel" in parser["network"]["_target_"]
+            and parser["network::module"] == "@train::network"
+        )
         assert "start_from_teacher(" in parser["train::network"]
 
 

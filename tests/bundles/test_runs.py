@@ -224,7 +224,9 @@ def test_a_suite_is_students_by_methods_by_seeds_after_the_teacher() -> None:
     assert [Path(f).name for f in runs[2].files] == ["train.json", "cwd.json"]
     assert runs[2].teacher == teacher.folder and runs[0].teacher is None
     assert runs[2].scores == {"validation": "selection", "test": "test"}
-    assert [r.folder for r in suite_runs(SUITE, output, methods=["plain"], seeds=[2])] == [output / n for n in names[3:]]
+    assert [r.folder for r in suite_runs(SUITE, output, methods=["plain"], seeds=[2])] == [
+        output / n for n in names[3:]
+    ]
     assert [r.folder for r in suite_runs(SUITE, output, ["r4"])] == [output / names[0], output / names[3]]
 
 
@@ -246,14 +248,26 @@ def test_a_suite_is_completed_by_the_command(calls, tmp_path: Path, capsys) -> N
     [
         ({"seeds": 3}, [], "unusable suite – .*json, seeds – expected a list, found 3"),
         ({"sedes": [1]}, [], "unusable suite – .*json – expected no further entry, found .*sedes"),
-        ({"score": ["training"]}, [], r"unusable suite – .*score\[0\] – expected one of selection, test, found 'training'"),
+        (
+            {"score": ["training"]},
+            [],
+            r"unusable suite – .*score\[0\] – expected one of selection, test, found 'training'",
+        ),
         ({"bundles": "b_{rol}"}, [], "unusable suite – .*bundles – expected a path in which {role} stands for"),
-        ({"methods": {"plain": "student"}}, [], "unusable suite – .*methods.plain – expected an object, found 'student'"),
+        (
+            {"methods": {"plain": "student"}},
+            [],
+            "unusable suite – .*methods.plain – expected an object, found 'student'",
+        ),
         ({"students": {"../r4": {}}}, [], "unusable suite – .*students – expected a name that can be a folder's"),
         ({"methods": {"teacher": {}}}, [], "unusable suite – .*methods – expected a name .*other than teacher"),
         ({"seeds": [1, 1]}, [], "unusable suite – .*seeds – "),
         ({"options": {"fold": 2}}, [], "unusable suite – .*options – expected no entry that the suite has above"),
-        ({"methods": {"a": {"seed": 2}}}, [], "unusable suite – .*methods.a – expected no entry that the command itself"),
+        (
+            {"methods": {"a": {"seed": 2}}},
+            [],
+            "unusable suite – .*methods.a – expected no entry that the command itself",
+        ),
         ({"bundles": "nowhere"}, [], "no such config – nowhere/configs/train.json"),
         ({}, ["--methods", "dcd"], "not in the suite's methods – --methods – expected plain, cwd, found dcd"),
         ({}, ["--students", "r2"], "not in the suite's students – --students – expected r4, r8, found r2"),
@@ -281,7 +295,9 @@ def test_weights_come_from_a_calibration(tmp_path: Path) -> None:
     methods = {"cwd": {"all": {"proposed_weight": 2.5}, "encoder": {"proposed_weight": 7}}}
     path.write_text(json.dumps({"scope": "all", "methods": methods}))
     assert proposed_weights(str(path), ["cwd"]) == {"cwd": 2.5}
-    with pytest.raises(UserError, match=r"no proposed weight – .* expected an entry 'ifvd', found none – run dcd calibrate"):
+    with pytest.raises(
+        UserError, match=r"no proposed weight – .* expected an entry 'ifvd', found none – run dcd calibrate"
+    ):
         proposed_weights(str(path), ["cwd", "ifvd"])
     with pytest.raises(UserError, match="no calibration – .*none.json – expected a file, found none"):
         proposed_weights(str(tmp_path / "none.json"), ["cwd"])
