@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "quickstart_output")
-    parser.add_argument("--cases", type=int, default=20, help="labelled phantoms")
+    parser.add_argument("--cases", type=int, default=16, help="labelled phantoms")
     args = parser.parse_args(argv)
     output, start = args.output.resolve(), time.perf_counter()
     # only what an earlier quickstart wrote

@@ -42,7 +42,7 @@ The data of each suite are prepared as [benchmarks/README.md](../../benchmarks/R
 
 `dcd benchmark` goes on where it was stopped, and writes these tables with every other metric and plots to
 `<output>/<student>_test.html`; `--tables` writes them again from what is finished. Folders that were filled on several
-machines are merged by copying.
+machines are merged by copying; an unfinished training goes on only with its data and its teacher where they were.
 
 Of several trainings, tables show means and standard deviations over trainings, and tests count trainings and cases as
 random ([evaluate.md](../evaluate.md)). This page is written by `scripts/write_benchmark.py` from `benchmarks/results`.
