@@ -126,7 +126,10 @@ def main_table(comparison: dict[str, Any], per_class: bool = True) -> Table:
     spread_text = "standard deviation over trainings" if several else "standard error over cases, one training each"
     about_gap = f"Gap recovered: share of the way from {comparison['baseline']} to the teacher, mean Dice."
     return Table(
-        "", header, rows, f"Mean ± {spread_text}. {about_gap} Processor minutes, where recorded; on a GPU, of its process."
+        "",
+        header,
+        rows,
+        f"Mean ± {spread_text}. {about_gap} Processor minutes, where recorded; on a GPU, of its process.",
     )
 
 
