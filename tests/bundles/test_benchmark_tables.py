@@ -16,7 +16,7 @@ from dcd_ext.commands.benchmark import _use_teacher
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
-from scripts.write_benchmark import best_rows, comparisons, main_table, require_suite, suite_text
+from scripts.write_benchmark import best_rows, comparisons, main_table, overall, require_suite, suite_text
 from tests.bundles.test_runs import SUITE
 from tests.conftest import ROOT, read_json
 from tests.report.conftest import one_case, write_run
@@ -192,3 +192,8 @@ def test_time_to_go_is_that_of_trainings_alike(tmp_path: Path) -> None:
     # one hour of a's kind, and what is left of two of b's
     assert time_to_go(runs, 1) == "about 2.5 h of training to go"
     assert time_to_go([*runs, run("c", 1, None, False, width=3)], 2) == "about 2.0 h of training to go"
+
+
+def test_the_only_class_stands_for_all():
+    assert overall({"results": {"dice": {"lesion": {}}}, "classes": ["lesion"]}) == "lesion"
+    assert overall({"results": {"dice": {"a": {}, "b": {}, "mean": {}}}, "classes": ["a", "b"]}) == "mean"
