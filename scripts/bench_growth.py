@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How training time and memory grow with patch, channels, cases and processes, as ratios: docs/results/growth.md.
 
 Usage: python -m scripts.bench_growth [--task brats24] [--output docs/results] [--work runs/growth]
@@ -133,7 +132,6 @@ def growth_table(results: list[dict[str, Any]]) -> Table:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", default="brats24", choices=("brats24", "isles22"))
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the page (default runs)")

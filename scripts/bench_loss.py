@@ -171,7 +171,6 @@ def _ratio(own: float | None, other: float | None) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Command line."""
     parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))

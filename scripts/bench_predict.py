@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Whole commands on a CPU: seconds, phases and memory of bundles by each backend, and of other programs.
 
 Usage:
@@ -209,7 +208,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
     args = _parser().parse_args(arguments)
     kept = args.output / f"predict_{args.name}.json" if args.output else None
     result: dict[str, Any] = {"cases": args.cases, "rows": []}

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What scripts/bench_predict.sh measures: images, bundles with INT8, a standalone folder and nnU-Net's twin.
 
 Usage: python -m scripts.bench_predict_inputs DATA STUDENT WORK
@@ -56,7 +55,6 @@ def with_int8(root: Path, data: Path, work: Path) -> Path:
 
 
 def main() -> None:
-    """Command line."""
     data, student, work = map(Path, sys.argv[1:])
     if not (work / "20_labels").exists():
         copy_images(data, work)

@@ -118,7 +118,6 @@ def report(phases: list[dict[str, Any]], redone: int, total: int, listed: int) -
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="new folder for data and results")
     parser.add_argument("--cases", type=int, default=200)

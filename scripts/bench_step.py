@@ -130,7 +130,6 @@ def step_table(result: dict[str, Any]) -> Table:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = torch_parser(__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=96, help="patch side in voxels, a multiple of 32")
     args = parser.parse_args(argv)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a window costs a network in OpenVINO on one thread: in each arithmetic by width, and by kind of layer.
 
 Usage: python -m scripts.bench_window BUNDLE ... [--page docs/predict.md]
@@ -131,7 +130,6 @@ def layers_table(bundles: list[Path]) -> Table:
 
 
 def main() -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     parser.add_argument("--page", type=Path, metavar="FILE", help="also put the tables between this page's marks")

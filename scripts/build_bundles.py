@@ -20,7 +20,6 @@ def differences(files: dict[str, str], output: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "bundles", help="folder of the bundles")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if anything would change")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a full training reads, keeps in memory and takes, on 1, 8 and 64 processes: docs/results/cost.md.
 
 Usage: python -m scripts.cost_model [--cases 1350] [--step_seconds 0.5] [--output docs/results]
@@ -94,7 +93,6 @@ def prediction_table(found: dict[str, dict[str, float]], options: argparse.Names
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=1350)
     parser.add_argument("--step_seconds", type=float, default=0.5, help="of your GPU: python -m scripts.bench_step")

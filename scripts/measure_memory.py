@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Peak memory of ``dcd predict`` on a large case, per shipped bundle, into bundle_src/memory.json.
 
 Usage: python -m scripts.measure_memory [BUNDLE ...]     (then: python scripts/build_bundles.py)
@@ -85,7 +84,6 @@ def measure(root: Path, shape: tuple[int, ...] | None = None, threads: int | Non
 
 
 def main() -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE", help="default: all that differ")
     parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)

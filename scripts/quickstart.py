@@ -136,7 +136,6 @@ def report(output: Path, run: Runner) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "quickstart_output")
     parser.add_argument("--cases", type=int, default=16, help="labelled phantoms")

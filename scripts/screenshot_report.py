@@ -95,7 +95,6 @@ def _run(page: Path, width: int, height: int, *flags: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("--output", required=True, metavar="PREFIX", help="path without _WIDTH.png")

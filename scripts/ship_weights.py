@@ -68,7 +68,6 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with models/model.pt")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle it is a run of")

@@ -204,7 +204,6 @@ def suite_text(suite: dict[str, Any], found: dict[str, dict[str, Any]], name: st
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", nargs="?", type=Path, metavar="OUTPUT", help="folder of dcd benchmark")
     parser.add_argument("--suite", type=Path, default=ROOT / "benchmarks" / "hippocampus.json", help="suite of OUTPUT")

@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check; 1 if there are errors in the data."""
     skip = frozenset(name for text in options.skip for name in text.split(",") if name)
     task = task_by_name(options.task) if options.task else None
     report = check_datalist(options.datalist, task, skip)

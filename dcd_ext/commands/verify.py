@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check; 1 if a check fails or a bundle is damaged."""
     failed = 0
     logging.disable(logging.WARNING)
     try:
