@@ -2,9 +2,6 @@
 
 A phantom's label map, and as its prediction the same map moved by one voxel with a twentieth of the voxels wrong at
 random inside the brain. All of ``evaluating``'s metrics, from reading the label file to writing the prediction.
-
-Usage:
-    python -m scripts.bench_evaluation
 """
 
 import statistics

@@ -1,7 +1,5 @@
 """How training time and memory grow with patch, channels, cases and processes, as ratios: docs/results/growth.md.
 
-Usage: python -m scripts.bench_growth [--task brats24] [--output docs/results] [--work runs/growth]
-
 Trains the student of a task, with its own commands, on phantoms: one quantity at a time is doubled and doubled
 again. Seconds are those of the second of two epochs; memory is the largest resident size of one process.
 """
@@ -16,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError, show_plainly
-from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown
 from dcd_ext.versions import environment
-from scripts.benchmark import page
+from scripts.benchmark import prepared_phantoms, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS, CASES = 4, 8
@@ -73,32 +70,15 @@ def settings() -> list[Setting]:
     ]
 
 
-def phantoms(task: str, work: Path, cases: int) -> Path:
-    """A prepared set with a fifth of the cases held out."""
-    source, prepared = work / f"phantoms{cases}", work / f"prepared{cases}"
-    if not (prepared / "datalist.json").exists():
-        for command in (
-            ["phantoms", "--layout", task, "--output", source, "--cases", cases, "--shape", 64, 128, 64],
-            ["prepare", task, "--source", source, "--output", prepared, "--folds", 5],
-        ):
-            subprocess.run([sys.executable, "-m", "dcd_ext", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
-    return prepared
-
-
 def measure(task: str, work: Path, setting: Setting) -> dict[str, Any]:
-    """Seconds of an epoch's steps and the peak memory of the largest process.
-
-    Raises:
-        UserError: if the training fails.
-    """
+    """Seconds of an epoch's steps and the peak memory of the largest process."""
     folder = work / f"{setting.quantity.split()[0]}{setting.factor}"
     folder.mkdir(parents=True, exist_ok=True)
     bundle = ROOT / "bundles" / f"{task}_segmentation_student"
-    command = setting.command(bundle, phantoms(task, work, setting.cases), folder)
+    command = setting.command(bundle, prepared_phantoms(task, work, setting.cases, (64, 128, 64), folds=5), folder)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
         _, status, usage = os.wait4(process.pid, 0)  # the children's largest, not their sum
     if status:
         raise UserError("the training failed", folder / "log", next_step="read this log")
@@ -125,9 +105,8 @@ def growth_table(results: list[dict[str, Any]]) -> Table:
         + [f"{r[key] / first[r['quantity']][key]:.2f}" for key in keys]
         for r in results
     ]
-    note = (
-        f"Patch {'×'.join(map(str, PATCH))}, {ITERATIONS} steps of batch 1 and {CASES} cases where nothing else is said"
-    )
+    patch = "×".join(map(str, PATCH))
+    note = f"Patch {patch}, {ITERATIONS} steps of batch 1 and {CASES} cases where nothing else is said"
     return Table("", header, rows, f"{note}; validation included. One thread per process.")
 
 
@@ -142,11 +121,10 @@ def main(argv: list[str] | None = None) -> None:
         results.append(measure(options.task, options.work, setting))
         print(results[-1], flush=True)
     command = f"python -m scripts.bench_growth --task {options.task}"
-    versions = environment("cpu")
-    write_json({"task": options.task, "results": results, "environment": versions}, options.output / "growth.json")
-    text = page(f"{options.task}: how training grows", [to_markdown(growth_table(results)), FLOOR], command, versions)
-    write_text(text, options.output / "growth.md")
-    print(to_markdown(growth_table(results)))
+    content = {"task": options.task, "results": results, "environment": environment("cpu")}
+    parts = [to_markdown(growth_table(results)), FLOOR]
+    write_page(options.output / "growth", f"{options.task}: how training grows", parts, command, content)
+    print(parts[0])
 
 
 if __name__ == "__main__":

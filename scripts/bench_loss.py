@@ -6,9 +6,6 @@ student and teacher, MSE) and (d) plain feature MSE with the same projection, on
 112×160×128 patch. float32 on CPU, AMP on CUDA. All variants give the gradients of student features, projection
 weight and bias, and agree with each other where they should.
 
-Usage:
-    python -m scripts.bench_loss [--small] [--repeats 5] [--threads 2] [--only time|memory] [--markdown] [--json FILE]
-
 Variants take turns, so that a busy machine disturbs them alike; each peak comes from a process of its own. The direct
 form takes minutes at the full patch: it is run once after its warm-up, stage by stage, and not for all stages at once.
 """
@@ -25,15 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dcd_ext.io import write_json
 from dcd_ext.losses import DCDLoss
 from dcd_ext.losses._projections import make_projections
-from dcd_ext.tables import Table, to_markdown, to_text
+from dcd_ext.tables import Table
 from dcd_ext.versions import environment
 from dcd_ext.wavelets.axis_maps import max_levels
 from dcd_ext.wavelets.energy.dense import make_dense_plan
 from dcd_ext.wavelets.energy.plan import make_plan
-from scripts.benchmark import peak_extra, time_in_turns, torch_parser
+from scripts.benchmark import peak_extra, show, time_in_turns, torch_parser
 
 TEACHER, STUDENT = (32, 64, 128, 256, 320, 320), (8, 16, 32, 64, 80, 80)
 STRIDES = ((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8), (16, 16, 16), (16, 32, 32))
@@ -193,13 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = environment(args.device) | {"threads": args.threads}
     print(", ".join(str(machine[k]) for k in ("device", "threads")), "threads, PyTorch", machine["torch"])
     rows = measure(args)
-    table = loss_table(rows, args.variants)
-    print(to_markdown(table) if args.markdown else to_text(table))
-    if args.json:
-        write_json(
-            {"environment": machine, "patch": args.patch, "batch": args.batch, "repeats": args.repeats, "rows": rows},
-            args.json,
-        )
+    content = {"environment": machine, "patch": args.patch, "batch": args.batch, "repeats": args.repeats, "rows": rows}
+    show(loss_table(rows, args.variants), content, args)
 
 
 if __name__ == "__main__":

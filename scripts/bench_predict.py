@@ -1,9 +1,5 @@
 """Whole commands on a CPU: seconds, phases and memory of bundles by each backend, and of other programs.
 
-Usage:
-    python -m scripts.bench_predict bundles/hippocampus_segmentation_teacher bundles/hippocampus_segmentation_student \\
-        --images prepared/images --cases 20 [--also "nnU-Net=nnUNetv2_predict -i {input} -o {output} ..."] [--busy]
-
 scripts/bench_predict.sh makes the tables of docs/predict.md with it. Each measurement is a process of its own, from
 the shell's start to its end, of a temporary copy of the bundle; one without models/model.pt gets random weights: they
 cost the same time. A backend that this processor lacks is left out. With --output, a row that is in
@@ -12,7 +8,6 @@ predict_<name>.json already is not measured again.
 
 import argparse
 import json
-import multiprocessing
 import os
 import re
 import shlex
@@ -97,24 +92,17 @@ def _peak_gib(pid: int) -> float:
     return int(found[1]) / 2**20 if found else 0.0
 
 
-def _spin(core: int) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    while True:
-        pass
-
-
 @contextmanager
 def busy_core() -> Iterator[None]:
     """Another job on the first core."""
-    core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    job = multiprocessing.get_context("spawn").Process(target=_spin, args=(core,), daemon=True)
-    job.start()
+    job = psutil.Popen([sys.executable, "-c", "while True: pass"])
+    with suppress(AttributeError):  # macOS lets no program choose its core
+        job.cpu_affinity([min(job.cpu_affinity())])
     try:
         yield
     finally:
         job.kill()
-        job.join()
+        job.wait()
 
 
 def contenders(args: argparse.Namespace, folder: Path, measured: set[tuple[str, str]]) -> Iterator[Contender]:

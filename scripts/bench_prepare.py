@@ -3,9 +3,6 @@
 Cases have the published sizes: FLAIR 512×512×29, DWI, ADC and mask 112×112×73. A few are drawn, the others are links
 to them under other names, because preparation takes each file as it comes. Run it on an idle machine.
 
-Usage:
-    python -m scripts.bench_prepare --output FOLDER [--cases 200] [--jobs N] [--json FILE]
-
 The exit code is 1 when memory, core use or the restart miss their limits.
 """
 
@@ -83,10 +80,9 @@ def run(name: str, source: Path, output: Path, jobs: int, total: int, kill_at: i
     """Run ``dcd prepare isles22``, watch it, and kill it once ``kill_at`` cases are finished."""
     command = [sys.executable, "-m", "dcd_ext", "prepare", "isles22", "--source", str(source), "--output", str(output)]
     command += ["--jobs", str(jobs)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     log, killed = output.parent / "prepare.log", False
     with open(log, "a", encoding="utf-8") as file, tqdm(total=total, desc=name, unit="case") as bar:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
         usage = Usage(process.pid)
         while process.poll() is None:
             usage.sample()

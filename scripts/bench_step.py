@@ -4,9 +4,6 @@ Networks, losses and hooks are those of ``brats24_segmentation_student_dcd`` (te
 those of MONAI's ``SupervisedTrainer`` with the shipped handlers: forward, deep supervision loss, backward, clipping,
 SGD. float32 on CPU, AMP on CUDA.
 
-Usage:
-    python -m scripts.bench_step [--side 96] [--repeats 5] [--threads 2] [--markdown] [--json FILE]
-
 The three take turns, so that a busy machine disturbs them alike; ratios are of medians.
 """
 
@@ -14,6 +11,7 @@ import argparse
 import logging
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +23,13 @@ from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.distill import DistillationHandler
 from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
-from dcd_ext.io import write_json
 from dcd_ext.networks import prepare_for_training
-from dcd_ext.tables import Table, to_markdown, to_text
+from dcd_ext.tables import Table
 from dcd_ext.versions import environment
-from scripts.benchmark import spread, time_in_turns, torch_parser
+from scripts.benchmark import show, spread, time_in_turns, torch_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"teacher": "teacher encoder", "student": "plain student step", "distillation": "distillation step"}
-
-
-def load_config(side: int, device: torch.device) -> ConfigParser:
-    """The DCD student's training config at a cubic patch."""
-    bundle = ROOT / "bundles" / "brats24_segmentation_student_dcd"
-    override = {"patch_size": [side] * 3, "device": f"$torch.device('{device}')"}
-    return open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
 
 
 def make_batch(parser: ConfigParser, device: torch.device, size: int) -> list[dict[str, torch.Tensor]]:
@@ -79,9 +69,16 @@ def make_trainer(
     )
 
 
+def train_one_epoch(trainer: SupervisedTrainer) -> None:
+    trainer.state.max_epochs += 1
+    trainer.run()
+
+
 def make_steps(side: int, size: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """What is timed: name -> one step."""
-    parser = load_config(side, device)
+    bundle = ROOT / "bundles" / "brats24_segmentation_student_dcd"
+    override = {"patch_size": [side] * 3, "device": f"$torch.device('{device}')"}
+    parser = open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], **override)
     teacher = FrozenTeacher(parser.get_parsed_content("teacher_def")()).to(device)
     hooks = FeatureHooks(teacher.network, parser.get_parsed_content("taps"), stop_after_last=True)
     batch = make_batch(parser, device, size)
@@ -92,15 +89,8 @@ def make_steps(side: int, size: int, device: torch.device) -> dict[str, Callable
             teacher(image)
         hooks.pop()
 
-    def step_of(trainer: SupervisedTrainer) -> Callable[[], None]:
-        def step() -> None:
-            trainer.state.max_epochs += 1
-            trainer.run()
-
-        return step
-
-    plain, distilled = make_trainer(parser, batch, device, None), make_trainer(parser, batch, device, teacher)
-    return {"teacher": teacher_encoder, "student": step_of(plain), "distillation": step_of(distilled)}
+    trainers = {name: make_trainer(parser, batch, device, t) for name, t in (("student", None), ("distillation", teacher))}
+    return {"teacher": teacher_encoder, **{name: partial(train_one_epoch, t) for name, t in trainers.items()}}
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -134,11 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=96, help="patch side in voxels, a multiple of 32")
     args = parser.parse_args(argv)
     result = measure(args)
-    e, table = result["environment"], step_table(result)
+    e = result["environment"]
     print(f"{args.side}³ patch, batch {args.batch}, {e['device']}, {e['threads']} threads, PyTorch {e['torch']}")
-    print(to_markdown(table) if args.markdown else to_text(table))
-    if args.json:
-        write_json(result, args.json)
+    show(step_table(result), result, args)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.evaluation.record import count_flops
-from dcd_ext.io import write_atomically, write_json, write_text
+from dcd_ext.io import write_atomically
 from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
 from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
-from scripts.benchmark import page, spread, time_in_turns
+from scripts.benchmark import spread, time_in_turns, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 # passes before the clock starts: patches, then volumes, whose networks are warm by then
@@ -38,7 +38,7 @@ WARM_UP = {"patch": 2, "volume": 1}
 SECONDS = {"patch": "seconds_per_patch", "volume": "seconds_per_volume"}
 
 
-def open_student(bundle: Path, factor: int, monai_inferer: bool = False) -> ConfigParser:
+def open_student(bundle: Path, factor: int, monai_inferer: bool) -> ConfigParser:
     """The bundle's training config at another width."""
     override = {"reduction_factor": factor, "network_def::deep_supervision": False, "device": "cpu", "amp": False}
     if monai_inferer:
@@ -171,11 +171,9 @@ def write_results(result: dict[str, Any], stem: Path, command: str) -> None:
         "convolutions, two per multiply-add; shares are against the first row."
     )
     parts = [to_markdown(widths_table(result)), f"![{alt}]({stem.name}.svg)", remark]
-    text = page(f"{result['task']}: the cost of width", parts, command, result["environment"])
     figure, metadata = widths_plot(result), {"Title": alt, "Date": None}
-    write_json(result, stem.with_suffix(".json"))
     write_atomically(stem.with_suffix(".svg"), lambda name: figure.savefig(name, format="svg", metadata=metadata))
-    write_text(text, stem.with_suffix(".md"))
+    write_page(stem, f"{result['task']}: the cost of width", parts, command, result)
 
 
 def _parser() -> argparse.ArgumentParser:

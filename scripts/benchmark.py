@@ -1,23 +1,28 @@
-"""What the benchmarks share: options, timing in turns, the memory of a process, and the page that shows a result."""
+"""What the benchmarks share: options, data, timing in turns, the memory of a process, and pages that show a result."""
 
 import argparse
 import ctypes
 import gc
+import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from tqdm import tqdm
 
 from dcd_ext.commands.common import positive
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_text
+from dcd_ext.io import write_json, write_text
+from dcd_ext.tables import Table, to_markdown, to_text
 
 Key = TypeVar("Key")
-_CLEAR = Path("/proc/self/clear_refs")
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def torch_parser(description: str) -> argparse.ArgumentParser:
@@ -30,6 +35,25 @@ def torch_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers here")
     return parser
+
+
+def show(table: Table, content: Any, options: argparse.Namespace) -> None:
+    """Print the table and write all numbers, as the options of :func:`torch_parser` say."""
+    print(to_markdown(table) if options.markdown else to_text(table))
+    if options.json:
+        write_json(content, options.json)
+
+
+def prepared_phantoms(task: str, work: Path, cases: int, shape: Sequence[int], folds: int) -> Path:
+    """A prepared set of ``cases`` phantoms below ``work``, or the one that was made before."""
+    source, prepared = work / f"{task}{cases}", work / f"{task}{cases}_prepared"
+    if not (prepared / "datalist.json").exists():
+        for command in (
+            ["phantoms", "--layout", task, "--output", source, "--cases", cases, "--shape", *shape],
+            ["prepare", task, "--source", source, "--output", prepared, "--folds", folds],
+        ):
+            subprocess.run([sys.executable, "-m", "dcd_ext", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    return prepared
 
 
 def time_in_turns(steps: Mapping[Key, Callable[[], Any]], repeats: int, warm_up: int = 0) -> dict[Key, list[float]]:
@@ -68,33 +92,24 @@ def peak_extra(step: Callable[[], Any], gradients_of: Iterable[torch.Tensor]) ->
     for tensor in gradients_of:
         # those of the warm-up belong to what the step has to allocate
         tensor.grad = None
+    if not _CLEAR.exists():
+        return math.nan
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    reset_peak()
-    resident = process_bytes("VmRSS")
+    # Linux: the peak becomes what is resident now; a new process inherits its parent's otherwise
+    _CLEAR.write_text("5", "ascii")
+    resident = psutil.Process().memory_info().rss
     step()
-    peak = process_bytes("VmHWM")
-    return float("nan") if peak is None or resident is None else (peak - resident) / 2**20
+    peak = next(line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 2**10 - resident / 2**20
 
 
-def reset_peak() -> None:
-    """Linux sets the peak (VmHWM) to the present size (VmRSS); a new process inherits its parent's otherwise."""
-    if _CLEAR.exists():
-        _CLEAR.write_text("5", "utf-8")
-
-
-def process_bytes(field: str) -> int | None:
-    """``VmRSS`` or ``VmHWM`` of this process, where the system tells them."""
-    if not _CLEAR.exists():
-        return None
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def page(title: str, parts: Iterable[str], command: str, environment: Mapping[str, Any]) -> str:
-    """A Markdown page: parts, the command that made it, and what it ran on."""
-    versions = "\n".join(f"- {name}: {value}" for name, value in environment.items())
-    return "\n\n".join([f"# {title}", *parts, f"Written by\n\n```\n{command}\n```", versions]) + "\n"
+def write_page(stem: Path, title: str, parts: Iterable[str], command: str, content: Mapping[str, Any]) -> None:
+    """All numbers as ``.json``; parts, the command that made them and its environment as a page in ``.md``."""
+    write_json(content, stem.with_suffix(".json"))
+    versions = "\n".join(f"- {name}: {value}" for name, value in content["environment"].items())
+    text = "\n\n".join([f"# {title}", *parts, f"Written by\n\n```\n{command}\n```", versions])
+    write_text(text + "\n", stem.with_suffix(".md"))
 
 
 def insert(markdown: str, path: Path, name: str) -> None:

@@ -1,13 +1,9 @@
 """What a full training reads, keeps in memory and takes, on 1, 8 and 64 processes: docs/results/cost.md.
 
-Usage: python -m scripts.cost_model [--cases 1350] [--step_seconds 0.5] [--output docs/results]
-
 One phantom of full size per task gives what a case takes on disk, in memory and to load; the rest is arithmetic.
 """
 
 import argparse
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,26 +12,19 @@ from dcd_ext.bundles.tools import open_bundle
 from dcd_ext.data.cache import cached_bytes
 from dcd_ext.data.cases import load_cases
 from dcd_ext.errors import show_plainly
-from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown
 from dcd_ext.versions import environment
-from scripts.benchmark import page
+from scripts.benchmark import prepared_phantoms, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 # full-size scans of the challenges; ISLES' grid is that of its FLAIR
-SHAPES = {"brats24": ["240", "240", "155"], "isles22": ["112", "112", "73"]}
+SHAPES = {"brats24": (240, 240, 155), "isles22": (112, 112, 73)}
 GIB = 2**30
 
 
 def constants(task: str, work: Path) -> dict[str, float]:
     """Bytes on disk and in a cache, and seconds to load, of one case; and what the config says."""
-    source, prepared = work / task, work / f"{task}_prepared"
-    if not (prepared / "datalist.json").exists():
-        for command in (
-            ["phantoms", "--layout", task, "--output", source, "--cases", 2, "--shape", *SHAPES[task]],
-            ["prepare", task, "--source", source, "--output", prepared, "--folds", 2],
-        ):
-            subprocess.run([sys.executable, "-m", "dcd_ext", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    prepared = prepared_phantoms(task, work, 2, SHAPES[task], folds=2)
     bundle = ROOT / "bundles" / f"{task}_segmentation_student"
     parser = open_bundle(str(bundle), [str(bundle / "configs" / "train.json")], dataset_dir=str(prepared))
     case, transform = load_cases(str(prepared), "training", 0)[0], parser.get_parsed_content("validate::preprocessing")
@@ -103,9 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[str, Any] = {task: constants(task, options.work) for task in SHAPES}
     tables = [to_markdown(constants_table(found)), to_markdown(prediction_table(found, options))]
     command = f"python -m scripts.cost_model --cases {options.cases} --step_seconds {options.step_seconds:g}"
-    versions = environment("cpu")
-    write_json({"constants": found, "environment": versions}, options.output / "cost.json")
-    write_text(page("What a full training costs", tables, command, versions), options.output / "cost.md")
+    content = {"constants": found, "environment": environment("cpu")}
+    write_page(options.output / "cost", "What a full training costs", tables, command, content)
     print("\n\n".join(tables))
 
 

@@ -1,9 +1,6 @@
 """Screenshots of a report at the width of a laptop and of a phone, with headless Chromium.
 
-Usage:
-    python -m scripts.screenshot_report report.html --output docs/results/report
-
-writes ``..._1280.png`` and ``..._390.png``. Needs Chromium. The exit code is 1 if the page overflows the window or an
+``PREFIX_1280.png`` and ``PREFIX_390.png``. Needs Chromium. The exit code is 1 if the page overflows the window or an
 image does not load.
 """
 
@@ -54,9 +51,6 @@ def layout(page: Path, width: int) -> dict[str, Any]:
     Returns:
         ``width`` of the window and ``content_width``, in CSS pixels; ``wide``: elements that overflow; number of
         ``images`` and the alt texts of those ``broken``.
-
-    Raises:
-        UserError: if there is no browser, or it does not render the page.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "page.html"

@@ -115,9 +115,7 @@ def main_table(comparison: dict[str, Any], per_class: bool = True) -> Table:
     columns = [("dice", mean if name == "mean" else name, 4) for name in classes]
     columns += [("hd95_mm", mean, 2), ("nsd", mean, 4)]
     titles = [*(f"Dice {name}" for name in classes), "HD95 mm", "NSD"]
-    header = ["method", "trainings", "parameters", *titles, "gap recovered"] + (
-        ["training, CPU min"] if per_class else []
-    )
+    header = ["method", "trainings", "parameters", *titles, "gap recovered", "training, CPU min"]
     rows = []
     for run, cost in comparison["runs"].items():
         cells = []
@@ -128,9 +126,9 @@ def main_table(comparison: dict[str, Any], per_class: bool = True) -> Table:
         share = comparison["results"]["dice"][mean][run].get("gap_recovered")
         minutes = "–" if cost["cpu_seconds"] is None else f"{cost['cpu_seconds'] / 60:.0f}"
         about = [run, str(cost["trainings"]), f"{cost['parameters']:,}"]
-        rows.append(
-            [*about, *cells, "–" if share is None else f"{100 * share:.0f} %"] + ([minutes] if per_class else [])
-        )
+        rows.append([*about, *cells, "–" if share is None else f"{100 * share:.0f} %", minutes])
+    if not per_class:
+        header, rows = header[:-1], [row[:-1] for row in rows]
     spread_text = "standard deviation over trainings" if several else "standard error over cases, one training each"
     about_gap = f"Gap recovered: share of the way from {comparison['baseline']} to the teacher, mean Dice."
     return Table(
