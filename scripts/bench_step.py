@@ -89,8 +89,9 @@ def make_steps(side: int, size: int, device: torch.device) -> dict[str, Callable
             teacher(image)
         hooks.pop()
 
-    trainers = {name: make_trainer(parser, batch, device, t) for name, t in (("student", None), ("distillation", teacher))}
-    return {"teacher": teacher_encoder, **{name: partial(train_one_epoch, t) for name, t in trainers.items()}}
+    teachers = {"student": None, "distillation": teacher}
+    trained = {name: partial(train_one_epoch, make_trainer(parser, batch, device, t)) for name, t in teachers.items()}
+    return {"teacher": teacher_encoder, **trained}
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

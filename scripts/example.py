@@ -23,12 +23,16 @@ def shipped_bundle(bundles: Path = ROOT / "bundles") -> Path | None:
     return None
 
 
+def bundle_command(bundle: Path, run_id: str, *configs: str) -> list[str | Path]:
+    """What ``python -m`` runs for a command of a bundle with these config files."""
+    files = ",".join(f"'{bundle}/configs/{name}.json'" for name in configs)
+    return ["monai.bundle", "run", run_id, "--bundle_root", bundle, "--config_file", f"[{files}]"]
+
+
 def example_command(bundle: Path, output: Path) -> list[str | Path]:
     """What ``python -m`` runs to segment and score the case."""
-    files = ",".join(f"'{bundle}/configs/{name}.json'" for name in ("train", "evaluate"))
-    command: list[str | Path] = ["monai.bundle", "run", "evaluating", "--bundle_root", bundle]
-    data: list[str | Path] = ["--dataset_dir", EXAMPLE, "--section", "test"]
-    return [*command, "--config_file", f"[{files}]", *data, "--output_dir", output]
+    command = bundle_command(bundle, "evaluating", "train", "evaluate")
+    return [*command, "--dataset_dir", EXAMPLE, "--section", "test", "--output_dir", output]
 
 
 def draw_example(output: Path) -> tuple[Path, dict[str, float]]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.errors import UserError, show_plainly
-from dcd_ext.io import write_json, write_text
+from dcd_ext.io import write_text
 from dcd_ext.parallel import cores
 from dcd_ext.tables import Table, to_markdown, to_text
-from scripts.example import draw_example, example_command, shipped_bundle
+from scripts.example import bundle_command, draw_example, example_command, shipped_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
@@ -61,13 +61,6 @@ def _shown(argument: str | Path) -> str:
     return f'"{text}"' if "'" in text else shlex.quote(text)
 
 
-def bundle_command(role: str, run_id: str, *configs: str) -> list[str | Path]:
-    """``monai.bundle run`` with config files of a brats24 bundle."""
-    bundle = Path("bundles") / f"brats24_segmentation_{role}"
-    files = ",".join(f"'{bundle}/configs/{name}.json'" for name in configs)
-    return ["monai.bundle", "run", run_id, "--bundle_root", bundle, "--config_file", f"[{files}]"]
-
-
 def segment_example(run: Runner, output: Path) -> None:
     """The real case, if weights are shipped: its Dice and its picture."""
     bundle = shipped_bundle()
@@ -86,23 +79,23 @@ def run_all(output: Path, cases: int) -> Runner:
     segment_example(run, output / "example")
     data, prepared = output / "BraTS2024-BraTS-GLI", output / "prepared"
 
-    def places(role: str) -> list[str | Path]:
-        return ["--dataset_dir", prepared, "--output_dir", output / role, "--ckpt_dir", output / role / "models"]
+    def command(role: str, run_id: str, *configs: str) -> list[str | Path]:
+        bundle, folder = Path("bundles") / f"brats24_segmentation_{role}", output / role
+        where: list[str | Path] = ["--dataset_dir", prepared, "--output_dir", folder, "--ckpt_dir", folder / "models"]
+        return bundle_command(bundle, run_id, *configs, "quickstart") + where
 
     run("make phantoms", "dcd_ext", "phantoms", "--output", data, "--cases", str(cases), "--test_cases", "1")
     run("prepare data", "dcd_ext", "prepare", "brats24", "--source", data, "--output", prepared)
     run("check data", "dcd_ext", "check", prepared)
     for role in ROLES:
-        where = places(role)
-        if role == "student_dcd":
-            where += ["--teacher_ckpt", output / "teacher" / "models" / "model.pt"]
-        run(f"train {role}", *bundle_command(role, "training", "train", "quickstart"), *where)
+        teacher = ("--teacher_ckpt", output / "teacher" / "models" / "model.pt") if role == "student_dcd" else ()
+        run(f"train {role}", *command(role, "training", "train"), *teacher)
     for role in ROLES:
-        where = places(role)
-        run(f"evaluate {role}", *bundle_command(role, "evaluating", "train", "evaluate", "quickstart"), *where)
+        run(f"evaluate {role}", *command(role, "evaluating", "train", "evaluate"))
+    bundle = Path("bundles/brats24_segmentation_student_dcd")
     weights: list[str | Path] = ["--ckpt_path", output / "student_dcd" / "models" / "model.pt"]
-    where = ["--dataset_dir", prepared, "--output_dir", output / "predictions"]
-    run("infer one case", *bundle_command("student_dcd", "inference", "inference", "quickstart"), *where, *weights)
+    where: list[str | Path] = ["--dataset_dir", prepared, "--output_dir", output / "predictions"]
+    run("infer one case", *bundle_command(bundle, "inference", "inference", "quickstart"), *where, *weights)
     return run
 
 
@@ -125,14 +118,12 @@ def table(metrics: dict[str, Any], seconds: dict[str, float]) -> Table:
 
 
 def report(output: Path, run: Runner) -> None:
-    """Print the table and write ``report.md`` and ``report.json``."""
+    """Print the table and write ``report.md``."""
     metrics = {role: json.loads((output / role / "metrics.json").read_text("utf-8")) for role in ROLES}
     result = table(metrics, run.seconds)
     print(f"\n{to_text(result)}")
     commands = "\n".join(run.commands)
     write_text(f"{to_markdown(result)}\n\n```\n{commands}\n```\n", output / "report.md")
-    summary = {role: metrics[role]["summary"] for role in ROLES}
-    write_json({"seconds": run.seconds, "commands": run.commands, "summary": summary}, output / "report.json")
 
 
 def main(argv: list[str] | None = None) -> None:
