@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from monai.bundle import ConfigParser
 
 from dcd_ext.bundles.tools import open_bundle
-from dcd_ext.commands.common import positive
+from dcd_ext.commands.common import AXES, positive
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.evaluation.record import count_flops
 from dcd_ext.io import write_atomically
@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     volume = options.volume or [side + side // 2 for side in patch]
     channels = first.get_parsed_content("in_channels")
     networks: dict[int, Any] = {r: p.get_parsed_content("network_def", lazy=False) for r, p in parsers.items()}
-    layout = torch.channels_last_3d if options.channels_last else memory_format(options.device)
+    layout = memory_format(options.device)
     for network in networks.values():
         network.eval().to(options.device, memory_format=layout)
         if options.compile:
@@ -181,13 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     tasks = sorted(p.name[:-21] for p in (ROOT / "bundles").glob("*_segmentation_student"))
     parser.add_argument("--task", choices=tasks, default="brats24", help="task (default brats24)")
     parser.add_argument("--factors", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="R")
-    parser.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the bundle's patch")
-    parser.add_argument("--volume", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="default: 1.5 patches")
+    parser.add_argument("--patch", type=positive, help="default: the bundle's patch", **AXES)
+    parser.add_argument("--volume", type=positive, help="default: 1.5 patches", **AXES)
     parser.add_argument("--repeats", type=positive, default=10, help="timed passes per patch (default 10)")
     parser.add_argument("--volume_repeats", type=int, default=3, help="timed passes per volume (default 3; 0: none)")
     parser.add_argument("--threads", type=positive, help="number of threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="such as cuda:0, which computes in float16 (default cpu)")
-    parser.add_argument("--channels_last", action="store_true", help="this layout also on a GPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for minutes before the first pass")
     parser.add_argument("--monai_inferer", action="store_true", help="MONAI's sliding windows, not the bundle's")
     parser.add_argument("--small", action="store_true", help="smallest patch, to try the command")

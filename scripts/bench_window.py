@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.onnx_export import require
 from dcd_ext.errors import show_plainly
+from dcd_ext.evaluation.record import count_flops
 from dcd_ext.predict.backends import has_bf16
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
@@ -89,17 +91,6 @@ def widths_table() -> Table:
     return Table("", header, rows, note)
 
 
-def giga_operations(model: Any) -> float:
-    """10⁹ multiplications and additions of the convolutions of an OpenVINO model of one input shape."""
-    total = 0
-    for node in model.get_ops():
-        kind = node.get_type_name()
-        if kind in ("Convolution", "ConvolutionBackpropData"):
-            grid = node.get_output_shape(0) if kind == "Convolution" else node.get_input_shape(0)
-            total += 2 * math.prod(grid[2:]) * math.prod(node.get_input_shape(1))
-    return total / 1e9
-
-
 def profile(root: Path, folder: Path) -> list[str]:
     """A row: operations, processor seconds, and each kind's share of the least of several runs."""
     _, model, window = exported(root, folder)
@@ -114,7 +105,8 @@ def profile(root: Path, folder: Path) -> list[str]:
             for layer in request.get_profiling_info():
                 layers[layer.node_type] += layer.real_time.total_seconds()
     shares = [sum(layers[kind] for kind in kinds) / layers.total() for kinds in KINDS.values()]
-    operations = giga_operations(model)
+    network = BundleFolder(staged(root, folder)).network()
+    operations = (count_flops(network, window.shape[1:]) or 0) / 1e9
     numbers = [f"{operations:.0f}", f"{least:.2f}", f"{operations / least:.0f}"]
     return [root.name, *numbers, *(f"{100 * share:.0f} %" for share in [*shares, 1 - sum(shares)])]
 

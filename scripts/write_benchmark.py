@@ -131,12 +131,8 @@ def main_table(comparison: dict[str, Any], per_class: bool = True) -> Table:
         header, rows = header[:-1], [row[:-1] for row in rows]
     spread_text = "standard deviation over trainings" if several else "standard error over cases, one training each"
     about_gap = f"Gap recovered: share of the way from {comparison['baseline']} to the teacher, mean Dice."
-    return Table(
-        "",
-        header,
-        rows,
-        f"Mean ± {spread_text}. {about_gap} Processor minutes, where recorded; on a GPU, of its process.",
-    )
+    note = f"Mean ± {spread_text}. {about_gap} Processor minutes, where recorded; on a GPU, of its process."
+    return Table("", header, rows, note)
 
 
 def best_rows(title: str, table: Table, selection: dict[str, Any], methods: dict[str, Any]) -> list[list[str]]:
@@ -166,11 +162,9 @@ def methods_table(suite: dict[str, Any]) -> Table:
 def section(student: str, options: dict[str, Any], test: dict[str, Any], selection: dict[str, Any], seeds: int) -> str:
     """Tables of one student."""
     counts = {run: cost["trainings"] for run, cost in test["runs"].items() if run != test["teacher"]}
-    fewest = min(counts.values())
-    state = f"Of {seeds} trainings per method in the suite, finished are: " + ", ".join(
-        f"{run} {count}" for run, count in counts.items()
-    )
-    if fewest < 2:
+    finished = ", ".join(f"{run} {count}" for run, count in counts.items())
+    state = f"Of {seeds} trainings per method in the suite, finished are: {finished}"
+    if min(counts.values()) < 2:
         state += ". With a single training of a method no difference between methods can be claimed"
     differences = all_tables(test)["differences"][0]
     if len(test["classes"]) > _MANY:
@@ -179,12 +173,8 @@ def section(student: str, options: dict[str, Any], test: dict[str, Any], selecti
     dice = selection["results"]["dice"][overall(selection)]
     scores = [f"{run} {dice[run]['mean']:.4f}" for run in selection["runs"]]
     chosen = "Mean Dice of the selection part, which chose the epochs and is no result: " + ", ".join(scores) + "."
-    parts = [
-        f"### Student `{student}`{width}",
-        f"{len(test['cases'])} test cases. {state}.",
-        to_markdown(main_table(test)),
-    ]
-    return "\n\n".join([*parts, to_markdown(differences), chosen])
+    about = [f"### Student `{student}`{width}", f"{len(test['cases'])} test cases. {state}."]
+    return "\n\n".join([*about, to_markdown(main_table(test)), to_markdown(differences), chosen])
 
 
 def suite_text(suite: dict[str, Any], found: dict[str, dict[str, Any]], name: str, findings: str) -> str:

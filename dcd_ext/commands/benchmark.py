@@ -48,9 +48,8 @@ def run(options: argparse.Namespace) -> int:
     for key, chosen in only.items():
         unknown = [name for name in chosen or () if name not in suite[key]]
         if unknown:
-            raise UserError(
-                f"not in the suite's {key}", f"--{key}", ", ".join(map(str, suite[key])), unknown[0], "correct it"
-            )
+            known = ", ".join(map(str, suite[key]))
+            raise UserError(f"not in the suite's {key}", f"--{key}", known, unknown[0], "correct it")
     runs = suite_runs(suite, options.output, **only)
     if not options.tables and (file := suite.get("teacher_ckpt")):
         _use_teacher(Path(file), options.output / "teacher" / f"seed{suite['teacher_seed']}")

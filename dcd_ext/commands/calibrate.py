@@ -26,15 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_entries(parser)
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of a student_dcd bundle")
     parser.add_argument("--config_file", default="train.json", help="file or ['file','file'] (default train.json)")
-    parser.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="names in configs/methods, dcd, or all: one row each"
-    )
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="of configs/methods, dcd, or all: one row each")
     parser.add_argument("--dataset_dir", required=True, help="prepared data")
     parser.add_argument("--checkpoint", help="checkpoint_last.pt or model.pt of a student (default: initial weights)")
     parser.add_argument("--batches", type=positive, default=8, help="number of training batches (default 8)")
-    parser.add_argument(
-        "--target_ratio", type=positive_number, default=0.2, help="target ratio of gradient norms (default 0.2)"
-    )
+    parser.add_argument("--target_ratio", type=positive_number, default=0.2, help="of gradient norms (default 0.2)")
     parser.add_argument("--fit_steps", type=int, default=30, help="steps to train untrained projections (default 30)")
     parser.add_argument("--scope", choices=SCOPES, default="encoder", help="parameters considered (default encoder)")
     parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="default calibration.json")

@@ -4,8 +4,12 @@ import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dcd_ext.errors import UserError
+
+# of an option with a number per axis
+AXES: dict[str, Any] = {"nargs": 3, "metavar": ("X", "Y", "Z")}
 
 
 def positive(text: str) -> int:

@@ -18,9 +18,8 @@ EXAMPLE = "dcd compare runs/teacher runs/student runs/student_dcd --output repor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder, or name=folder; two or more")
-    parser.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="HTML page; .md and .json are written next to it"
-    )
+    page = "HTML page; .md and .json are written next to it"
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help=page)
     parser.add_argument("--baseline", metavar="NAME", help="run to test against (default: student, else the first)")
     parser.add_argument("--teacher", metavar="NAME", help="upper end of the recovered gap (default: teacher, if any)")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="cases to draw (default 3)")

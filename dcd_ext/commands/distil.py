@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dcd_ext.commands.common import positive, positive_number
+from dcd_ext.commands.common import AXES, positive, positive_number
 from dcd_ext.distill import start_from_teacher
 from dcd_ext.errors import UserError
 from dcd_ext.networks import count_parameters
@@ -33,39 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new bundle")
     parser.add_argument("--reduction_factor", type=positive, help="divides every width (default 4)")
     parser.add_argument("--hooks", nargs="+", default=[], metavar="MODULE", help="modules to compare (default: found)")
-    parser.add_argument(
-        "--kd_weight", type=positive_number, default=0.05, help="highest weight of the loss (default 0.05)"
-    )
-    parser.add_argument(
-        "--start_from_teacher",
-        action="store_true",
-        help="begin with the teacher's strongest channels, not random weights",
-    )
+    parser.add_argument("--kd_weight", type=positive_number, default=0.05, help="its highest value (default 0.05)")
+    start = "begin with the teacher's strongest channels, not random weights"
+    parser.add_argument("--start_from_teacher", action="store_true", help=start)
     parser.add_argument("--weights", type=Path, help="the teacher's weights (default models/model.pt or model.ts)")
-    parser.add_argument(
-        "--patch", nargs=3, type=positive, metavar=("X", "Y", "Z"), help="shape of an input (default: found)"
-    )
+    parser.add_argument("--patch", type=positive, help="shape of an input (default: found)", **AXES)
     parser.add_argument("--trust", action="store_true", help="run the bundle's expressions and its scripts/")
     limits = parser.add_argument_group("a budget in place of --reduction_factor, measured on this machine's CPU")
     limits.add_argument("--max_seconds", type=positive_number, metavar="S", help="per volume")
-    limits.add_argument(
-        "--max_ram", type=positive_number, metavar="GIB", help="of the whole process, which has 0.5 GiB at least"
-    )
+    ram = "of the whole process, which has 0.5 GiB at least"
+    limits.add_argument("--max_ram", type=positive_number, metavar="GIB", help=ram)
     limits.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
     limits.add_argument("--image", type=Path, metavar="FILE", help="the volume to segment")
-    limits.add_argument(
-        "--shape", nargs=3, type=positive, metavar=("X", "Y", "Z"), help="its shape, in place of a file"
-    )
+    limits.add_argument("--shape", type=positive, help="its shape, in place of a file", **AXES)
     names = parser.add_argument_group("names, where the bundle's are unusual")
     names.add_argument("--config_file", metavar="NAME", help="training config below configs/ (default train.*)")
-    names.add_argument(
-        "--network_key",
-        metavar="KEY",
-        help="id of the network's definition (default network_def, or what the trainer trains)",
-    )
-    names.add_argument(
-        "--trainer_key", metavar="KEY", help="id of the trainer (default train::trainer, or the only one)"
-    )
+    network = "id of the network's definition (default network_def, or what the trainer trains)"
+    names.add_argument("--network_key", metavar="KEY", help=network)
+    trainer = "id of the trainer (default train::trainer, or the only one)"
+    names.add_argument("--trainer_key", metavar="KEY", help=trainer)
     names.add_argument("--width_arg", nargs="+", metavar="NAME", help="the network's arguments that are widths")
 
 
@@ -86,9 +72,8 @@ def run(options: argparse.Namespace) -> None:
     hooks = propose(teacher.network, student, teacher.channels, shapes, options.hooks)
     if options.start_from_teacher:  # or the training would refuse it
         start_from_teacher(student, teacher.network)
-    write_student(
-        teacher, definition, hooks, options.output, options.trainer_key, options.kd_weight, options.start_from_teacher
-    )
+    further = (options.trainer_key, options.kd_weight, options.start_from_teacher)
+    write_student(teacher, definition, hooks, options.output, *further)
     print(f"parameters: {numbers[0]:,} -> {numbers[1]:,} (1/{numbers[0] / numbers[1]:.1f})\n")
     print(to_text(hook_table(hooks)))
     if teacher.imports_code and not options.trust:
@@ -97,9 +82,8 @@ def run(options: argparse.Namespace) -> None:
         text = "the training loads weights before it starts: take out those of the wide network, which do not fit (%s)"
         logger.warning(text, ", ".join(teacher.loading))
     if missing := teacher.missing_packages:
-        logger.warning(
-            "packages that the teacher's metadata name and training may need: pip install %s", " ".join(missing)
-        )
+        text = "packages that the teacher's metadata name and training may need: pip install %s"
+        logger.warning(text, " ".join(missing))
     start = f"--bundle_root {options.output} --config_file {options.output / 'configs' / teacher.train_file}"
     print(f"\n{options.output}; next: python -m monai.bundle run training {start}")
 
@@ -107,15 +91,13 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     """Options that need or exclude each other."""
     limited = options.max_seconds is not None or options.max_ram is not None
+    where = "--max_seconds, --max_ram"
     if limited and options.reduction_factor:
-        where = "--max_seconds, --max_ram"
         raise UserError(
             "two ways to choose the width", where, "one of them", "--reduction_factor, too", "leave one out"
         )
     if limited and not (options.image or options.shape):
-        raise UserError(
-            "nothing to measure", "--max_seconds, --max_ram", "--image FILE or --shape X Y Z", "neither", "add one"
-        )
+        raise UserError("nothing to measure", where, "--image FILE or --shape X Y Z", "neither", "add one")
 
 
 def _definition(teacher: TeacherBundle, options: argparse.Namespace) -> dict[str, Any]:

@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder of standalone (default models/standalone)")
     parser.add_argument("--dataset_dir", type=Path, help="for int8: prepared data")
     parser.add_argument("--fold", type=int, default=0, help="for int8: the held-out fold that judges (default 0)")
-    parser.add_argument(
-        "--max_drop", type=positive_number, default=0.005, help="for int8: largest drop of Dice (default 0.005)"
-    )
+    drop = "for int8: largest drop of Dice (default 0.005)"
+    parser.add_argument("--max_drop", type=positive_number, default=0.005, help=drop)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -25,12 +25,9 @@ EXAMPLE = "dcd new-task Task05_Prostate --output prostate.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder with dataset.json, or a datalist.json")
     parser.add_argument("--output", type=Path, required=True, metavar="TASK.json", help="a new file, named as the task")
-    parser.add_argument(
-        "--plans", type=Path, metavar="FILE", help="nnU-Net's plans of these data (default: planned here)"
-    )
-    parser.add_argument(
-        "--gpu_memory", type=positive_number, default=8.0, metavar="GIB", help="for the teacher (default 8)"
-    )
+    parser.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net's for these data (default: planned here)")
+    memory = "for the teacher (default 8)"
+    parser.add_argument("--gpu_memory", type=positive_number, default=8.0, metavar="GIB", help=memory)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -47,9 +44,8 @@ def run(options: argparse.Namespace) -> None:
         write_text(to_json(task), draft)
         build_bundle(draft, "teacher")
     write_text(to_json(task), options.output)
-    values = {
-        key: value for section in ("fragments", "evaluate", "train", "common") for key, value in task[section].items()
-    }
+    sections = ("fragments", "evaluate", "train", "common")
+    values = {key: value for section in sections for key, value in task[section].items()}
     rows = [[key, str(values[key]), reason] for key, reason in task["comments"].items() if key in values]
     print(to_text(Table("", ["entry", "value", "reason"], [row for row in rows if row[0] != "network_def"])))
     print(f"\n{options.output} written. Edit it, then: dcd build {options.output} --output bundles")

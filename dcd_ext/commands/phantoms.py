@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dcd_ext.commands.common import add_jobs, positive_number
+from dcd_ext.commands.common import AXES, add_jobs, positive_number
 from dcd_ext.data.phantoms import LAYOUTS, PhantomSpec, write_phantoms
 
 EXAMPLE = "dcd phantoms --layout brats24 --cases 20 --output phantoms"
@@ -14,16 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=10, help="labelled scans (default 10)")
     parser.add_argument("--test_cases", type=int, default=0, help="further scans without labels (default 0)")
     parser.add_argument("--layout", choices=LAYOUTS, default="brats24", help="folder layout (default brats24)")
-    parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels per axis (default: small)")
+    parser.add_argument("--shape", type=int, help="voxels per axis (default: small)", **AXES)
     parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
-    parser.add_argument(
-        "--flair_spacing",
-        type=positive_number,
-        nargs=3,
-        metavar=("X", "Y", "Z"),
-        default=(0.875, 0.875, 5.0),
-        help="isles22, mm",
-    )
+    spacing = PhantomSpec.flair_spacing
+    parser.add_argument("--flair_spacing", type=positive_number, default=spacing, help="isles22, mm", **AXES)
     add_jobs(parser)
 
 

@@ -38,13 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=12345, help="seed of the folds (default 12345)")
     parser.add_argument("--test_fold", type=int, metavar="K", help="fold whose cases become the test part")
     parser.add_argument("--training_share", type=float, metavar="X", help="train on a seeded share of the cases only")
-    parser.add_argument(
-        "--selection_fold", type=int, default=1, metavar="K", help="fold that --training_share leaves whole (default 1)"
-    )
+    fold = "fold that --training_share leaves whole (default 1)"
+    parser.add_argument("--selection_fold", type=int, default=1, metavar="K", help=fold)
     parser.add_argument("--task_name", help="msd: the task's name in datalist.json (default: from dataset.json)")
-    parser.add_argument(
-        "--download", metavar="NAME", help="msd: fetch a task such as Task05_Prostate into --source first"
-    )
+    download = "msd: fetch a task such as Task05_Prostate into --source first"
+    parser.add_argument("--download", metavar="NAME", help=download)
     add_jobs(parser)
 
 
@@ -83,9 +81,8 @@ def _source(options: argparse.Namespace) -> Path:
     """The folder with the data, downloaded first if asked for."""
     for key in ("task_name", "download"):
         if getattr(options, key) and options.task not in _DECATHLON:
-            raise UserError(
-                "option of Decathlon tasks", f"--{key}", " or ".join(_DECATHLON), options.task, "leave it out"
-            )
+            known = " or ".join(_DECATHLON)
+            raise UserError("option of Decathlon tasks", f"--{key}", known, options.task, "leave it out")
     if options.download:
         return download_msd(options.download, options.source or options.output)
     if options.source is None:

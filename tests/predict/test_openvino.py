@@ -10,7 +10,6 @@ import pytest
 
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO
-from scripts.bench_window import giga_operations
 
 AXES = np.array([2, 3, 4])
 
@@ -47,13 +46,3 @@ def test_small_networks_stay_compiled_for_one_window_and_for_several(
     results = [[r.copy() for r in engine.map([patch] * count, count)] for count in (1, 3, 1, 2)]
     assert streams == compiled and [len(found) for found in results] == [1, 3, 1, 2]
     assert all(np.allclose(found, results[0][0], atol=1e-5) for case in results for found in case)
-
-
-def test_operations_of_a_network_are_counted() -> None:
-    image = ops.parameter([1, 2, 10, 20, 30], np.float32)
-    weights = [np.zeros(shape, np.float32) for shape in ((5, 2, 3, 3, 3), (5, 4, 2, 2, 2))]
-    down = ops.convolution(image, weights[0], [2] * 3, [1] * 3, [1] * 3, [1] * 3)
-    up = ops.convolution_backprop_data(down, weights[1], [2] * 3, pads_begin=[0] * 3, pads_end=[0] * 3)
-    model = openvino.Model([ops.result(up)], [image])
-    # each of 5·10·15 places: 54 products for each of 5 channels, then 5·4·8 on the way back
-    assert giga_operations(model) == pytest.approx(2 * 750 * (54 * 5 + 5 * 4 * 8) / 1e9)
