@@ -6,6 +6,7 @@ random inside the brain. All of ``evaluating``'s metrics, from reading the label
 
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,7 @@ def main() -> None:
         label = next(Path(folder, "data").rglob("*-seg.nii.gz"))
         image: Any = nib.load(label)
         prediction, output = make_prediction(np.asarray(image.dataobj)), str(Path(folder, "prediction.nii.gz"))
-
-        def score() -> None:
-            score_file("case", prediction, image.affine, str(label), CLASSES, 2.0, output)
-
+        score = partial(score_file, "case", prediction, image.affine, str(label), CLASSES, 2.0, output)
         seconds = time_in_turns({"score": score}, REPEATS)["score"]
     print(f"{processor()}; {'×'.join(map(str, SHAPE))} voxels, {len(CLASSES)} classes")
     print(f"{statistics.median(seconds):.2f} s per case (median of {REPEATS}), process {memory.gib():.2f} GiB")

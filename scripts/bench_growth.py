@@ -16,9 +16,8 @@ from typing import Any
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.tables import Table, to_markdown
 from dcd_ext.versions import environment
-from scripts.benchmark import prepared_phantoms, write_page
+from scripts.benchmark import ROOT, prepared_phantoms, write_page
 
-ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS, CASES = 4, 8
 # the strides of brats24 leave two voxels of each side
 PATCH = (32, 64, 64)

@@ -122,8 +122,7 @@ def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace
         for cached in (make_plan, make_dense_plan):  # and what was recorded for them
             cached.cache_clear()
         return peak_extra(*make_step(variant, stages, args))
-    command = [sys.executable, "-m", "scripts.bench_loss", "--device", args.device, "--threads", str(args.threads)]
-    command += ["--batch", str(args.batch), *(["--small"] if args.small else [])]
+    command = [sys.executable, "-m", "scripts.bench_loss", *sys.argv[1:]]
     command += ["--peak-of", variant, "--stages", *map(str, stages)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -166,22 +165,21 @@ def _ratio(own: float | None, other: float | None) -> str:
     return f"{own / other:.2f}" if own >= 0.1 * other else f"1/{other / own:.0f}"
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse() -> argparse.Namespace:
     parser = torch_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="half the patch: 56×80×64")
     parser.add_argument("--variants", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--only", choices=("time", "memory"), help="measure only this (default: both)")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     args.patch = SMALL_PATCH if args.small else PATCH
     args.variants = [v for v in args.variants if v != "direct" or importlib.util.find_spec("ptwt")]
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print it."""
-    args = parse(argv)
+def main() -> None:
+    args = parse()
     torch.set_num_threads(args.threads)
     if args.peak_of:
         print(peak_extra(*make_step(args.peak_of, args.stages, args)))

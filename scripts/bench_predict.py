@@ -22,9 +22,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from dcd_ext.commands.common import positive
+from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json
 from dcd_ext.parallel import cores
@@ -142,10 +144,6 @@ def measure(contender: Contender, args: argparse.Namespace) -> dict[str, Any]:
 
 def mean_dice(folder: Path, truth: Path) -> float:
     """Mean over cases and their classes, of the label maps that are named by a label of ``truth``."""
-    import numpy as np
-
-    from dcd_ext.data.nifti import voxels
-
     maps = {re.sub(r"(_0000)?(_seg)?(?=\.nii)", "", path.name): path for path in folder.rglob("*.nii.gz")}
     scores = []
     for label in sorted(truth.glob("*.nii.gz")):

@@ -12,7 +12,6 @@ import logging
 import statistics
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +25,8 @@ from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.networks import prepare_for_training
 from dcd_ext.tables import Table
 from dcd_ext.versions import environment
-from scripts.benchmark import show, spread, time_in_turns, torch_parser
+from scripts.benchmark import ROOT, show, spread, time_in_turns, torch_parser
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"teacher": "teacher encoder", "student": "plain student step", "distillation": "distillation step"}
 
 

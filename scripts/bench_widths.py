@@ -30,9 +30,8 @@ from dcd_ext.networks import count_parameters, memory_format
 from dcd_ext.report.figures import RUN_COLOURS, new_figure, style
 from dcd_ext.tables import Table, to_markdown, to_text
 from dcd_ext.versions import environment
-from scripts.benchmark import spread, time_in_turns, write_page
+from scripts.benchmark import ROOT, spread, time_in_turns, write_page
 
-ROOT = Path(__file__).resolve().parents[1]
 # passes before the clock starts: patches, then volumes, whose networks are warm by then
 WARM_UP = {"patch": 2, "volume": 1}
 SECONDS = {"patch": "seconds_per_patch", "volume": "seconds_per_volume"}

@@ -21,6 +21,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import write_json, write_text
 from dcd_ext.tables import Table, to_markdown, to_text
 
+ROOT = Path(__file__).resolve().parents[1]
 Key = TypeVar("Key")
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 

@@ -14,12 +14,10 @@ from dcd_ext.data.cases import load_cases
 from dcd_ext.errors import show_plainly
 from dcd_ext.tables import Table, to_markdown
 from dcd_ext.versions import environment
-from scripts.benchmark import prepared_phantoms, write_page
+from scripts.benchmark import ROOT, prepared_phantoms, write_page
 
-ROOT = Path(__file__).resolve().parents[1]
 # full-size scans of the challenges; ISLES' grid is that of its FLAIR
 SHAPES = {"brats24": (240, 240, 155), "isles22": (112, 112, 73)}
-GIB = 2**30
 
 
 def constants(task: str, work: Path) -> dict[str, float]:
@@ -41,20 +39,6 @@ def constants(task: str, work: Path) -> dict[str, float]:
     }
 
 
-def predict(c: dict[str, float], cases: int, step_seconds: float, processes: int, per_node: int) -> dict[str, float]:
-    """Of one training with the shipped number of steps per epoch, whatever the number of processes."""
-    samples = c["iterations_per_epoch"] * c["batch_size"] * processes
-    return {
-        "samples_per_epoch": samples,
-        "passes_per_epoch": samples / (0.8 * cases),
-        "hours": c["max_epochs"] * c["iterations_per_epoch"] * step_seconds / 3600,
-        "read_gib_per_epoch": samples * c["disk"] / GIB,
-        "read_mib_per_s": processes * c["batch_size"] * c["disk"] / 2**20 / step_seconds,
-        "cache_gib_per_node": min(processes, per_node) * cases * c["cached"] / GIB,
-        "loaders_per_process": c["batch_size"] * c["load_seconds"] / step_seconds,
-    }
-
-
 def constants_table(found: dict[str, dict[str, float]]) -> Table:
     """A row per task."""
     header = ["task", "case on disk, MiB", "case in the cache, MiB", "to load it, CPU s", "steps per epoch", "batch"]
@@ -65,20 +49,22 @@ def constants_table(found: dict[str, dict[str, float]]) -> Table:
 
 
 def prediction_table(found: dict[str, dict[str, float]], options: argparse.Namespace) -> Table:
-    """A row per task and number of processes."""
+    """A row per task and number of processes; steps per epoch are the shipped ones, whatever that number."""
     header = ["task", "processes", "samples per epoch", "passes over the training part", "hours", "read per epoch, GiB"]
     header += ["reading, MiB/s", "full cache per node, GiB", "loading cores per process"]
     rows = []
     for task, c in found.items():
         for processes in (1, 8, 64):
-            p = predict(c, options.cases, options.step_seconds, processes, options.per_node)
-            values = [p["hours"], p["read_gib_per_epoch"], p["read_mib_per_s"], p["cache_gib_per_node"]]
-            start = [task, str(processes), f"{p['samples_per_epoch']:g}", f"{p['passes_per_epoch']:.2f}"]
-            rows.append([*start, *(f"{value:.4g}" for value in values), f"{p['loaders_per_process']:.1f}"])
-    note = (
-        f"{options.cases} cases, {options.step_seconds:g} s per step (assumed, of a GPU), {options.per_node} processes "
-    )
-    return Table("", header, rows, note + "per node; reading and loading without a cache.")
+            samples = c["iterations_per_epoch"] * c["batch_size"] * processes
+            hours = c["max_epochs"] * c["iterations_per_epoch"] * options.step_seconds / 3600
+            reading = processes * c["batch_size"] * c["disk"] / 2**20 / options.step_seconds
+            cache = min(processes, options.per_node) * options.cases * c["cached"] / 2**30
+            loaders = c["batch_size"] * c["load_seconds"] / options.step_seconds
+            start = [task, str(processes), f"{samples:g}", f"{samples / (0.8 * options.cases):.2f}"]
+            values = [hours, samples * c["disk"] / 2**30, reading, cache]
+            rows.append([*start, *(f"{value:.4g}" for value in values), f"{loaders:.1f}"])
+    steps = f"{options.step_seconds:g} s per step (assumed, of a GPU), {options.per_node} processes per node"
+    return Table("", header, rows, f"{options.cases} cases, {steps}; reading and loading without a cache.")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,9 +19,8 @@ from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_text
 from dcd_ext.parallel import cores
 from dcd_ext.tables import Table, to_markdown, to_text
-from scripts.example import bundle_command, draw_example, example_command, shipped_bundle
+from scripts.example import ROOT, bundle_command, draw_example, example_command, shipped_bundle
 
-ROOT = Path(__file__).resolve().parents[1]
 ROLES = ("teacher", "student", "student_dcd")
 # no thread waits for another by spinning: beside other programs that doubles the CPU time
 _THREADS = {"OMP_NUM_THREADS": str(min(cores(), 4)), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -20,8 +20,6 @@ from dcd_ext.errors import show_plainly
 from dcd_ext.io import sha256, write_atomically, write_json
 from scripts import build_bundles
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def eval_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """What a bundle's metadata and README say of its weights: Dice per class, mean and standard error over cases."""
@@ -90,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         "weights_precision": str(dtype).removeprefix("torch."),
         **trained_with(args.run),
     }
-    write_json(shipped, ROOT / "bundle_src" / "results" / f"{bundle.name}.json")
+    write_json(shipped, build_bundles.ROOT / "bundle_src" / "results" / f"{bundle.name}.json")
     build_bundles.main([])
     size, dice = bundle.weights.stat().st_size, shipped["dice"]["mean"]
     print(f"{bundle.weights}: {size:,} bytes, mean Dice {dice} on the test part")

@@ -19,9 +19,8 @@ from dcd_ext.errors import UserError, show_plainly
 from dcd_ext.io import write_json, write_text
 from dcd_ext.report import all_tables
 from dcd_ext.tables import Table, to_markdown
-from scripts.benchmark import insert
+from scripts.benchmark import ROOT, insert
 
-ROOT = Path(__file__).resolve().parents[1]
 _INTRO = """# Benchmark on real MRI
 
 Does distillation help? Every method trains the same student on the same cases; the teacher of the hippocampus is the
