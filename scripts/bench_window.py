@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.bundles.onnx_export import require
+from dcd_ext.bundles.export import require
 from dcd_ext.errors import show_plainly
 from dcd_ext.predict.backends import has_bf16
 from dcd_ext.predict.norms import make_narrow_norms_planar

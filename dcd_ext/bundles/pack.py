@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from dcd_ext.bundles.card import front_matter, packed_readme
+from dcd_ext.bundles.export import export_torchscript
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.large_files import check_address, move_out
 from dcd_ext.bundles.sums import write_sums, write_zip
-from dcd_ext.bundles.torchscript import export_torchscript
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters

@@ -1,7 +1,7 @@
 """Read channels, labels and origin from a bundle's metadata, and check its weights."""
 
+from dcd_ext.bundles.export import load_torchscript
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
 
 _METADATA = "configs/metadata.json"
