@@ -46,11 +46,7 @@ class Contents:
         self.files[path], self.sizes[path] = opener, size
 
     def read(self, path: str) -> bytes:
-        """The whole file.
-
-        Raises:
-            UserError: if it is damaged (a zip checks each file's CRC-32), or too large.
-        """
+        """The whole file; refused if it is damaged (a zip checks each file's CRC-32), or too large."""
         if self.sizes[path] > self.max_read:
             raise UserError(
                 "file too large", path, f"at most {self.max_read} bytes", self.sizes[path], "read it yourself"

@@ -34,8 +34,7 @@ def pack(
 ) -> Path:
     """Write ``<output>/<name>_v<version>.zip`` and return its path; the options are explained by ``dcd pack --help``.
 
-    Raises:
-        UserError: if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
+    Refused if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
     """
     if large_files_url is not None:
         check_address(large_files_url)

@@ -122,14 +122,9 @@ def topology(
         strides.append([2 if axis in halved else 1 for axis in range(3)])
         for axis in halved:
             voxel[axis], side[axis] = voxel[axis] * 2, math.ceil(side[axis] / 2)
-    factors = _factors(strides)
+    factors = np.prod(strides, axis=0).tolist()
     padded = [math.ceil(length / factor) * factor for length, factor in zip(patch, factors, strict=True)]
     return strides, [*kernels, [3, 3, 3]], padded
-
-
-def _factors(strides: Sequence[Sequence[int]]) -> list[int]:
-    """By how much the network divides each side."""
-    return [math.prod(stride[axis] for stride in strides) for axis in range(3)]
 
 
 def _first_patch(spacing: np.ndarray, median: np.ndarray) -> list[int]:
@@ -142,12 +137,12 @@ def _smaller(spacing: np.ndarray, patch: list[int], median: np.ndarray) -> list[
     """One step less along the axis on which the patch sees most of the median case; None if nothing is left."""
     axis = int(np.argmax(np.array(patch) / median))
     tried = list(patch)
-    tried[axis] -= _factors(topology(spacing, patch)[0])[axis]
+    tried[axis] -= math.prod(stride[axis] for stride in topology(spacing, patch)[0])
     if tried[axis] < 1:
         return None
     # the smaller patch may be halved less often, and a smaller step be enough
     smaller = list(patch)
-    smaller[axis] -= _factors(topology(spacing, tried)[0])[axis]
+    smaller[axis] -= math.prod(stride[axis] for stride in topology(spacing, tried)[0])
     return smaller
 
 

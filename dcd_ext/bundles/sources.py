@@ -18,9 +18,9 @@ from monai.bundle.utils import merge_kv
 import dcd_ext
 from dcd_ext.errors import UserError
 
-_PACKAGE = Path(dcd_ext.__file__).parent
+PACKAGE = Path(dcd_ext.__file__).parent
 # the sources lie beside the package in a clone, and inside it in a wheel (see setup.py)
-ROOT = _PACKAGE / "_sources" if (_PACKAGE / "_sources").is_dir() else _PACKAGE.parent
+ROOT = PACKAGE / "_sources" if (PACKAGE / "_sources").is_dir() else PACKAGE.parent
 BUNDLE_SRC = ROOT / "bundle_src"
 
 
@@ -35,11 +35,7 @@ def roles() -> list[str]:
 
 
 def find_task(name: str) -> Path:
-    """The task file that a path or the name of a shipped task means.
-
-    Raises:
-        UserError: if there is none, or its name cannot be the first part of a bundle's name.
-    """
+    """The task file that a path or the name of a shipped task means; one that cannot name bundles is refused."""
     path = BUNDLE_SRC / "tasks" / f"{name}.json" if name in shipped_tasks() else Path(name)
     if not path.is_file():
         expected = f"a task file or one of {', '.join(shipped_tasks())}"
@@ -55,11 +51,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
-    """Merge fragments from left to right and resolve their macros after each.
-
-    Raises:
-        UserError: for an entry whose place is not there.
-    """
+    """Merge fragments from left to right and resolve their macros after each; an entry without a place is refused."""
     parser = ConfigParser({})
     for fragment in fragments:
         for key, value in deepcopy(fragment).items():

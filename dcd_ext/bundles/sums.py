@@ -53,8 +53,7 @@ def write_zip(root: Path, path: Path) -> None:
 def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:
     """Compare every file with ``SHA256SUMS``, but those ``elsewhere``, still to be downloaded; returns their number.
 
-    Raises:
-        UserError: with the file's name, if one differs, is missing, or is not listed.
+    One that differs, is missing, or is not listed is refused by its name.
     """
     again = "download the bundle again"
     if SUMS not in contents.files:
