@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
-from dcd_ext.bundles.sources import BUNDLE_SRC, PACKAGE, ROOT, load, merge, prune, to_json
-from dcd_ext.bundles.task_file import read_task_file
+from dcd_ext.bundles.sources import BUNDLE_SRC, PACKAGE, ROOT, load, merge, prune, read_task_file, to_json
 
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")

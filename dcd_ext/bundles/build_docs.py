@@ -52,6 +52,8 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     with torch.device("meta"):  # nothing is computed with it
         parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
+        **train,
+        **task["metadata"],
         "network": "A residual-encoder U-Net (nnU-Net's)",
         "dataset_dir": f"prepared/{task['readme']['task_name']}",
         **task["readme"],
@@ -64,13 +66,6 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
         "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
-        "batch": train["batch_size"],
-        "iterations": train["iterations_per_epoch"],
-        "epochs": train["max_epochs"],
-        "ema_decay": train["ema_decay"],
-        "channels": train["in_channels"],
-        "image_classes": task["metadata"]["image_classes"],
-        "label_classes": task["metadata"]["label_classes"],
         "references": "\n".join(f"- {r}" for r in configs["metadata"]["references"]),
     }
     return (BUNDLE_SRC / "base" / "README.md").read_text(encoding="utf-8").format(**values)

@@ -141,9 +141,10 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
         for group, keys in _groups(ConfigParser.load_config_file(file)):
             known.setdefault(group, set()).update(keys)
     meant = {key.replace("#", "::") for key in config.get("extra_keys", ())}
-    for name in unknown_keys(config, known):
+    unknown = [(group, key) for group, keys in _groups(config) for key in sorted(keys - known.get(group, keys))]
+    for name in (_id(group, key) for group, key in unknown):
         if name not in meant:
-            names = [f"{group}::{key}" if group else key for group, keys in known.items() for key in keys]
+            names = [_id(group, key) for group, keys in known.items() for key in keys]
             close = difflib.get_close_matches(name, names, n=1)
             raise UserError(
                 "unknown config key",
@@ -154,14 +155,8 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
             )
 
 
-def unknown_keys(config: Mapping, known: Mapping[str, set[str]]) -> list[str]:
-    """Keys of ``config`` that ``known`` (group -> keys) does not list, as ``group::key``."""
-    return [
-        f"{group}::{key}" if group else key
-        for group, keys in _groups(config)
-        for key in sorted(keys)
-        if group in known and key not in known[group]
-    ]
+def _id(group: str, key: str) -> str:
+    return f"{group}::{key}" if group else key
 
 
 def _groups(config: Mapping, name: str = "") -> Iterator[tuple[str, set[str]]]:

@@ -3,6 +3,7 @@
 import filecmp
 import hashlib
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_text
 
 SUMS = "SHA256SUMS"
+# as in the model zoo: addresses of files that lie outside of the zip
+LARGE_FILES = "large_files.yml"
 # a zip stores local time; the model zoo uses this moment, too
 _MOMENT = (2022, 5, 30, 0, 0, 0)
 # what using a bundle writes into its folder: results, and the hub's records of a download
@@ -46,8 +49,7 @@ def write_zip(root: Path, path: Path) -> None:
             entry.create_system = 3  # Unix, also when made elsewhere
             entry.external_attr = 0o100644 << 16
             with file.open("rb") as source, archive.open(entry, "w", force_zip64=False) as target:
-                while block := source.read(2**20):
-                    target.write(block)
+                shutil.copyfileobj(source, target, 2**20)
 
 
 def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:

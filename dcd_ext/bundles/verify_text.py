@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+import yaml
 from monai.bundle import verify_metadata
 
 from dcd_ext.bundles.card import readme_commands
 from dcd_ext.bundles.checks import NotApplicable, Subject
-from dcd_ext.bundles.large_files import LARGE_FILES, listed_files
 from dcd_ext.bundles.readme import command_problem
-from dcd_ext.bundles.sums import SUMS, check_sums, check_zip
+from dcd_ext.bundles.sums import LARGE_FILES, SUMS, check_sums, check_zip
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256
 
@@ -105,7 +105,10 @@ def check_readme(subject: Subject) -> str:
 
 
 def _downloaded_later(subject: Subject) -> frozenset[str]:
-    return listed_files(subject.contents.read(LARGE_FILES)) if LARGE_FILES in subject.contents.files else frozenset()
+    if LARGE_FILES not in subject.contents.files:
+        return frozenset()
+    entries = (yaml.safe_load(subject.contents.read(LARGE_FILES)) or {}).get("large_files") or []
+    return frozenset(str(entry.get("path")) for entry in entries)
 
 
 TEXT_CHECKS = (check_files, check_version, check_metadata, check_sha256, check_sizes, check_paths, check_readme)
