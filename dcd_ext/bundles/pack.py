@@ -63,8 +63,7 @@ def _check_address(url: str) -> None:
 def _move_out(root: Path, target: Path, url: str) -> dict[str, str]:
     """Move a bundle's ``models`` to ``target``, which is to be uploaded to ``url``, and write ``large_files.yml``.
 
-    Returns:
-        Path inside the bundle, which is the path below ``target``, too -> SHA-256.
+    The SHA-256 of each file is returned by its path inside the bundle, which is that below ``target``, too.
     """
     sums = {}
     for file in sorted((root / "models").glob("model.*")):

@@ -66,18 +66,17 @@ def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> i
         if match is None:
             raise UserError("damaged file", SUMS, "<sha256>  <file> in each line", repr(line[:80]), again)
         listed[match[2]] = match[1]
-    unlisted = {f for f in contents.files.keys() - {SUMS} - listed.keys() if not f.startswith(_LATER)}
-    for file in sorted(unlisted):
+    unlisted = [f for f in sorted(contents.files.keys() - {SUMS} - listed.keys()) if not f.startswith(_LATER)]
+    for file in unlisted:
         raise UserError("file without a checksum", file, f"only files of {SUMS}", "one more", again)
-    for file, expected in listed.items():
-        if file not in contents.files:
-            if file in elsewhere:
-                continue
-            raise UserError("missing file", file, expected, "no such file", again)
+    for file in sorted(listed.keys() - contents.files.keys() - elsewhere):
+        raise UserError("missing file", file, listed[file], "no such file", again)
+    there = sorted(listed.keys() & contents.files.keys())
+    for file in there:
         found = hashlib.sha256(contents.read(file)).hexdigest()
-        if found != expected:
-            raise UserError("file differs from what was packed", file, expected, found, again)
-    return len(listed.keys() & contents.files.keys())
+        if found != listed[file]:
+            raise UserError("file differs from what was packed", file, listed[file], found, again)
+    return len(there)
 
 
 def check_zip(root: Path, path: Path) -> None:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from dcd_ext.bundles.checks import OK, SKIPPED, Result, Subject, run_checks
-from dcd_ext.bundles.contents import Contents, open_contents
+from dcd_ext.bundles.contents import open_contents
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.verify_network import NETWORK_CHECKS
 from dcd_ext.bundles.verify_sources import check_sources
@@ -19,10 +19,8 @@ def verify(path: Path, task: Path | None = None, trust: bool = False) -> list[Re
     """Check a folder or zip; a zip is unpacked into a temporary folder. Returns one result per check.
 
     Checks that build networks or execute configs run only if the configs are identical to those rebuilt from the
-    sources, or if the user trusts the bundle. No check starts a program.
-
-    Raises:
-        UserError: if it is no bundle, or a file of a zip is damaged.
+    sources, or if the user trusts the bundle. No check starts a program. What is no bundle, and a zip with a damaged
+    file, is refused.
     """
     contents = open_contents(path)
     if contents.problems:
@@ -31,7 +29,10 @@ def verify(path: Path, task: Path | None = None, trust: bool = False) -> list[Re
         return _run(Subject(BundleFolder(path), contents, path, task), trust)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, contents.name)
-        _unpack(contents, root)
+        for file in contents.files:
+            target = root / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(contents.read(file))  # to its end, which compares its CRC-32
         return _run(Subject(BundleFolder(root), contents, path, task), trust)
 
 
@@ -44,11 +45,3 @@ def _run(subject: Subject, trust: bool) -> list[Result]:
     if sources.status != OK:
         sources = Result(sources.check, DIFFERS, sources.detail, sources.lines)
     return [sources, *text, *run_checks(subject, NETWORK_CHECKS)]
-
-
-def _unpack(contents: Contents, root: Path) -> None:
-    """Write the files; each is read to its end, which compares its CRC-32."""
-    for file in contents.files:
-        target = root / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(contents.read(file))
