@@ -140,13 +140,9 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
         if name not in meant:
             names = [_id(group, key) for group, keys in known.items() for key in keys]
             close = difflib.get_close_matches(name, names, n=1)
-            raise UserError(
-                "unknown config key",
-                "command line or config file",
-                f"'{close[0]}'" if close else "a key of the shipped configs",
-                f"'{name}'",
-                f"correct it, or pass --extra_keys \"['{name}']\" if you mean it",
-            )
+            expected = f"'{close[0]}'" if close else "a key of the shipped configs"
+            step = f"correct it, or pass --extra_keys \"['{name}']\" if you mean it"
+            raise UserError("unknown config key", "command line or config file", expected, f"'{name}'", step)
 
 
 def _id(group: str, key: str) -> str:

@@ -48,9 +48,8 @@ class Contents:
     def read(self, path: str) -> bytes:
         """The whole file; refused if it is damaged (a zip checks each file's CRC-32), or too large."""
         if self.sizes[path] > self.max_read:
-            raise UserError(
-                "file too large", path, f"at most {self.max_read} bytes", self.sizes[path], "read it yourself"
-            )
+            expected = f"at most {self.max_read} bytes"
+            raise UserError("file too large", path, expected, self.sizes[path], "read it yourself")
         try:
             with self.files[path]() as file:
                 return file.read()

@@ -82,9 +82,8 @@ def _grid(case: Case, channels: int) -> tuple[list[float], list[int]]:
     zooms, shape, grid = image.header.get_zooms()[:3], image.shape, grid_of(image)
     stored = shape[3] if len(shape) == 4 else len(case.images)
     if len(shape) not in (3, 4) or stored != channels:
-        raise UserError(
-            f"case {case.case}: other channels", path, f"{channels} channel(s)", f"shape {shape}", "correct it"
-        )
+        expected, found = f"{channels} channel(s)", f"shape {shape}"
+        raise UserError(f"case {case.case}: other channels", path, expected, found, "correct it")
     if not all(0 < zoom < math.inf for zoom in zooms):
         raise UserError(f"case {case.case}: no spacing", path, "millimetres above 0", f"{zooms}", "correct the header")
     if not grid.usable:

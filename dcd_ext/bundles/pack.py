@@ -82,9 +82,8 @@ def _stage(
 ) -> None:
     """Everything of the packed bundle but its checksums."""
     if not checkpoint.is_file():
-        raise UserError(
-            "weights not found", checkpoint, "a checkpoint", "no such file", "train it, or --checkpoint FILE"
-        )
+        step = "train it, or --checkpoint FILE"
+        raise UserError("weights not found", checkpoint, "a checkpoint", "no such file", step)
     _copy_parts(source.root, root)
     if reduction_factor is not None:
         _set_reduction_factor(root, reduction_factor)

@@ -70,13 +70,9 @@ def check_network(entries: Mapping[str, Any], where: object) -> None:
     for axis, side in enumerate(entries["patch_size"]):
         factor = math.prod(stride[axis] for stride in entries["strides"])
         if side % factor:
-            raise UserError(
-                f"the patch does not fit the strides along {'xyz'[axis]}",
-                where,
-                f"a side divisible by {factor}",
-                side,
-                f"choose {max(1, round(side / factor)) * factor}, or fewer strides of 2",
-            )
+            what = f"the patch does not fit the strides along {'xyz'[axis]}"
+            step = f"choose {max(1, round(side / factor)) * factor}, or fewer strides of 2"
+            raise UserError(what, where, f"a side divisible by {factor}", side, step)
 
 
 def _agree(where: object, key: str, expected: object, found: object, meaning: str) -> None:

@@ -25,9 +25,8 @@ def check_weights(subject: Subject) -> str:
     state = read_checkpoint(subject.need("models/model.pt", _TRAIN), _TRAIN)
     wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise UserError(
-            "not a flat state dict", f"models/model.pt, {wrong[0]}", "a tensor", type(state[wrong[0]]), "pack"
-        )
+        where, found = f"models/model.pt, {wrong[0]}", type(state[wrong[0]])
+        raise UserError("not a flat state dict", where, "a tensor", found, "pack")
     parameters = count_parameters(subject.bundle.network())
     stated = re.search(r"([\d,]+)\s+parameters", (subject.bundle.root / "docs" / "README.md").read_text("utf-8"))
     if stated is None or stated[1] != f"{parameters:,}":
@@ -86,10 +85,8 @@ def check_properties(subject: Subject) -> str:
                 count += 1
             except (KeyError, ValueError, IndexError) as e:
                 if entry["required"]:
-                    where = f"configs/{names[-1]}.json"
-                    raise UserError(
-                        f"property {name} missing", where, f"an entry {entry['id']}", "none", "add it"
-                    ) from e
+                    where, expected = f"configs/{names[-1]}.json", f"an entry {entry['id']}"
+                    raise UserError(f"property {name} missing", where, expected, "none", "add it") from e
     return f"{count} entries"
 
 

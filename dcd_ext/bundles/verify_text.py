@@ -69,9 +69,8 @@ def check_sizes(subject: Subject) -> str:
     sizes = {f: size for f, size in subject.contents.sizes.items() if not f.startswith(("models/", "eval/"))}
     for file, size in sizes.items():
         if size > _GIT_LIMIT:
-            raise UserError(
-                "large file", file, f"at most {_GIT_LIMIT:,} bytes", f"{size:,}", f"list it in {LARGE_FILES}"
-            )
+            expected, step = f"at most {_GIT_LIMIT:,} bytes", f"list it in {LARGE_FILES}"
+            raise UserError("large file", file, expected, f"{size:,}", step)
     return f"largest {max(sizes.values(), default=0):,} bytes (weights and results aside)"
 
 
@@ -82,10 +81,8 @@ def check_paths(subject: Subject) -> str:
         if file.endswith((*_TEXTS, ".ts", ".onnx")) and not results:
             match = _MACHINE_PATH.search(subject.contents.read(file).decode("latin-1"))
             if match:
-                step = "edit it, or export it with dcd pack"
-                raise UserError(
-                    "path of one machine", file, "paths below the bundle or /workspace", match[0][:80], step
-                )
+                expected, step = "paths below the bundle or /workspace", "edit it, or export it with dcd pack"
+                raise UserError("path of one machine", file, expected, match[0][:80], step)
     return "none of this or another machine"
 
 
