@@ -25,8 +25,8 @@ def check_weights(subject: Subject) -> str:
     state = read_checkpoint(subject.need("models/model.pt", _TRAIN), _TRAIN)
     wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        where, found = f"models/model.pt, {wrong[0]}", type(state[wrong[0]])
-        raise UserError("not a flat state dict", where, "a tensor", found, "pack")
+        where, kind = f"models/model.pt, {wrong[0]}", type(state[wrong[0]])
+        raise UserError("not a flat state dict", where, "a tensor", kind, "pack")
     parameters = count_parameters(subject.bundle.network())
     stated = re.search(r"([\d,]+)\s+parameters", (subject.bundle.root / "docs" / "README.md").read_text("utf-8"))
     if stated is None or stated[1] != f"{parameters:,}":
