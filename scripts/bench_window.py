@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext.bundles.export import require
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import require
 from dcd_ext.errors import show_plainly
 from dcd_ext.evaluation.record import count_flops
 from dcd_ext.predict.backends import has_bf16

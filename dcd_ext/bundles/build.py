@@ -6,12 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import dcd_ext
 from dcd_ext.bundles.build_docs import build_metadata, build_readme
-from dcd_ext.bundles.sources import BUNDLE_SRC, ROOT, load, merge, prune, to_json
-from dcd_ext.bundles.task_file import read_task_file
+from dcd_ext.bundles.sources import BUNDLE_SRC, PACKAGE, ROOT, load, merge, prune, read_task_file, to_json
 
-_PACKAGE = Path(dcd_ext.__file__).parent
 # sections that only serve as sources of macros
 _SOURCES = ("fragments", "distillation")
 # configs that are the same in every bundle
@@ -33,7 +30,8 @@ def build_config(name: str, task: dict[str, Any], role: dict[str, Any]) -> dict[
     position = list(base).index("device")
     common = {**task["common"], **(task["train"] if name == "train" else {}), **role["common"]}
     keys = [*list(base)[:position], *common, *[k for k in list(base)[position:] if k not in common]]
-    ensemble = _ensemble(task).get(role["readme"]["role"], {}).get(name, {})
+    several = len(task.get("nnunet", {}).get("folds", [])) > 1
+    ensemble = load(_NNUNET / "ensemble.json").get(role["readme"]["role"], {}).get(name, {}) if several else {}
     merged = merge(sources, base, common, *(role["train"] if name == "train" else []), ensemble)
     return prune({k: merged[k] for k in [*keys, *merged] if k in merged and k not in _SOURCES})
 
@@ -44,21 +42,12 @@ def build_evaluate(task: dict[str, Any]) -> dict[str, Any]:
     return prune(merge(_macro_sources("evaluate", task), {"overlay": overlay})["overlay"])
 
 
-def _imported(task: dict[str, Any]) -> dict[str, Any]:
-    """Fragments that take the place of ours in bundles of an imported nnU-Net."""
-    return load(_NNUNET / "fragments.json") if "nnunet" in task else {}
-
-
-def _ensemble(task: dict[str, Any]) -> dict[str, Any]:
-    """Overlays for a teacher of several folds."""
-    return load(_NNUNET / "ensemble.json") if len(task.get("nnunet", {}).get("folds", [])) > 1 else {}
-
-
 def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
     """What the macros of one config name: shared fragments, those of this config and those of the task."""
     fragments = load(BUNDLE_SRC / "base" / "fragments.json")
+    imported = load(_NNUNET / "fragments.json") if "nnunet" in task else {}
     return {
-        "fragments": {**fragments, **fragments[name], **_imported(task), **task["fragments"]},
+        "fragments": {**fragments, **fragments[name], **imported, **task["fragments"]},
         "distillation": task["distillation"],
     }
 
@@ -66,10 +55,8 @@ def _macro_sources(name: str, task: dict[str, Any]) -> dict[str, Any]:
 def build_bundle(task_file: Path, role_name: str) -> dict[str, str]:
     """All text files of one bundle: path below the folder of bundles -> content.
 
-    The file's stem is the task's name; overlays ``<name>.*.json`` beside it become configs of the bundle.
-
-    Raises:
-        UserError: if the task is incomplete or contradicts itself.
+    The file's stem is the task's name; overlays ``<name>.*.json`` beside it become configs of the bundle. An
+    incomplete task, or one that contradicts itself, is refused.
     """
     task, role = read_task_file(task_file), load(BUNDLE_SRC / "roles" / f"{role_name}.json")
     if "nnunet" in task and str(_NNUNET) not in sys.path:
@@ -117,8 +104,8 @@ def _scripts() -> dict[str, str]:
     It has a name of its own, because ``scripts`` is also that of a folder in many a working directory.
     """
     sources = [
-        *sorted((_PACKAGE / "inference").glob("*.py")),
-        *(_PACKAGE / f"{name}.py" for name in ("errors", "io", "kernels", "recording", "weights")),
+        *sorted((PACKAGE / "inference").glob("*.py")),
+        *(PACKAGE / f"{name}.py" for name in ("errors", "io", "kernels", "recording", "weights")),
     ]
     renamed = r"dcd_ext(?:\.inference)?(?=[.`])", "dcd_inference"
     return {f"scripts/dcd_inference/{p.name}": re.sub(*renamed, p.read_text("utf-8")) for p in sources}
@@ -129,8 +116,7 @@ def _memory(task_file: Path, name: str) -> dict[str, Any]:
 
     A distilled student has the network of the plain one.
     """
-    path = BUNDLE_SRC / "memory.json"
-    found = load(path).get(name.removesuffix("_dcd")) if path.is_file() else None
+    found = load(BUNDLE_SRC / "memory.json").get(name.removesuffix("_dcd"))
     if found is None or task_file.parent != BUNDLE_SRC / "tasks":
         return {}
     bound = math.ceil(11 * found["peak"]) / 10

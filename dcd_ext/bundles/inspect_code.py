@@ -83,8 +83,7 @@ def kind_of_name(name: str) -> str:
 def summarize_python(source: bytes) -> str:
     """One line on a Python file: its imports, its numbers of functions and classes, the sensitive builtins it uses.
 
-    Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: if it is no Python.
+    Raises what :func:`names_used` does.
     """
     encoding = tokenize.detect_encoding(io.BytesIO(source).readline)[0]
     tree = _parse(source)

@@ -2,17 +2,18 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from dcd_ext.bundles.planner import ANISOTROPY, Plan, plan
 from dcd_ext.bundles.sources import BUNDLE_SRC, load
 from dcd_ext.data.dataset import DataSet
+from dcd_ext.data.geometry import grid_of
 from dcd_ext.data.layouts import Case
 from dcd_ext.data.nifti import open_image, voxels
 from dcd_ext.errors import UserError
@@ -35,8 +36,7 @@ def new_task(data: DataSet, name: str, gpu_memory: float, planned: Plan | None =
         gpu_memory: of the device that trains the teacher, in GiB.
         planned: nnU-Net's own plan for these data; None makes one.
 
-    Raises:
-        UserError: if an image cannot be read or has another number of channels.
+    An image that cannot be read or has another number of channels is refused.
     """
     channels, labels = data.task.modalities, [data.task.labels[v] for v in sorted(data.task.labels)]
     grids = map_threads(lambda case: _grid(case, len(channels)), data.cases, "reading headers")
@@ -75,45 +75,37 @@ def distillation(name: str) -> dict[str, Any]:
     return {"kd_weight": 0.05, "start": 0.1, "ramp": 0.3, "teacher_ckpt": teacher}
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Nibabel, gzip and zlib raise a dozen types for a broken file."""
-    try:
-        yield
-    except Exception as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
-        raise UserError("unreadable image", path, "NIfTI", found, "convert or replace it") from error
-
-
 def _grid(case: Case, channels: int) -> tuple[list[float], list[int]]:
     """Spacing in mm and shape of a case, axes in the order of RAS, to which training turns the images."""
     path = case.images[0]
-    with _readable(path):
-        image = open_image(path)
-        order = nib.io_orientation(image.affine)[:, 0].astype(int)
-        zooms, shape = image.header.get_zooms()[:3], image.shape
+    image = open_image(path)
+    zooms, shape, grid = image.header.get_zooms()[:3], image.shape, grid_of(image)
     stored = shape[3] if len(shape) == 4 else len(case.images)
     if len(shape) not in (3, 4) or stored != channels:
-        raise UserError(
-            f"case {case.case}: other channels", path, f"{channels} channel(s)", f"shape {shape}", "correct it"
-        )
+        expected, found = f"{channels} channel(s)", f"shape {shape}"
+        raise UserError(f"case {case.case}: other channels", path, expected, found, "correct it")
     if not all(0 < zoom < math.inf for zoom in zooms):
         raise UserError(f"case {case.case}: no spacing", path, "millimetres above 0", f"{zooms}", "correct the header")
-    axes = [int(np.flatnonzero(order == axis)[0]) for axis in range(3)]
+    if not grid.usable:
+        expected, found = "finite numbers and a volume above zero", grid.affine[:3].tolist()
+        raise UserError(f"case {case.case}: unusable affine", path, expected, found, "correct the header")
+    axes = _ras_axes(image)
     return [float(zooms[axis]) for axis in axes], [int(shape[axis]) for axis in axes]
 
 
 def _box(path: Path) -> list[float]:
     """Part of each side, in the order of RAS, that the box around the non-zero voxels takes."""
-    with _readable(path):
-        stored = voxels(path)
-    data = np.asarray(stored.any(-1) if stored.ndim == 4 else stored != 0)
-    order = nib.io_orientation(open_image(path).affine)[:, 0].astype(int)
+    stored = voxels(path)
+    nonzero = np.asarray(stored.any(-1) if stored.ndim == 4 else stored != 0)
     parts = [1.0, 1.0, 1.0]
-    for axis in range(3):
-        used = np.flatnonzero(np.any(data, tuple(a for a in range(3) if a != axis)))
-        parts[order[axis]] = (used[-1] - used[0] + 1) / data.shape[axis] if len(used) else 1.0
-    return parts
+    for box in ndimage.find_objects(nonzero.astype(np.uint8)):  # none in an empty image
+        parts = [(side.stop - side.start) / size for side, size in zip(box, nonzero.shape, strict=True)]
+    return [parts[axis] for axis in _ras_axes(open_image(path))]
+
+
+def _ras_axes(image: Any) -> list[int]:
+    """Axes of a nibabel image in the order of RAS."""
+    return np.argsort(nib.io_orientation(image.affine)[:, 0]).tolist()
 
 
 def _fragments(made: Plan, labels: Sequence[str], border: bool) -> tuple[dict[str, Any], dict[str, str]]:

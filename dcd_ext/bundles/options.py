@@ -6,7 +6,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from dcd_ext.bundles.task_file import check_network
+from dcd_ext.bundles.sources import check_network
 from dcd_ext.errors import UserError
 from dcd_ext.readers import check_content
 

@@ -6,14 +6,15 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
+import yaml
 
 from dcd_ext.bundles.card import front_matter, packed_readme
+from dcd_ext.bundles.export import export_torchscript
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.large_files import check_address, move_out
-from dcd_ext.bundles.sums import write_sums, write_zip
-from dcd_ext.bundles.torchscript import export_torchscript
+from dcd_ext.bundles.sums import LARGE_FILES, write_sums, write_zip
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json, write_text
 from dcd_ext.networks import count_parameters
@@ -34,17 +35,16 @@ def pack(
 ) -> Path:
     """Write ``<output>/<name>_v<version>.zip`` and return its path; the options are explained by ``dcd pack --help``.
 
-    Raises:
-        UserError: if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
+    Refused if the bundle is incomplete, the weights do not fit, or the metrics belong to others.
     """
     if large_files_url is not None:
-        check_address(large_files_url)
+        _check_address(large_files_url)
     source = BundleFolder(bundle)
     stem = f"{source.name}_v{source.version}"
     with tempfile.TemporaryDirectory(dir=make_folder(output)) as folder:
         root, away = Path(folder, source.name), Path(folder, f"{stem}_files")
         _stage(source, root, checkpoint, reduction_factor, metrics)
-        write_sums(root, move_out(root, away, large_files_url) if large_files_url is not None else None)
+        write_sums(root, _move_out(root, away, large_files_url) if large_files_url is not None else None)
         made = Path(folder, f"{stem}.zip")
         write_zip(root, made)
         if away.is_dir():
@@ -53,14 +53,37 @@ def pack(
         return made.replace(output / made.name)
 
 
+def _check_address(url: str) -> None:
+    """Refuse an address that is neither https nor this machine's."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and (parts.scheme, parts.hostname) != ("http", "127.0.0.1"):
+        raise UserError("address of the weights", url, "https://...", "something else", "use an encrypted address")
+
+
+def _move_out(root: Path, target: Path, url: str) -> dict[str, str]:
+    """Move a bundle's ``models`` to ``target``, which is to be uploaded to ``url``, and write ``large_files.yml``.
+
+    The SHA-256 of each file is returned by its path inside the bundle, which is that below ``target``, too.
+    """
+    sums = {}
+    for file in sorted((root / "models").glob("model.*")):
+        path = file.relative_to(root).as_posix()
+        sums[path] = sha256(file)
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target / path)
+    urls = {path: f"{url.rstrip('/')}/{path}" for path in sums}
+    entries = [{"path": p, "url": urls[p], "hash_val": sums[p], "hash_type": "sha256"} for p in sums]
+    write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False), root / LARGE_FILES)
+    return sums
+
+
 def _stage(
     source: BundleFolder, root: Path, checkpoint: Path, reduction_factor: int | None, metrics: Path | None
 ) -> None:
     """Everything of the packed bundle but its checksums."""
     if not checkpoint.is_file():
-        raise UserError(
-            "weights not found", checkpoint, "a checkpoint", "no such file", "train it, or --checkpoint FILE"
-        )
+        step = "train it, or --checkpoint FILE"
+        raise UserError("weights not found", checkpoint, "a checkpoint", "no such file", step)
     _copy_parts(source.root, root)
     if reduction_factor is not None:
         _set_reduction_factor(root, reduction_factor)

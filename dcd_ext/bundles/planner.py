@@ -65,15 +65,16 @@ def plan(
         strides, kernels, patch = topology(spacing, patch)
         features = [min(_FEATURES * 2**i, _MOST_FEATURES) for i in range(len(strides))]
         blocks = blocks_per_stage(len(strides))
-        elements = _elements(patch, strides, kernels, features, blocks, channels, classes)
+        made = Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, _BATCH)
+        elements = _elements(made, channels, classes)
         smaller = _smaller(spacing, patch, median)
         if elements <= budget or smaller is None:
             break
         patch = smaller
     held, whole = round(budget * _BATCH / elements), len(shapes) * math.prod(median.tolist()) / math.prod(patch)
-    theirs, batch = (max(_BATCH, min(held, round(part * whole))) for part in (1, _LARGEST_BATCH))
+    theirs, made.batch_size = (max(_BATCH, min(held, round(part * whole))) for part in (1, _LARGEST_BATCH))
     shown = " × ".join(map(str, median))
-    reasons = {
+    made.reasons = {
         "pixdim": why_spacing,
         "patch_size": f"as large as {gpu_memory:g} GiB allow; the median case has {shown} voxels at this spacing",
         "strides": f"an axis is halved while its feature map keeps {_SMALLEST_SIDE} voxels and its voxels are "
@@ -83,7 +84,7 @@ def plan(
         "batch_size": f"at most 5 % of all voxels, as in nnU-Net's plain planner, at least {_BATCH}; the planner of "
         f"its residual encoder takes {theirs}, as many as the memory holds",
     }
-    return Plan(spacing.round(4).tolist(), patch, strides, kernels, features, blocks, batch, reasons)
+    return made
 
 
 def blocks_per_stage(stages: int) -> list[int]:
@@ -122,14 +123,9 @@ def topology(
         strides.append([2 if axis in halved else 1 for axis in range(3)])
         for axis in halved:
             voxel[axis], side[axis] = voxel[axis] * 2, math.ceil(side[axis] / 2)
-    factors = _factors(strides)
+    factors = np.prod(strides, axis=0).tolist()
     padded = [math.ceil(length / factor) * factor for length, factor in zip(patch, factors, strict=True)]
     return strides, [*kernels, [3, 3, 3]], padded
-
-
-def _factors(strides: Sequence[Sequence[int]]) -> list[int]:
-    """By how much the network divides each side."""
-    return [math.prod(stride[axis] for stride in strides) for axis in range(3)]
 
 
 def _first_patch(spacing: np.ndarray, median: np.ndarray) -> list[int]:
@@ -142,34 +138,26 @@ def _smaller(spacing: np.ndarray, patch: list[int], median: np.ndarray) -> list[
     """One step less along the axis on which the patch sees most of the median case; None if nothing is left."""
     axis = int(np.argmax(np.array(patch) / median))
     tried = list(patch)
-    tried[axis] -= _factors(topology(spacing, patch)[0])[axis]
+    tried[axis] -= math.prod(stride[axis] for stride in topology(spacing, patch)[0])
     if tried[axis] < 1:
         return None
     # the smaller patch may be halved less often, and a smaller step be enough
     smaller = list(patch)
-    smaller[axis] -= _factors(topology(spacing, tried)[0])[axis]
+    smaller[axis] -= math.prod(stride[axis] for stride in topology(spacing, tried)[0])
     return smaller
 
 
-def _elements(
-    patch: Sequence[int],
-    strides: Sequence[Sequence[int]],
-    kernels: Sequence[Sequence[int]],
-    features: Sequence[int],
-    blocks: Sequence[int],
-    channels: int,
-    classes: int,
-) -> int:
+def _elements(made: Plan, channels: int, classes: int) -> int:
     """Elements of all feature maps for one patch, as the network itself counts them. No memory is taken."""
     with torch.device("meta"):
         network = ResidualEncoderUNet(
             channels,
-            len(strides),
-            list(features),
+            len(made.strides),
+            made.features,
             nn.Conv3d,
-            [list(kernel) for kernel in kernels],
-            [list(stride) for stride in strides],
-            list(blocks),
+            made.kernels,
+            made.strides,
+            made.n_blocks,
             classes,
             1,
             conv_bias=True,
@@ -178,4 +166,4 @@ def _elements(
             nonlin=nn.LeakyReLU,
             deep_supervision=True,
         )
-    return int(network.compute_conv_feature_map_size(list(patch)))
+    return int(network.compute_conv_feature_map_size(made.patch_size))

@@ -21,27 +21,10 @@ _RUN = re.compile(
 _INSTALL = re.compile(r"python -m pip install( [\w.-]+(==[\w.]+)?)+")
 
 
-def split_run(command: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Run id and options of a ``monai.bundle run`` command line, and of nothing else; None for any other line.
-
-    Raises:
-        ValueError: if a quote is not closed, or an option has no value.
-    """
-    match = _RUN.match(command)
-    if match is None:
-        return None
-    words = shlex.split(command[match.end() :])
-    run_id = words.pop(0) if words and not words[0].startswith("--") else "run"
-    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise ValueError(f"options and values of {command!r} do not pair up")
-    return run_id, [(name.removeprefix("--"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
-
-
 def command_problem(command: str, root: Path, packed: bool) -> str | None:
     """What keeps a command line from running, in the bundle's folder if packed, else in the collection's."""
-    parts = split_run(command)
-    if parts is not None:
-        return _run_problem(*parts, root, "" if packed else f"bundles/{root.name}/")
+    if match := _RUN.match(command):
+        return _run_problem(command[match.end() :], root, "" if packed else f"bundles/{root.name}/")
     words = shlex.split(command)
     if words[0] == "dcd":
         known = words[1:] and re.fullmatch(r"[a-z-]+", words[1])
@@ -52,8 +35,13 @@ def command_problem(command: str, root: Path, packed: bool) -> str | None:
     return None if _INSTALL.fullmatch(command) else f"an unknown program {words[0]}"
 
 
-def _run_problem(run_id: str, options: list[tuple[str, str]], root: Path, prefix: str) -> str | None:
+def _run_problem(arguments: str, root: Path, prefix: str) -> str | None:
     """Of ``monai.bundle run``: files, run id and config entries that do not exist."""
+    words = shlex.split(arguments)
+    run_id = words.pop(0) if words and not words[0].startswith("--") else "run"
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        return f"options and values of {arguments!r} do not pair up"
+    options = [(name.removeprefix("--"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
     merged: dict[str, Any] = {}
     for name, value in options:
         if value.startswith(("$", "%")):  # MONAI would evaluate it

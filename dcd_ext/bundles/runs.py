@@ -82,13 +82,8 @@ def _is_scored(folder: Path, unreadable: bool = True) -> bool:
 def run_all(runs: Sequence[Run], jobs: int = 1) -> dict[Path, UserError]:
     """Complete all runs in their order, ``jobs`` at a time; a failed one does not stop the others.
 
-    The cores are divided among the jobs, unless ``OMP_NUM_THREADS`` is set.
-
-    Returns:
-        Errors of failed runs by folder, those of runs whose teacher failed among them.
-
-    Raises:
-        UserError: if a run was begun with other options.
+    The cores are divided among the jobs, unless ``OMP_NUM_THREADS`` is set. A run begun with other options is refused.
+    Errors of failed runs are returned by folder, those of runs whose teacher failed among them.
     """
     for run in runs:
         refuse_other_options(run)
@@ -179,11 +174,7 @@ def _options(run: Run) -> dict[str, Any]:
 
 
 def refuse_other_options(run: Run) -> None:
-    """What was trained with other options is another run; where its files lay is none of them: folders are copied.
-
-    Raises:
-        UserError: with the option, if one differs.
-    """
+    """Refuse what was trained with other options; where its files lay is none of them: folders are copied."""
     path, wanted = run.folder / "run.json", _options(run)
     if path.exists() and _has_begun(run.folder):
         found = read_json(path, "run", "options of a run", "delete the folder, or choose another --output")

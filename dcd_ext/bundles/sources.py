@@ -7,7 +7,9 @@ Each bundle is complete and works when copied away alone, so what bundles share 
 """
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from monai.bundle.utils import merge_kv
 
 import dcd_ext
 from dcd_ext.errors import UserError
+from dcd_ext.readers import read_json
 
-_PACKAGE = Path(dcd_ext.__file__).parent
+PACKAGE = Path(dcd_ext.__file__).parent
 # the sources lie beside the package in a clone, and inside it in a wheel (see setup.py)
-ROOT = _PACKAGE / "_sources" if (_PACKAGE / "_sources").is_dir() else _PACKAGE.parent
+ROOT = PACKAGE / "_sources" if (PACKAGE / "_sources").is_dir() else PACKAGE.parent
 BUNDLE_SRC = ROOT / "bundle_src"
+_HELP = "see docs/add_a_task.md"
 
 
 def shipped_tasks() -> list[str]:
@@ -35,18 +39,46 @@ def roles() -> list[str]:
 
 
 def find_task(name: str) -> Path:
-    """The task file that a path or the name of a shipped task means.
-
-    Raises:
-        UserError: if there is none, or its name cannot be the first part of a bundle's name.
-    """
+    """The task file that a path or the name of a shipped task means; one that cannot name bundles is refused."""
     path = BUNDLE_SRC / "tasks" / f"{name}.json" if name in shipped_tasks() else Path(name)
     if not path.is_file():
         expected = f"a task file or one of {', '.join(shipped_tasks())}"
-        raise UserError("no such task", name, expected, "neither", "see docs/add_a_task.md")
+        raise UserError("no such task", name, expected, "neither", _HELP)
     if not re.fullmatch(r"[A-Za-z0-9_-]+\.json", path.name):
         raise UserError("unusable name", path, "letters, digits, '_', '-' and .json", path.name, "rename the file")
     return path
+
+
+def read_task_file(path: Path) -> dict[str, Any]:
+    """The content of a task file, in which every entry is there and of its kind and none contradicts another."""
+    task = read_json(path, "task", "task file", _HELP)
+    common, about = task["common"], task["metadata"]
+    check_network(common, path)
+    _agree(path, "inputs", common["in_channels"], len(about["inputs"]), "'in_channels' names")
+    _agree(path, "outputs", common["num_classes"], len(about["outputs"]), "'num_classes' names")
+    if task["fragments"].get("region_values") is None:  # several regions share a label value
+        named = task["evaluate"]["class_names"]
+        _agree(path, "class_names", about["outputs"][1:], named, "'outputs' without background")
+    return task
+
+
+def check_network(entries: Mapping[str, Any], where: object) -> None:
+    """Refuse ``features``, ``n_blocks`` and sides of ``patch_size`` that do not fit the ``strides``, with what does."""
+    stages = len(entries["strides"])
+    for key in ("features", "n_blocks"):
+        _agree(where, key, stages, len(entries[key]), "one per entry of 'strides'")
+    for axis, side in enumerate(entries["patch_size"]):
+        factor = math.prod(stride[axis] for stride in entries["strides"])
+        if side % factor:
+            what = f"the patch does not fit the strides along {'xyz'[axis]}"
+            step = f"choose {max(1, round(side / factor)) * factor}, or fewer strides of 2"
+            raise UserError(what, where, f"a side divisible by {factor}", side, step)
+
+
+def _agree(where: object, key: str, expected: object, found: object, meaning: str) -> None:
+    """Two numbers or lists of the file that have to be equal."""
+    if expected != found:
+        raise UserError(f"'{key}' contradicts the other entries", where, f"{expected} ({meaning})", found, _HELP)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -55,19 +87,14 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(*fragments: dict[str, Any]) -> dict[str, Any]:
-    """Merge fragments from left to right and resolve their macros after each.
-
-    Raises:
-        UserError: for an entry whose place is not there.
-    """
+    """Merge fragments from left to right and resolve their macros after each; an entry without a place is refused."""
     parser = ConfigParser({})
     for fragment in fragments:
         for key, value in deepcopy(fragment).items():
             try:
                 merge_kv(parser, key, value)
             except (KeyError, ValueError, TypeError, IndexError) as e:  # MONAI has no error of its own for it
-                step = "see docs/add_a_task.md"
-                raise UserError("config entry cannot be merged", key, "an entry of the base configs", e, step) from e
+                raise UserError("config entry cannot be merged", key, "an entry of the base configs", e, _HELP) from e
         parser.resolve_macro_and_relative_ids()
     config: Any = parser.config
     return config

@@ -3,6 +3,7 @@
 import filecmp
 import hashlib
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from dcd_ext.errors import UserError
 from dcd_ext.io import sha256, write_text
 
 SUMS = "SHA256SUMS"
+# as in the model zoo: addresses of files that lie outside of the zip
+LARGE_FILES = "large_files.yml"
 # a zip stores local time; the model zoo uses this moment, too
 _MOMENT = (2022, 5, 30, 0, 0, 0)
 # what using a bundle writes into its folder: results, and the hub's records of a download
@@ -46,15 +49,13 @@ def write_zip(root: Path, path: Path) -> None:
             entry.create_system = 3  # Unix, also when made elsewhere
             entry.external_attr = 0o100644 << 16
             with file.open("rb") as source, archive.open(entry, "w", force_zip64=False) as target:
-                while block := source.read(2**20):
-                    target.write(block)
+                shutil.copyfileobj(source, target, 2**20)
 
 
 def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> int:
     """Compare every file with ``SHA256SUMS``, but those ``elsewhere``, still to be downloaded; returns their number.
 
-    Raises:
-        UserError: with the file's name, if one differs, is missing, or is not listed.
+    One that differs, is missing, or is not listed is refused by its name.
     """
     again = "download the bundle again"
     if SUMS not in contents.files:
@@ -65,18 +66,17 @@ def check_sums(contents: Contents, elsewhere: frozenset[str] = frozenset()) -> i
         if match is None:
             raise UserError("damaged file", SUMS, "<sha256>  <file> in each line", repr(line[:80]), again)
         listed[match[2]] = match[1]
-    unlisted = {f for f in contents.files.keys() - {SUMS} - listed.keys() if not f.startswith(_LATER)}
-    for file in sorted(unlisted):
+    unlisted = [f for f in sorted(contents.files.keys() - {SUMS} - listed.keys()) if not f.startswith(_LATER)]
+    for file in unlisted:
         raise UserError("file without a checksum", file, f"only files of {SUMS}", "one more", again)
-    for file, expected in listed.items():
-        if file not in contents.files:
-            if file in elsewhere:
-                continue
-            raise UserError("missing file", file, expected, "no such file", again)
+    for file in sorted(listed.keys() - contents.files.keys() - elsewhere):
+        raise UserError("missing file", file, listed[file], "no such file", again)
+    there = sorted(listed.keys() & contents.files.keys())
+    for file in there:
         found = hashlib.sha256(contents.read(file)).hexdigest()
-        if found != expected:
-            raise UserError("file differs from what was packed", file, expected, found, again)
-    return len(listed.keys() & contents.files.keys())
+        if found != listed[file]:
+            raise UserError("file differs from what was packed", file, listed[file], found, again)
+    return len(there)
 
 
 def check_zip(root: Path, path: Path) -> None:

@@ -43,10 +43,7 @@ def method_files(bundle_root: str, names: Sequence[str], train: Sequence[str] | 
 
 
 def read_options(arguments: Sequence[str]) -> dict[str, Any]:
-    """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them.
-
-    Raises:
-        UserError: for a word that is no option, or an option without value.
+    """``--key value`` and ``--key=value`` pairs with values read as ``monai.bundle`` reads them; all else is refused.
 
     Example:
         >>> read_options(["--kd_weight", "0.1", "--taps=['encoder.stages.0']", "--resume", "True"])

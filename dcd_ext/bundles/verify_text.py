@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+import yaml
 from monai.bundle import verify_metadata
 
 from dcd_ext.bundles.card import readme_commands
 from dcd_ext.bundles.checks import NotApplicable, Subject
-from dcd_ext.bundles.large_files import LARGE_FILES, listed_files
 from dcd_ext.bundles.readme import command_problem
-from dcd_ext.bundles.sums import SUMS, check_sums, check_zip
+from dcd_ext.bundles.sums import LARGE_FILES, SUMS, check_sums, check_zip
 from dcd_ext.errors import UserError
 from dcd_ext.io import sha256
 
@@ -69,9 +69,8 @@ def check_sizes(subject: Subject) -> str:
     sizes = {f: size for f, size in subject.contents.sizes.items() if not f.startswith(("models/", "eval/"))}
     for file, size in sizes.items():
         if size > _GIT_LIMIT:
-            raise UserError(
-                "large file", file, f"at most {_GIT_LIMIT:,} bytes", f"{size:,}", f"list it in {LARGE_FILES}"
-            )
+            expected, step = f"at most {_GIT_LIMIT:,} bytes", f"list it in {LARGE_FILES}"
+            raise UserError("large file", file, expected, f"{size:,}", step)
     return f"largest {max(sizes.values(), default=0):,} bytes (weights and results aside)"
 
 
@@ -82,10 +81,8 @@ def check_paths(subject: Subject) -> str:
         if file.endswith((*_TEXTS, ".ts", ".onnx")) and not results:
             match = _MACHINE_PATH.search(subject.contents.read(file).decode("latin-1"))
             if match:
-                step = "edit it, or export it with dcd pack"
-                raise UserError(
-                    "path of one machine", file, "paths below the bundle or /workspace", match[0][:80], step
-                )
+                expected, step = "paths below the bundle or /workspace", "edit it, or export it with dcd pack"
+                raise UserError("path of one machine", file, expected, match[0][:80], step)
     return "none of this or another machine"
 
 
@@ -105,7 +102,10 @@ def check_readme(subject: Subject) -> str:
 
 
 def _downloaded_later(subject: Subject) -> frozenset[str]:
-    return listed_files(subject.contents.read(LARGE_FILES)) if LARGE_FILES in subject.contents.files else frozenset()
+    if LARGE_FILES not in subject.contents.files:
+        return frozenset()
+    entries = (yaml.safe_load(subject.contents.read(LARGE_FILES)) or {}).get("large_files") or []
+    return frozenset(str(entry.get("path")) for entry in entries)
 
 
 TEXT_CHECKS = (check_files, check_version, check_metadata, check_sha256, check_sizes, check_paths, check_readme)

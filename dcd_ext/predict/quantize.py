@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext.bundles.export import require
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import require
 from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError

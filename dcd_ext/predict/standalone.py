@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.bundles.export import export_onnx, require
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import export_onnx, require
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.predict import runtime

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from dcd_ext.bundles.torchscript import load_torchscript
+from dcd_ext.bundles.export import load_torchscript
 from dcd_ext.distill.teacher_check import recorded_scores
 from dcd_ext.errors import UserError
 from dcd_ext.networks import seeded

@@ -1,7 +1,7 @@
 """Read channels, labels and origin from a bundle's metadata, and check its weights."""
 
+from dcd_ext.bundles.export import load_torchscript
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.errors import UserError
 
 _METADATA = "configs/metadata.json"
@@ -13,11 +13,7 @@ def read_channels(bundle: BundleFolder) -> list[str]:
 
 
 def read_labels(bundle: BundleFolder) -> list[str]:
-    """Names of the labels 1, 2, … of the label map, without the background.
-
-    Raises:
-        UserError: if the metadata do not say, or labels are not numbered without a gap.
-    """
+    """Names of the labels 1, 2, … of the label map, without the background; refused if a number is left out."""
     labels = _channel_def(bundle, "outputs", "pred")
     if list(labels) != list(range(len(labels))) or len(labels) < 2:
         # a DICOM segmentation numbers its segments 1, 2, …
@@ -27,23 +23,20 @@ def read_labels(bundle: BundleFolder) -> list[str]:
 
 def read_origin(bundle: BundleFolder) -> tuple[str, str]:
     """Authors and version, which a DICOM segmentation names; refused without one of the two."""
-    metadata = bundle.metadata if isinstance(bundle.metadata, dict) else {}
-    origin = []
     for key in ("authors", "version"):
-        text = metadata.get(key)
+        text = bundle.metadata.get(key)
         if not isinstance(text, str) or not text.strip():
             found = "none" if text is None else repr(text)
             where = bundle.root / _METADATA
             raise UserError(f"bundle without {key}", where, f'a text "{key}"', found, "add it to the file")
-        origin.append(text)
-    return origin[0], origin[1]
+    return bundle.metadata["authors"], bundle.metadata["version"]
 
 
 def _channel_def(bundle: BundleFolder, side: str, key: str) -> dict[int, str]:
     try:
         names = bundle.metadata["network_data_format"][side][key]["channel_def"]
         return {int(index): names[index] for index in sorted(names, key=int)}
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         where, found = bundle.root / _METADATA, f"{type(error).__name__}: {error}"
         raise UserError("no channels", where, f"{side}.{key}.channel_def", found, "correct the file") from error
 

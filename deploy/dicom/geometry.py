@@ -35,8 +35,7 @@ def series_grid(slices: Sequence[Any]) -> Grid:
 def series_voxels(slices: Sequence[Any], name: str) -> np.ndarray:
     """Voxels (X, Y, Z) of sorted slices, float32, with the modality's rescale slope and intercept applied.
 
-    Raises:
-        UserError: if the pixels of a slice are missing, damaged or compressed in a way that nothing here can decode.
+    Refused if the pixels of a slice are missing, damaged or compressed in a way that nothing here can decode.
     """
     stored = [_stored_pixels(dataset, f"{name}, slice {i} of {len(slices)}") for i, dataset in enumerate(slices, 1)]
     from pydicom.pixels import apply_rescale

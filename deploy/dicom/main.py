@@ -28,8 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 def segment(bundle: BundleFolder, source: Path, output: Path, series: list[str]) -> Path:
     """Segment the one study below ``source``, with ``CHANNEL=REGEX`` texts, and return the new file in ``output``.
 
-    Raises:
-        UserError: if something of the bundle or the study is missing, or they do not fit each other.
+    Refused if something of the bundle or the study is missing, or they do not fit each other.
     """
     if not source.is_dir():
         raise UserError("no input", source, "a folder of DICOM files", "no such folder", "pass --input <folder>")

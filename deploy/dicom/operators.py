@@ -32,16 +32,11 @@ class ChannelSelector(Operator):
         super().__init__(fragment, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
-        """Declare the ports."""
         spec.input("dicom_study_list")
         spec.output("study_selected_series_list")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Emit one :class:`SelectedSeries` per channel.
-
-        Raises:
-            UserError: if there are no DICOM files or several studies, or not exactly one series for a channel.
-        """
+        """Emit one :class:`SelectedSeries` per channel; refused without one study and one series for each."""
         studies = op_input.receive("dicom_study_list")
         if len(studies) != 1:
             what = "several studies" if studies else "no DICOM files"
@@ -61,15 +56,13 @@ class ChannelStack(Operator):
     """
 
     def setup(self, spec: OperatorSpec) -> None:
-        """Declare the ports."""
         spec.input("study_selected_series_list")
         spec.output("image")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Emit the image; the series are sorted on the way, as the writer of the segmentation needs them.
 
-        Raises:
-            UserError: if a series is no volume, has pixels that cannot be read, or lies on another grid than the first.
+        Refused if a series is no volume, has pixels that cannot be read, or lies on another grid than the first.
         """
         selection = op_input.receive("study_selected_series_list")[0]
         volumes, grids = [], []

@@ -17,10 +17,7 @@ def channel_patterns(channels: Sequence[str], options: Sequence[str]) -> dict[st
     """One regular expression per channel, in channel order.
 
     Options ``CHANNEL=REGEX`` come before ``DEFAULTS``. A single channel need not be named, and by default takes the
-    only series there is.
-
-    Raises:
-        UserError: if an option names no channel or has no valid expression, or a channel has no pattern.
+    only series there is. Refused if an option names no channel or has no valid expression, or a channel has no pattern.
     """
     single = len(channels) == 1
     patterns = {channels[0]: ""} if single else json.loads(DEFAULTS.read_text("utf-8"))
@@ -47,8 +44,7 @@ def channel_patterns(channels: Sequence[str], options: Sequence[str]) -> dict[st
 def choose_series(patterns: Mapping[str, str], series: Sequence[Any]) -> dict[str, Any]:
     """Channel -> the one MR series whose description the channel's pattern finds, whatever the case of its letters.
 
-    Raises:
-        UserError: if a channel has no series or more than one, or two channels share one.
+    Refused if a channel has no series or more than one, or two channels share one.
     """
     chosen: dict[str, Any] = {}
     for channel, pattern in patterns.items():

@@ -32,7 +32,6 @@ class WithoutText:
         self.transform = transform
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Apply the transform to the other entries and put the text back."""
         prefixes = tuple(f"{key}_" for key in self.transform.keys)
         aside = {k: v for k, v in data.items() if k.startswith(prefixes) and not isinstance(v, dict)}
         transformed: Any = self.transform({k: v for k, v in data.items() if k not in aside})
@@ -46,7 +45,6 @@ class BundleInfer(BundleInferTask):
     """
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
-        """The bundle's preprocessing."""
         return [WithoutText(t) if isinstance(t, Spacingd) else t for t in super().pre_transforms(data)]
 
 
@@ -85,7 +83,6 @@ class BundleApp(MONAILabelApp):
         return {name: BundleInfer(path, self.conf, load_strict=True) for name, path in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """One per bundle."""
         return {name: BundleTrain(path, self.conf, load_strict=True) for name, path in self.bundles.items()}
 
     def init_strategies(self) -> dict[str, Strategy]:

@@ -28,8 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 def find_bundles(folders: list[Path]) -> dict[str, Path]:
     """The bundles to serve, by name; without ``folders``, those of ``bundles/`` that have weights.
 
-    Raises:
-        UserError: if there is none, a folder is no bundle, or two have one name, under which the server knows only one.
+    Refused if there is none, a folder is no bundle, or two have one name, under which the server knows only one.
     """
     if not folders:
         folders = sorted({path.parents[1] for path in ROOT.glob("bundles/*/models/model.[pt][ts]")})

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from dcd_ext.bundles.checks import OK, SKIPPED
-from dcd_ext.bundles.export import export
+from dcd_ext.bundles.export import ONNX_TOLERANCE, export, session
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.onnx_export import ONNX_TOLERANCE, session
 from dcd_ext.bundles.pack import pack
 from dcd_ext.bundles.verify import DIFFERS, verify
 from dcd_ext.bundles.verify_text import SCHEMA

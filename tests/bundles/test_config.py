@@ -7,7 +7,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from dcd_ext.bundles import prepare_run
-from dcd_ext.bundles.config import check_keys, unknown_keys
+from dcd_ext.bundles.config import check_keys
 from tests.conftest import BUNDLES, make_workflow, read_json
 
 NAME = "hippocampus_segmentation_student"
@@ -101,18 +101,23 @@ def test_mixed_precision_on_a_cpu_is_bfloat16_and_none_of_cudas():
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("config", "unknown"),
     [
-        ({"a": 1, "train": {"b": 1}}, []),
-        ({"c": 1}, ["c"]),
-        ({"train": {"x": 1}}, ["train::x"]),
-        ({"train": {"_target_": "some.Class", "anything": 1}}, []),
-        ({"+a": 1, "train#b#deep": 2}, []),
-        ({"train#x": 2}, ["train::x"]),
+        ({"a": 1, "train": {"b": 1}}, None),
+        ({"c": 1}, "c"),
+        ({"train": {"x": 1}}, "train::x"),
+        ({"train": {"_target_": "some.Class", "anything": 1}}, None),
+        ({"+a": 1, "train#b#deep": 2}, None),
+        ({"train#x": 2}, "train::x"),
     ],
 )
-def test_unknown_keys(config, expected):
-    assert unknown_keys(config, {"": {"a", "train"}, "train": {"b"}}) == expected
+def test_unknown_keys(config, unknown, tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps({"a": 1, "train": {"b": 1}}))
+    if unknown is None:
+        check_keys(config, tmp_path)
+    else:
+        with pytest.raises(ValueError, match=f"^unknown config key – .*found '{unknown}'"):
+            check_keys(config, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["false", "False", "FALSE", False])

@@ -9,9 +9,8 @@ import pytest
 import torch
 from monai.data import load_net_with_metadata
 
-from dcd_ext.bundles.export import FORMATS
+from dcd_ext.bundles.export import FORMATS, load_torchscript
 from dcd_ext.bundles.folder import BundleFolder
-from dcd_ext.bundles.torchscript import load_torchscript
 from dcd_ext.commands.main import main as dcd
 from tests.bundles.conftest import NAME
 from tests.conftest import read_json
@@ -121,9 +120,9 @@ def test_a_failed_export_leaves_the_earlier_one(exported, monkeypatch, capsys):
 
     before = (exported / "models" / "model.ts").read_bytes()
     files = {path.name for path in (exported / "models").iterdir()}
-    monkeypatch.setattr("dcd_ext.bundles.export.largest_difference", lambda *_: 1.0)
-    monkeypatch.setitem(FORMATS, "torchscript", FORMATS["torchscript"]._replace(make=another))
+    kind = FORMATS["torchscript"]._replace(make=another, run=lambda *_: torch.tensor(torch.nan))
+    monkeypatch.setitem(FORMATS, "torchscript", kind)
     assert dcd(["export", str(exported)]) == 1
-    assert "export differs – model.ts – expected within 1e-05, found 1.0" in capsys.readouterr().err
+    assert "export differs – model.ts – expected within 1e-05, found nan" in capsys.readouterr().err
     assert (exported / "models" / "model.ts").read_bytes() == before
     assert {path.name for path in (exported / "models").iterdir()} == files

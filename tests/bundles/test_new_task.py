@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,10 @@ def test_broken_files_and_headers_are_one_line(tmp_path: Path, capsys: Any) -> N
     source = decathlon(tmp_path / "set", 3)
     image = source / "imagesTr" / "c1.nii.gz"
     whole = image.read_bytes()
-    for content, text in ((whole[: len(whole) // 2], "unreadable image"), (b"no image", "unreadable image")):
+    flat = bytearray(gzip.decompress(whole))
+    flat[312:328] = bytes(16)  # the affine's third row: all voxels in one plane
+    broken = {whole[: len(whole) // 2]: "unreadable file", b"no image": "unreadable file"}
+    for content, text in {**broken, gzip.compress(bytes(flat)): "case c1: unusable affine"}.items():
         image.write_bytes(content)
         assert dcd(["new-task", str(source), "--output", str(tmp_path / "t.json")]) == 1
         line = capsys.readouterr().err.splitlines()[-1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dcd_ext.bundles.task_file import read_task_file
+from dcd_ext.bundles.sources import read_task_file
 from dcd_ext.errors import UserError
 from tests.conftest import ROOT, TASKS, read_json
 

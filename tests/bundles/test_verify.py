@@ -259,7 +259,7 @@ def test_any_difference_to_the_sources_is_shown_and_nothing_is_executed(change, 
     change, line = CHANGES[change]
     change(root)
     monkeypatch.setattr("monai.bundle.ConfigParser.get_parsed_content", lambda *_a, **_k: pytest.fail("executed"))
-    monkeypatch.setattr("dcd_ext.bundles.verify_sources.build_bundle", BUILT)
+    monkeypatch.setattr("dcd_ext.bundles.verify.build_bundle", BUILT)
     assert dcd(["verify", str(root)]) == 1
     printed = capsys.readouterr().out
     assert line in printed and " skipped  properties   executes configs that are not" in printed

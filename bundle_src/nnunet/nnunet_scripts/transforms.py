@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_fill_holes, find_objects
 
 from nnunet_scripts.normalization import normalize
 from nnunet_scripts.resampling import resample, resample_labels, resampled_shape
@@ -127,8 +127,5 @@ def voxel_size(image: torch.Tensor) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
     """Start and end per axis of what is True; the whole volume if nothing is."""
-    box = []
-    for axis in range(mask.ndim):
-        found = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append((int(found[0]), int(found[-1]) + 1) if len(found) else (0, mask.shape[axis]))
-    return box
+    found = find_objects(mask.astype(np.uint8))
+    return [(side.start, side.stop) for side in found[0]] if found else [(0, size) for size in mask.shape]
