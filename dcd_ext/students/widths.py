@@ -28,7 +28,7 @@ def narrow(
 
     Widths are ``width_args``, or else the first known one; refused if there is none, or one of them is none.
     """
-    definition: dict[str, Any] = deepcopy(definitions.raw(key))
+    definition: dict[str, Any] = deepcopy(definitions.parser.get(key))
     name = type(teacher).__name__
     parameters = inspect.signature(type(teacher).__init__).parameters
     known = [n for n in _WIDTHS if n in parameters][:1]
@@ -53,7 +53,7 @@ def narrow(
 
 def _value(definitions: Definitions, key: str, argument: str, parameters: Any, teacher: nn.Module) -> Any:
     """The argument's value: from the config, else the class's default, else what the network computed itself."""
-    given = definitions.raw(key)
+    given = definitions.parser.get(key)
     if argument in given:
         return definitions.build(given[argument], f"{key}::{argument}")
     default = parameters[argument].default if argument in parameters else None
@@ -77,7 +77,8 @@ def _divide(width: int, factor: int, multiple: int) -> int:
 
 def _group_norm(definitions: Definitions, key: str, parameters: Any, widths: list[Any]) -> dict[str, Any]:
     """Arguments for group norms, where the number of groups does not divide the new widths."""
-    definition, flat = definitions.raw(key), [w for width in widths for w in (width if _many(width) else [width])]
+    definition = definitions.parser.get(key)
+    flat = [w for width in widths for w in (width if _many(width) else [width])]
     changed: dict[str, Any] = {}
     for name in {"norm", "norm_name"} & set(parameters):
         norm = definitions.build(definition.get(name, parameters[name].default), f"{key}::{name}")
