@@ -33,9 +33,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _LONG_S = 5.0
 
 
-def build_pipeline(
-    root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None
-) -> runtime.Pipeline:
+def build_pipeline(root: Path, backend: str, device: str, threads: int | None) -> runtime.Pipeline:
     """The pipeline of a bundle, or of a folder that ``dcd export --formats standalone`` made.
 
     The arguments are those of :class:`dcd_ext.predict.Predictor`; "auto" is the fastest of the backends that can be

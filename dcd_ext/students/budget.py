@@ -57,7 +57,7 @@ def widths(teacher: TeacherBundle, width_args: Sequence[str] | None) -> dict[int
     """Definitions by reduction factor 1, 2, 4 …, until nothing becomes narrower."""
     found: dict[int, dict[str, Any]] = {}
     for factor in (2**i for i in range(8)):
-        definition = narrow(teacher.definitions, teacher.network_key, teacher.network, factor, width_args)
+        definition = narrow(teacher, factor, width_args)
         if definition in found.values():
             break
         found[factor] = definition

@@ -75,12 +75,11 @@ def _configs(
     start: bool,
 ) -> dict[str, dict[str, Any]]:
     """Content of every config, by its file's name."""
-    original = teacher.definitions.parser.get(teacher.network_key)
-    narrower = {name: value for name, value in student_def.items() if value != original.get(name)}
+    narrower = {name: value for name, value in student_def.items() if value != teacher.definition.get(name)}
 
     def narrowed(entry: Any) -> Any:
         """Wherever a config defines the teacher's network once more."""
-        defines = isinstance(entry, dict) and entry.get("_target_") == original["_target_"]
+        defines = isinstance(entry, dict) and entry.get("_target_") == teacher.definition["_target_"]
         return {**entry, **deepcopy(narrower)} if defines else entry
 
     configs = {name: changed(config, narrowed) for name, config in teacher.configs.items()}

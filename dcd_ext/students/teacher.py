@@ -56,7 +56,8 @@ class TeacherBundle:
         trusted = self.root if trust else None
         self.definitions = Definitions(self.configs[self.train_file], folder / self.train_file, trusted)
         self.network_key = self._network_key(network_key)
-        self.network: nn.Module = self.build(self.definitions.parser.get(self.network_key))
+        self.definition: dict[str, Any] = self.definitions.parser.get(self.network_key)
+        self.network: nn.Module = self.build(self.definition)
         if not isinstance(self.network, nn.Module):
             what, found = f"'{self.network_key}' is no network", type(self.network).__name__
             raise UserError(what, folder / self.train_file, "a network", found, "pass --network_key KEY")
@@ -70,6 +71,10 @@ class TeacherBundle:
         with seeded():
             network = self.definitions.build(definition, self.network_key)
         return network.eval() if isinstance(network, nn.Module) else network
+
+    def argument(self, name: str) -> Any:
+        """The value of an argument of the network's definition."""
+        return self.definitions.build(self.definition[name], f"{self.network_key}::{name}")
 
     def inferer(self) -> Any:
         """That of the inference config, on the CPU."""
@@ -122,10 +127,9 @@ class TeacherBundle:
     @property
     def channels(self) -> int:
         """Number of input channels, from the network's definition or the metadata."""
-        definition = self.definitions.parser.get(self.network_key)
         for name in ("in_channels", "input_channels"):
-            if name in definition:
-                return int(self.definitions.build(definition[name], f"{self.network_key}::{name}"))
+            if name in self.definition:
+                return int(self.argument(name))
         if isinstance(number := self._input.get("num_channels"), int):
             return number
         where = self.root / "configs" / "metadata.json"
