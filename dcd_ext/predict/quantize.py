@@ -1,5 +1,6 @@
 """INT8 with a bound: quantised layers are put back to float until the Dice on held-out cases is close enough."""
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -48,7 +49,7 @@ def _quantize(bundle: BundleFolder, path: Path, cases: Sequence[dict], max_drop:
     with tempfile.TemporaryDirectory() as temporary:
         floating = write_standalone(bundle.root, Path(temporary, "f32"))
         judge = _Judge(Pipeline(floating), cases)
-        before = judge.dice()
+        before = float(np.mean([judge.dice(position) for position in range(len(cases))]))
         model = openvino.Core().read_model(floating / NETWORKS["openvino"])
         model.reshape([1, *judge.shape])
         quantized = nncf.quantize_with_accuracy_control(
@@ -76,7 +77,7 @@ def require_bound(name: str, before: float, after: float, max_drop: float) -> No
 
 
 class _Judge:
-    """Mean Dice of whole cases, whatever runs the network."""
+    """Dice of whole cases, whatever runs the network."""
 
     def __init__(self, pipeline: Pipeline, cases: Sequence[dict]) -> None:
         self._pipeline = pipeline
@@ -90,28 +91,18 @@ class _Judge:
 
     def windows(self, count: int) -> list[np.ndarray]:
         """Windows (1, M, X, Y, Z) of the cases in turn."""
-        collected: list[np.ndarray] = []
-        for data, _ in self._inputs:
-            window = self._pipeline.window
-            collected += window.patches(window.pad(data)[0])
-            if len(collected) >= count:
-                break
-        return collected[:count]
-
-    def dice(self) -> float:
-        """Mean over classes and cases, classes that are in neither map left out."""
-        return float(np.mean([self._case(position) for position in range(len(self._inputs))]))
+        window = self._pipeline.window
+        patches = (patch for data, _ in self._inputs for patch in window.patches(window.pad(data)[0]))
+        return list(itertools.islice(patches, count))
 
     def validate(self, compiled: Any, positions: Iterable[int]) -> tuple[float, list[float]]:
         """What NNCF asks: the mean over some cases, and each case's own."""
-        engine, self._pipeline.engine = self._pipeline.engine, OpenVINO.of(compiled)
-        try:
-            scores = [self._case(position) for position in positions]
-        finally:
-            self._pipeline.engine = engine
+        self._pipeline.engine = OpenVINO.of(compiled)
+        scores = [self.dice(position) for position in positions]
         return float(np.mean(scores)), scores
 
-    def _case(self, position: int) -> float:
+    def dice(self, position: int) -> float:
+        """Mean over the classes of a case, those that are in neither map left out."""
         data, steps = self._inputs[position]
         labels, truth = self._pipeline.postprocess(self._pipeline.network(data), steps), self._truths[position]
         scores = []
