@@ -103,10 +103,9 @@ def _check(options: argparse.Namespace) -> None:
 def _definition(teacher: TeacherBundle, options: argparse.Namespace) -> dict[str, Any]:
     """The student's network: of the given width, or the widest within the budget."""
     if options.max_seconds is None and options.max_ram is None:
-        factor = options.reduction_factor or 4
-        return narrow(teacher.definitions, teacher.network_key, teacher.network, factor, options.width_arg)
+        return narrow(teacher, options.reduction_factor or 4, options.width_arg)
     limits = budget.Budget(options.max_seconds, options.max_ram, options.threads)
-    volume = budget.Volume(options.image, tuple(options.shape) if options.shape else None)
+    volume = options.image or tuple(options.shape)
     candidates = budget.widths(teacher, options.width_arg).items()
     bar = tqdm(candidates, desc="measure", unit="width", disable=None)
     measured = [budget.measure(teacher, factor, definition, volume, limits) for factor, definition in bar]

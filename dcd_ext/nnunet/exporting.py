@@ -20,8 +20,8 @@ from dcd_ext.nnunet.plans import (
     config_arguments,
     read_configuration,
     resolve,
-    safe_names,
 )
+from dcd_ext.nnunet.results import safe_names
 from dcd_ext.weights import load_state, save_checkpoint
 
 _TRAINER = "nnUNetTrainer"
@@ -32,20 +32,15 @@ def export_nnunet(root: Path, output: Path) -> Path:
     """Write ``<data set>/nnUNetTrainer__<plans>__<configuration>`` below ``output`` and return that folder.
 
     The plans are those of the import; a narrower network gets its own widths there. ``plans_name`` is followed by the
-    bundle's role, so that the folder lies beside the one that was imported.
-
-    Raises:
-        UserError: if the bundle was not imported from nnU-Net, has no weights, or a network that its plans cannot
-            describe; if the folder is there already.
+    bundle's role, so that the folder lies beside the one that was imported. Refused if the bundle was not imported from
+    nnU-Net, has no weights, or a network that its plans cannot describe; if the folder is there already.
     """
     bundle = BundleFolder(root)
     where = bundle.root / "docs" / "nnunet"
     if not where.is_dir():
         # orientation, resampling and blending of windows are MONAI's in others: nnU-Net's label maps would differ
-        expected, found = (
-            "a bundle of dcd import-nnunet, or its student",
-            "one that segments otherwise than nnU-Net does",
-        )
+        expected = "a bundle of dcd import-nnunet, or its student"
+        found = "one that segments otherwise than nnU-Net does"
         step = "dcd export --formats standalone, or train with nnU-Net and import that"
         raise UserError("cannot become nnU-Net's", bundle.root, expected, found, step)
     with complete(where):

@@ -23,19 +23,14 @@ class Labels:
 
 
 def read_labels(dataset: dict[str, Any], where: Path) -> Labels:
-    """What ``dataset.json`` says.
-
-    Raises:
-        UserError: if labels are missing, are not numbered 0, 1, 2, ..., or regions have no order.
-    """
+    """What ``dataset.json`` says; refused if labels are missing, not numbered 0, 1, 2, …, or regions have no order."""
     try:
-        named = {plain_name(name, where): _values(value) for name, value in dataset["labels"].items()}
+        named = {name: _values(value) for name, value in dataset["labels"].items()}
         order = [int(value) for value in dataset.get("regions_class_order") or ()]
-    except UserError:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError("unusable labels", where, "label values by name", what, _STEP) from error
+    named = {_plain_name(name, where): values for name, values in named.items()}
     ignore = named.pop("ignore", [None])[0]
     found = sorted({value for group in named.values() for value in group})
     if found != list(range(len(found))) or len(found) < 2 or named.get("background") != [0]:
@@ -55,14 +50,13 @@ def read_channels(dataset: dict[str, Any], where: Path) -> list[str]:
     """Names of the input channels in their order."""
     channels = dataset.get("channel_names") or dataset.get("modality")
     try:
-        return [plain_name(channels[key], where) for key in sorted(channels, key=int)]  # type: ignore[index, arg-type]
-    except UserError:
-        raise
+        names = [channels[key] for key in sorted(channels, key=int)]  # type: ignore[index, arg-type]
     except (TypeError, ValueError, KeyError) as error:
         raise UserError("unusable channels", where, "channel_names by number", channels, _STEP) from error
+    return [_plain_name(name, where) for name in names]
 
 
-def plain_name(name: Any, where: Path) -> str:
+def _plain_name(name: Any, where: Path) -> str:
     """A name that is text in a bundle's config, too; refused if it could be an expression."""
     text = str(name)
     if not text.strip() or any(sign in text for sign in _ACTIVE):

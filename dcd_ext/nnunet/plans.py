@@ -46,70 +46,11 @@ class Configuration:
 
 
 def read_configuration(plans: dict[str, Any], name: str, where: Path) -> Configuration:
-    """The configuration ``name``, with what it inherits.
+    """The configuration ``name``, with what it inherits; read within :func:`complete`.
 
-    Raises:
-        UserError: for 2D, low-resolution and cascade configurations, unknown classes and incomplete plans.
+    Refused are 2D, low-resolution and cascade configurations, and unknown classes.
     """
-    with complete(where):
-        return _checked(plans, resolve(plans, name, where), name, where)
-
-
-@contextmanager
-def complete(where: Path) -> Iterator[None]:
-    """Refuse plans that lack something, whatever error that happens to raise."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise UserError("incomplete plans", where, "plans.json of nnU-Net v2.5 or later", found, _STEP) from error
-
-
-def read_plan(path: Path) -> Plan:
-    """nnU-Net's plan for 3D at full resolution; of its network only what the bundles' own network has, too."""
-    found = read_configuration(read_json(path), "3d_fullres", path)
-    # position in the plans of each axis x, y, z: nnU-Net counts the axes of a file as z, y, x and may permute them
-    order = [found.transpose_forward.index(axis) for axis in (2, 1, 0)]
-    names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
-    with complete(path):
-        rows = [found.spacing, found.patch_size, *found.arguments["strides"], *found.arguments["kernel_sizes"]]
-        spacing, patch, *stages = ([row[axis] for axis in order] for row in rows)
-        number = len(found.arguments["strides"])
-        blocks = list(found.arguments.get("n_blocks_per_stage") or blocks_per_stage(number))
-        features = list(found.arguments["features_per_stage"])
-        reasons = dict.fromkeys(names, f"from {path.name}")
-        if "n_blocks_per_stage" not in found.arguments:
-            reasons["n_blocks"] = f"those of nnU-Net's residual encoder: {path.name} are of a plain one"
-        return Plan(spacing, patch, stages[:number], stages[number:], features, blocks, found.batch_size, reasons)
-
-
-def safe_names(plans: dict[str, Any], where: Path) -> str:
-    """The data set's name; refused if it, or the plans' name, cannot be that of a folder."""
-    for key, what in (("plans_name", "plans"), ("dataset_name", "data set")):
-        name = str(plans.get(key))
-        # a dot could not be in the name of a bundle
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name.replace(".", "") if key == "plans_name" else name):
-            raise UserError(f"unusable name of the {what}", where, "letters, digits, '_' and '-'", name, "rename it")
-    return name
-
-
-def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
-    """A configuration's entries over those of the ones it inherits from."""
-    known = plans.get("configurations")
-    chain: list[dict[str, Any]] = []
-    following: Any = name
-    while following is not None:
-        entries = known.get(following) if isinstance(known, dict) else None
-        if not isinstance(entries, dict) or len(chain) > len(known or ()):
-            raise UserError("no such configuration", where, "one of the plans", following, _STEP)
-        chain.append(entries)
-        following = entries.get("inherits_from")
-    return {key: value for entries in reversed(chain) for key, value in entries.items() if key != "inherits_from"}
-
-
-def _checked(plans: dict[str, Any], entries: dict[str, Any], name: str, where: Path) -> Configuration:
+    entries = resolve(plans, name, where)
     patch = [int(side) for side in entries["patch_size"]]
     if len(patch) != 3 or entries.get("previous_stage") or entries.get("next_stage") or "lowres" in name:
         raise UserError("cannot import this configuration", where, "3d_fullres on its own", name, _STEP)
@@ -138,6 +79,50 @@ def _checked(plans: dict[str, Any], entries: dict[str, Any], name: str, where: P
         dict(architecture["arch_kwargs"]),
         list(architecture["_kw_requires_import"]),
     )
+
+
+@contextmanager
+def complete(where: Path) -> Iterator[None]:
+    """Refuse plans that lack something, whatever error that happens to raise."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise UserError("incomplete plans", where, "plans.json of nnU-Net v2.5 or later", found, _STEP) from error
+
+
+def read_plan(path: Path) -> Plan:
+    """nnU-Net's plan for 3D at full resolution; of its network only what the bundles' own network has, too."""
+    names = ("pixdim", "patch_size", "strides", "features", "n_blocks", "batch_size")
+    with complete(path):
+        found = read_configuration(read_json(path), "3d_fullres", path)
+        # position in the plans of each axis x, y, z: nnU-Net counts the axes of a file as z, y, x and may permute them
+        order = [found.transpose_forward.index(axis) for axis in (2, 1, 0)]
+        rows = [found.spacing, found.patch_size, *found.arguments["strides"], *found.arguments["kernel_sizes"]]
+        spacing, patch, *stages = ([row[axis] for axis in order] for row in rows)
+        number = len(found.arguments["strides"])
+        blocks = list(found.arguments.get("n_blocks_per_stage") or blocks_per_stage(number))
+        features = list(found.arguments["features_per_stage"])
+        reasons = dict.fromkeys(names, f"from {path.name}")
+        if "n_blocks_per_stage" not in found.arguments:
+            reasons["n_blocks"] = f"those of nnU-Net's residual encoder: {path.name} are of a plain one"
+        return Plan(spacing, patch, stages[:number], stages[number:], features, blocks, found.batch_size, reasons)
+
+
+def resolve(plans: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
+    """A configuration's entries over those of the ones it inherits from."""
+    known = plans.get("configurations")
+    chain: list[dict[str, Any]] = []
+    following: Any = name
+    while following is not None:
+        entries = known.get(following) if isinstance(known, dict) else None
+        if not isinstance(entries, dict) or len(chain) > len(known or ()):
+            raise UserError("no such configuration", where, "one of the plans", following, _STEP)
+        chain.append(entries)
+        following = entries.get("inherits_from")
+    return {key: value for entries in reversed(chain) for key, value in entries.items() if key != "inherits_from"}
 
 
 def _one_of(found: Any, known: Any, what: str, where: Path) -> None:
@@ -169,8 +154,7 @@ def _resampling(entries: dict[str, Any], kind: str, where: Path) -> dict[str, An
 def config_arguments(configuration: Configuration, where: Path) -> dict[str, Any]:
     """The network's arguments as entries of a bundle's config: names become expressions that look them up.
 
-    Raises:
-        UserError: for anything but numbers, and classes of ``torch.nn``.
+    Refused is anything but numbers, and classes of ``torch.nn``.
     """
     arguments: dict[str, Any] = {}
     for key, value in configuration.arguments.items():

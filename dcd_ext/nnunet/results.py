@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext import readers
 from dcd_ext.errors import UserError
 from dcd_ext.weights import read_checkpoint
 
@@ -41,6 +42,7 @@ class Results:
     """One trained configuration."""
 
     folder: Path
+    name: str  # of the data set: first part of the bundles' names
     plans: dict[str, Any]
     dataset: dict[str, Any]
     folds: list[Fold]
@@ -49,25 +51,32 @@ class Results:
 def read_results(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> Results:
     """Read plans, data set and the checkpoints of some folds; default: of every numbered fold that has one.
 
-    Raises:
-        UserError: if a file is missing, damaged or not nnU-Net's, or the folds are of several configurations.
+    Refused if a file is missing, damaged or not nnU-Net's, or the folds are of several configurations.
     """
     model = _model_folder(folder)
     plans, dataset = read_json(model / "plans.json"), read_json(model / "dataset.json")
+    name = safe_names(plans, model / "plans.json")
     read = [_read_fold(model / f"fold_{fold}" / checkpoint) for fold in folds or _found(model, checkpoint)]
     first = read[0]
     for fold in read[1:]:
         if fold.configuration != first.configuration:
             raise UserError("folds of two configurations", fold.path, first.configuration, fold.configuration, _STEP)
-    return Results(model, plans, dataset, read)
+    return Results(model, name, plans, dataset, read)
+
+
+def safe_names(plans: dict[str, Any], where: Path) -> str:
+    """The data set's name; refused if it, or the plans' name, cannot be that of a folder."""
+    for key, what in (("plans_name", "plans"), ("dataset_name", "data set")):
+        name = str(plans.get(key))
+        # a dot could not be in the name of a bundle
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name.replace(".", "") if key == "plans_name" else name):
+            raise UserError(f"unusable name of the {what}", where, "letters, digits, '_' and '-'", name, "rename it")
+    return name
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """A JSON object, or a list."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError("no nnU-Net results", path, "a JSON file", f"{type(error).__name__}: {error}", _STEP) from error
+    content = readers.read_json(path, None, "nnU-Net results", _STEP)
     if not isinstance(content, kind):
         raise UserError("no nnU-Net results", path, f"a {kind.__name__}", type(content).__name__, _STEP)
     return content
@@ -90,9 +99,8 @@ def _found(model: Path, checkpoint: str) -> list[str]:
     if not numbers and names:
         return ["all"]
     if not numbers:
-        raise UserError(
-            "no trained fold", model, f"fold_0/{checkpoint}", "none", "train one, or pass --checkpoint NAME"
-        )
+        step = "train one, or pass --checkpoint NAME"
+        raise UserError("no trained fold", model, f"fold_0/{checkpoint}", "none", step)
     return numbers
 
 
@@ -108,7 +116,7 @@ def _read_fold(path: Path) -> Fold:
     axes = content.get("inference_allowed_mirroring_axes") or ()
     if not isinstance(axes, (tuple, list)) or any(axis not in (0, 1, 2) for axis in axes):
         raise UserError("not a checkpoint of a 3D network", path, "mirroring axes 0, 1, 2", axes, step)
-    name = re.sub("^fold_", "", path.parent.name)
+    name = path.parent.name.removeprefix("fold_")
     return Fold(name, path, weights, configuration, [int(axis) for axis in axes], _dice(path))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from dcd_ext.bundles.new_task import distillation
 from dcd_ext.errors import UserError
 from dcd_ext.nnunet.labels import Labels, read_channels, read_labels
-from dcd_ext.nnunet.plans import NETWORKS, Configuration, complete, config_arguments, read_configuration, safe_names
+from dcd_ext.nnunet.plans import NETWORKS, Configuration, complete, config_arguments, read_configuration
 from dcd_ext.nnunet.results import Results
 
 # nnU-Net turns about the first axis alone where the patch is this much longer along another one
@@ -17,43 +17,34 @@ _BY_KEYS = {"n_stages": "$len(@strides)", "strides": "@strides"}
 _BY_KEYS["features_per_stage"] = "$[max(f // @reduction_factor, @min_features) for f in @features]"
 
 
-def task_name(results: Results) -> str:
-    """The data set's name, first part of the bundles' names; refused if it cannot be that of a folder."""
-    return safe_names(results.plans, results.folder / "plans.json")
-
-
 def build_task(results: Results) -> dict[str, Any]:
     """The task file's content; refused if plans or data set say what a bundle could not do."""
-    with complete(results.folder / "plans.json"):
-        return _task(results)
-
-
-def _task(results: Results) -> dict[str, Any]:
     where = results.folder / "plans.json"
-    configuration = read_configuration(results.plans, results.folds[0].configuration, where)
-    channels = read_channels(results.dataset, results.folder / "dataset.json")
-    labels = read_labels(results.dataset, results.folder / "dataset.json")
-    if len(configuration.normalization) != len(channels):
-        expected, found = f"{len(channels)} normalisations (channels of dataset.json)", len(configuration.normalization)
-        raise UserError("plans of another data set", where, expected, found, "do not mix folders")
-    arguments = config_arguments(configuration, where)
-    name = task_name(results)
-    return {
-        "common": _common(configuration, arguments, channels, labels),
-        "fragments": _fragments(results, configuration, arguments, labels),
-        "train": {"batch_size": configuration.batch_size, **_label_entries(labels)},
-        "evaluate": {"class_names": [labels.values[v] for v in sorted(labels.values)[1:]], "nsd_tolerance_mm": 2.0},
-        "distillation": distillation(name),
-        "metadata": _metadata(name, channels, labels),
-        "readme": {"network": _NETWORK_NAMES[configuration.network], **_readme(name, channels, labels)},
-        "nnunet": {
-            "plans": results.plans,
-            "dataset": results.dataset,
-            "folds": [fold.name for fold in results.folds],
-            "configuration": configuration.name,
-            "mirror_axes": results.folds[0].mirror_axes,
-        },
-    }
+    with complete(where):
+        configuration = read_configuration(results.plans, results.folds[0].configuration, where)
+        channels = read_channels(results.dataset, results.folder / "dataset.json")
+        labels = read_labels(results.dataset, results.folder / "dataset.json")
+        if len(configuration.normalization) != len(channels):
+            expected = f"{len(channels)} normalisations (channels of dataset.json)"
+            found = len(configuration.normalization)
+            raise UserError("plans of another data set", where, expected, found, "do not mix folders")
+        arguments = config_arguments(configuration, where)
+        return {
+            "common": _common(configuration, arguments, channels, labels),
+            "fragments": _fragments(results, configuration, arguments, labels),
+            "train": {"batch_size": configuration.batch_size, **_label_entries(labels)},
+            "evaluate": {"class_names": [labels.values[v] for v in sorted(labels.values)[1:]], "nsd_tolerance_mm": 2.0},
+            "distillation": distillation(results.name),
+            "metadata": _metadata(results.name, channels, labels),
+            "readme": {"network": _NETWORK_NAMES[configuration.network], **_readme(results.name, channels, labels)},
+            "nnunet": {
+                "plans": results.plans,
+                "dataset": results.dataset,
+                "folds": [fold.name for fold in results.folds],
+                "configuration": configuration.name,
+                "mirror_axes": results.folds[0].mirror_axes,
+            },
+        }
 
 
 def _common(

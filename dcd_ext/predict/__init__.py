@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcd_ext.predict.backends import BACKENDS, build_pipeline
-
-__all__ = ["BACKENDS", "Predictor"]
+from dcd_ext.predict.backends import build_pipeline
 
 
 class Predictor:
@@ -16,7 +14,7 @@ class Predictor:
 
     Args:
         bundle: its folder, with trained weights; or a folder made by ``dcd export --formats standalone``.
-        backend: one of ``BACKENDS``.
+        backend: one of ``dcd_ext.predict.backends.BACKENDS``.
         device: for the backend "eager", such as "cuda:0".
         threads: default: the cores this process may use.
 
@@ -35,10 +33,7 @@ class Predictor:
     def __call__(self, files: Sequence[str | PathLike]) -> tuple[np.ndarray, np.ndarray]:
         """Label map (X, Y, Z) in uint8 on the image's grid, and its affine, of one case.
 
-        Args:
-            files: one per channel, in the order of the bundle's channels; or one file with all of them.
-
-        Raises:
-            PredictError: if they cannot be segmented, in one line.
+        ``files`` are one per channel, in the order of the bundle's channels, or one with all of them. If they cannot be
+        segmented, a ``PredictError`` says why in one line.
         """
         return self._pipeline([Path(file) for file in files])

@@ -1,21 +1,25 @@
-"""Choose what runs a bundle's network, and prepare it once per machine."""
+"""Choose what runs a bundle's network, by what each costs here, and prepare it once per machine."""
 
 import hashlib
 import json
 import logging
 import os
 import platform
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, sha256, write_json
 from dcd_ext.predict import runtime
 from dcd_ext.predict.pipelines import FastPipeline, MonaiPipeline
-from dcd_ext.predict.timing import Cost, measure
 from dcd_ext.versions import processor
 
 logger = logging.getLogger(__name__)
@@ -24,11 +28,12 @@ BACKENDS = ("auto", "eager", "openvino", "openvino-bf16", "onnxruntime", "int8")
 _CHOICES = ("openvino-bf16", "openvino", "int8", "onnxruntime")
 # what "auto" expects of a caller that does not say how many
 _CASES = 20
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+# beside a first case as long as this, what is not the case does not matter
+_LONG_S = 5.0
 
 
-def build_pipeline(
-    root: Path, backend: str = "auto", device: str = "cpu", threads: int | None = None
-) -> runtime.Pipeline:
+def build_pipeline(root: Path, backend: str, device: str, threads: int | None) -> runtime.Pipeline:
     """The pipeline of a bundle, or of a folder that ``dcd export --formats standalone`` made.
 
     The arguments are those of :class:`dcd_ext.predict.Predictor`; "auto" is the fastest of the backends that can be
@@ -44,8 +49,7 @@ def build_pipeline(
 def choose_backend(root: Path, backend: str, device: str, threads: int, cases: int = _CASES) -> str:
     """What "auto" means here: the fastest for so many cases on this machine, "eager" on another device than the CPU.
 
-    Raises:
-        UserError: if the folder is no trained bundle, or the backend runs on CPUs only.
+    Refused if the folder is no trained bundle, or the backend runs on CPUs only.
     """
     if backend not in ("auto", "eager") and device != "cpu":
         step = "leave --device out, or use --backend eager"
@@ -62,11 +66,7 @@ def _precision(backend: str) -> str:
 
 
 def prepare(root: Path, backend: str) -> Path:
-    """Folder with the network of a backend, exported at its first use.
-
-    Raises:
-        UserError: if it cannot be exported, or INT8 was not.
-    """
+    """Folder with the network of a backend, exported at its first use; refused if that fails, or INT8 was not."""
     if backend == "openvino-bf16" and find_spec("openvino") and not has_bf16():
         raise UserError("no bfloat16", backend, "a processor with bfloat16", "none", "choose --backend openvino")
     if (root / "pipeline.json").is_file():
@@ -91,10 +91,9 @@ def _int8(root: Path) -> Path:
 
 
 def fingerprint(root: Path) -> str:
-    """Of the weights and the config that decide about the label maps of a bundle, or of an exported folder.
+    """Of the weights and config that decide about the label maps of a bundle, or of an exported folder.
 
-    Raises:
-        UserError: if it has none.
+    Refused if it has none.
     """
     if (root / "pipeline.json").is_file():
         files = [root / "pipeline.json", *sorted(root.glob("network*"))]
@@ -116,7 +115,8 @@ def _cache(root: Path) -> Path:
 
 def _fastest(root: Path, threads: int, cases: int) -> str:
     """The backend that ends first with so many cases; what each costs is remembered beside its export."""
-    path = _cache(root) / f"seconds_{threads}_{_machine()}.json"
+    machine = hashlib.sha256(f"{platform.machine()}{processor()}".encode()).hexdigest()[:8]
+    path = _cache(root) / f"seconds_{threads}_{machine}.json"
     known: dict[str, Any] = {}
     with suppress(OSError, ValueError, TypeError, AttributeError):  # not measured yet, or damaged
         known = {name: [float(s) for s in cost] for name, cost in json.loads(path.read_text("utf-8")).items()}
@@ -127,7 +127,7 @@ def _fastest(root: Path, threads: int, cases: int) -> str:
     costs = {backend: Cost(*seconds) for backend, seconds in known.items() if seconds}
     if not costs:
         return "eager"
-    backend = min(costs, key=lambda name: costs[name].of(cases))
+    backend = min(costs, key=lambda name: costs[name].start + cases * costs[name].case)
     logger.info("backend %s; %s", backend, {name: [round(s, 3) for s in cost] for name, cost in costs.items()})
     return backend
 
@@ -151,6 +151,42 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _machine() -> str:
-    """The processor, as a part of a file's name."""
-    return hashlib.sha256(f"{platform.machine()}{processor()}".encode()).hexdigest()[:8]
+class Cost(NamedTuple):
+    """Seconds of a backend."""
+
+    start: float  # importing the engine, reading and compiling the network
+    case: float  # an image of two windows
+
+
+def measure(folder: Path, threads: int, precision: str) -> Cost:
+    """Cost of a standalone folder's network, in a process that has imported no engine yet, and gives its memory back.
+
+    Refused if it does not run.
+    """
+    command = [sys.executable, "-c", f"from {__name__} import _main; _main()", str(folder), str(threads), precision]
+    paths = [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+        raise UserError("network does not run", folder, "a result", reason, "choose another --backend")
+    return Cost(*json.loads(result.stdout))
+
+
+def _main() -> None:
+    """Print the cost of the network that the command line names."""
+    folder, threads, precision = sys.argv[1:]
+    started = time.perf_counter()
+    pipeline = runtime.Pipeline(Path(folder), int(threads), precision)
+    first, *others = pipeline.window.size
+    shape = (len(pipeline.channels), first + first // 2, *others)
+    data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    built = time.perf_counter()
+    pipeline.network(data)  # compiles
+    once = time.perf_counter()
+    cost = Cost(built - started, once - built)
+    if cost.case <= _LONG_S:
+        pipeline.network(data)
+        case = time.perf_counter() - once
+        cost = Cost(once - started - case, case)
+    print(json.dumps(cost))

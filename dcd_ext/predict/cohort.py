@@ -47,19 +47,12 @@ def predict_cases(
 ) -> Iterator[Outcome]:
     """Segment cases in their order; the next is read and the last is written while the network runs."""
     budget = None if max_ram_gib is None else Budget(pipeline, max_ram_gib)
+    begun = (_Work(case, Outcome(case.name, str(output_path(case, output)))) for case in cases)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        following: Iterator[Case] = iter(cases)
-        coming = _submit_next(reader, following, pipeline, output, budget)
-        leaving: Future[Outcome] | None = None
-        while coming is not None:
-            work: _Work = coming.result()
-            coming = _submit_next(reader, following, pipeline, output, budget)
-            _attempt(work, lambda: _segment(work, pipeline))  # noqa: B023
-            if leaving is not None:
-                yield leaving.result()
-            leaving = writer.submit(_write, work, pipeline)
-        if leaving is not None:
-            yield leaving.result()
+        loaded = _ahead(reader, partial(_attempt, partial(_load, budget), pipeline), begun)
+        segmented = map(partial(_attempt, _segment, pipeline), loaded)
+        for work in _ahead(writer, partial(_attempt, _write, pipeline), segmented):
+            yield work.outcome
 
 
 @dataclass
@@ -84,32 +77,32 @@ class _Work:
             self.outcome.seconds[name] = round(time.perf_counter() - started, 4)
 
 
-def _submit_next(
-    pool: ThreadPoolExecutor, cases: Iterator[Case], pipeline: Pipeline, output: Path, budget: Budget | None
-) -> Future[_Work] | None:
-    case = next(cases, None)
-    return None if case is None else pool.submit(_load, case, pipeline, output, budget)
+def _ahead(pool: ThreadPoolExecutor, step: Callable[[_Work], _Work], works: Iterator[_Work]) -> Iterator[_Work]:
+    """Each after a step in the pool's thread, which does the next one's while the caller uses it."""
+    coming: Future[_Work] | None = None
+    for work in works:
+        following = pool.submit(step, work)
+        if coming is not None:
+            yield coming.result()
+        coming = following
+    if coming is not None:
+        yield coming.result()
 
 
-def _load(case: Case, pipeline: Pipeline, output: Path, budget: Budget | None) -> _Work:
-    work = _Work(case, Outcome(case.name, str(output_path(case, output))))
-
-    def load() -> None:
-        if case.problem:
-            raise PredictError(f"{case.problem} – {case.name}")
-        if budget is not None:
-            work.windows = budget.windows(case)
-        with work.phase("read"):
-            image = pipeline.read(case.files)
-        work.affine, work.shape = image.affine, image.shape
-        with work.phase("preprocess"):
-            work.data, work.steps = pipeline.preprocess(image)
-
-    _attempt(work, load)
-    return work
+def _load(budget: Budget | None, pipeline: Pipeline, work: _Work) -> None:
+    case = work.case
+    if case.problem:
+        raise PredictError(f"{case.problem} – {case.name}")
+    if budget is not None:
+        work.windows = budget.windows(case)
+    with work.phase("read"):
+        image = pipeline.read(case.files)
+    work.affine, work.shape = image.affine, image.shape
+    with work.phase("preprocess"):
+        work.data, work.steps = pipeline.preprocess(image)
 
 
-def _segment(work: _Work, pipeline: Pipeline) -> None:
+def _segment(pipeline: Pipeline, work: _Work) -> None:
     memory = PeakMemory()
     with work.phase("network"):
         scores = pipeline.network(work.data, work.windows)
@@ -120,25 +113,21 @@ def _segment(work: _Work, pipeline: Pipeline) -> None:
     work.outcome.peak_memory_gib = memory.gib()
 
 
-def _write(work: _Work, pipeline: Pipeline) -> Outcome:
-    def write() -> None:
-        with work.phase("write"):
-            pipeline.write(work.labels, work.affine, Path(work.outcome.output))
-
-    _attempt(work, write)
+def _write(pipeline: Pipeline, work: _Work) -> None:
+    with work.phase("write"):
+        pipeline.write(work.labels, work.affine, Path(work.outcome.output))
     work.labels = work.steps = None
-    return work.outcome
 
 
-def _attempt(work: _Work, step: Callable[[], None]) -> None:
+def _attempt(step: Callable[[Pipeline, _Work], None], pipeline: Pipeline, work: _Work) -> _Work:
     """Run a step unless an earlier one failed; a failure is the case's, not the run's."""
-    if work.outcome.error:
-        return
-    try:
-        step()
-    except Exception as error:  # whatever one image provokes, the others go on
-        work.outcome.error = in_one_line(error, work.case)
-        logger.error("%s", work.outcome.error)
+    if not work.outcome.error:
+        try:
+            step(pipeline, work)
+        except Exception as error:  # whatever one image provokes, the others go on
+            work.outcome.error = in_one_line(error, work.case)
+            logger.error("%s", work.outcome.error)
+    return work
 
 
 class Journal:
@@ -161,34 +150,26 @@ class Journal:
         """
         # of two shards that end together, the one that writes last has read last
         with FileLock(self._folder / "lock"):
-            return self._write_summary(cases)
-
-    def _write_summary(self, cases: Sequence[Case]) -> dict[str, Any]:
-        paths = {case.name: output_path(case, self._output) for case in cases}
-        written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
-        outcomes = dict(written)
-        for path in sorted(self._folder.glob("*.jsonl")):
-            for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError):  # a line cut by a kill
-                    outcome = json.loads(line)
-                    outcomes[outcome["case"]] = outcome
-        outcomes |= {name: outcome for name, outcome in written.items() if outcomes[name]["error"]}
-        failed = sum(bool(outcome["error"]) for outcome in outcomes.values())
-        ordered = [outcomes[name] for name in sorted(outcomes)]
-        summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": ordered}
-        write_json(summary, self._output / "summary.json")
-        return summary
+            paths = {case.name: output_path(case, self._output) for case in cases}
+            written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
+            outcomes = dict(written)
+            for path in sorted(self._folder.glob("*.jsonl")):
+                for line in path.read_text("utf-8").splitlines():
+                    with suppress(ValueError):  # a line cut by a kill
+                        outcome = json.loads(line)
+                        outcomes[outcome["case"]] = outcome
+            outcomes |= {name: outcome for name, outcome in written.items() if outcomes[name]["error"]}
+            failed = sum(bool(outcome["error"]) for outcome in outcomes.values())
+            ordered = [outcomes[name] for name in sorted(outcomes)]
+            summary = {"segmented": len(outcomes) - failed, "failed": failed, "cases": ordered}
+            write_json(summary, self._output / "summary.json")
+            return summary
 
 
 def claim(output: Path, network: str) -> None:
-    """Let a folder have the label maps of one network only: those of another would be skipped as if they were its own.
+    """Let a folder have the label maps of one network only, given by name and fingerprint; another one is refused.
 
-    Args:
-        output: the folder.
-        network: name and fingerprint.
-
-    Raises:
-        UserError: if it has those of another.
+    Its cases would be skipped as if the label maps were its own.
     """
     path = make_folder(output / ".dcd_predict") / "network"
     if not path.is_file():
@@ -240,15 +221,11 @@ def run(
 
 def _run_one(build: Callable[[], Pipeline], output: Path, shard: str, max_ram_gib: float | None, case: Case) -> Outcome:
     """In a process of its own."""
-    outcome = next(predict_cases(_built(build), [case], output, max_ram_gib))
+    if not _PIPELINES:
+        _PIPELINES.append(build())
+    outcome = next(predict_cases(_PIPELINES[0], [case], output, max_ram_gib))
     Journal(output, shard).add(outcome)
     return outcome
 
 
 _PIPELINES: list[Pipeline] = []
-
-
-def _built(build: Callable[[], Pipeline]) -> Pipeline:
-    if not _PIPELINES:
-        _PIPELINES.append(build())
-    return _PIPELINES[0]

@@ -34,8 +34,7 @@ def read_channels(root: Path) -> list[str]:
         return list(read_pipeline(root)["channels"])
     path = root / "configs" / "metadata.json"
     found = read_json(path, "metadata", "metadata of a bundle", "check the path")
-    for key in ("network_data_format", "inputs", "image", "channel_def"):
-        if key not in found:
-            raise UserError("not a bundle", path, f"an entry '{key}'", "none", "check the path")
-        found = found[key]
-    return list(channel_names(found))
+    try:
+        return list(channel_names(found["network_data_format"]["inputs"]["image"]["channel_def"]))
+    except KeyError as error:
+        raise UserError("not a bundle", path, f"an entry {error}", "none", "check the path") from error

@@ -28,10 +28,9 @@ class Budget:
             raise UserError("memory bound too low", "--max_ram", f"at least {self._base:.2f}", max_gib, "raise it")
 
     def windows(self, case: Case) -> int:
-        """How many windows of a case may be computed at once.
+        """How many windows of a case may be computed at once; a ``PredictError`` if even one could need too much.
 
-        Raises:
-            PredictError: if even one could need too much. The next case is read while one is computed: both count.
+        The next case is read while one is computed: both count.
         """
         needed = self._base + 1.5 * self._pipeline.bytes_needed(case.files) / 2**30
         if needed > self._max:

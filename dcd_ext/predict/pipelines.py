@@ -18,11 +18,7 @@ PHASES = ("read", "preprocess", "network", "postprocess", "write")
 
 
 class FastPipeline(runtime.Pipeline):
-    """The runtime's, which also reads what MONAI reads: DICOM, MetaImage, NRRD.
-
-    Raises:
-        UserError: if the folder's network cannot be read.
-    """
+    """The runtime's, which also reads what MONAI reads: DICOM, MetaImage, NRRD. Refused is a damaged network."""
 
     def __init__(self, folder: Path, threads: int | None = None, precision: str = "f32") -> None:
         network = folder / read_pipeline(folder)["network"]
@@ -31,12 +27,13 @@ class FastPipeline(runtime.Pipeline):
         except ImportError:  # of the inference engine
             raise
         except Exception as error:  # each engine has its own for a damaged file
-            found, step = one_line(error), "export it again, or remove the folder"
+            found, step = runtime.one_line(error), "export it again, or remove the folder"
             raise UserError("exported network cannot be read", network, "", found, step) from error
 
-    def read(self, files: Sequence[Path]) -> runtime.Volume:
+    @staticmethod
+    def load(files: Sequence[Path]) -> runtime.Volume:
         if all(map(runtime.is_nifti, files)):
-            return super().read(files)
+            return runtime.read(files)
         _check(files)
         from monai.transforms import LoadImage  # five seconds, for these files only
 
@@ -132,9 +129,5 @@ def _call(transform: Any, value: Any, files: Sequence[Path]) -> Any:
         return transform(value)
     except Exception as error:  # whatever a damaged file provokes
         where = ", ".join(map(str, files)) or type(transform).__name__
-        raise runtime.PredictError(f"cannot use the image – {where} – {one_line(first_cause(error))}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Type of an error and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        found = runtime.one_line(first_cause(error))
+        raise runtime.PredictError(f"cannot use the image – {where} – {found}") from error

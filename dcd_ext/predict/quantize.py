@@ -1,5 +1,6 @@
 """INT8 with a bound: quantised layers are put back to float until the Dice on held-out cases is close enough."""
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from dcd_ext.data import load_cases
 from dcd_ext.data.nifti import voxels
 from dcd_ext.errors import UserError
 from dcd_ext.inference.values import whole_labels
-from dcd_ext.io import sha256, write_json
+from dcd_ext.io import sha256
 from dcd_ext.predict.norms import make_narrow_norms_planar
 from dcd_ext.predict.runtime import OpenVINO, Pipeline
 from dcd_ext.predict.standalone import NETWORKS, write_standalone
@@ -25,42 +26,30 @@ logger = logging.getLogger(__name__)
 _CALIBRATION = 64
 
 
-def export_int8(
-    root: Path, dataset_dir: Path, fold: int, max_drop: float, output: Path | None = None
-) -> tuple[Path, dict[str, Any]]:
-    """Quantise a bundle's network with NNCF, judged by whole cases, and write it as a standalone folder.
+def export_int8(root: Path, dataset_dir: Path, fold: int, max_drop: float) -> tuple[Path, dict[str, Any]]:
+    """Quantise a bundle's network with NNCF, judged by whole cases, and write it as ``models/int8`` of the bundle.
 
     Args:
         root: a bundle with ``models/model.pt``.
-        dataset_dir: prepared data; its fold ``fold`` both calibrates and judges.
-        fold: cases that the network was not trained on.
-        max_drop: by how much the mean Dice may fall.
-        output: default ``models/int8`` of the bundle.
-
-    Raises:
-        UserError: if the bound is missed, with the Dice reached; nothing is written then.
+        dataset_dir: prepared data.
+        fold: cases that the network was not trained on, which both calibrate and judge.
+        max_drop: by how much the mean Dice may fall; refused, with nothing written, if it falls by more.
     """
     cases = load_cases(str(dataset_dir), "validation", fold)
-    reached: dict[str, Any] = {}
 
-    def make(bundle: BundleFolder, folder: Path) -> Path:
-        path, measured = _quantize(bundle, folder, cases, max_drop)
-        reached.update(measured)
-        return path
+    def make(bundle: BundleFolder, path: Path) -> dict[str, Any]:
+        return {"int8": _quantize(bundle, path, cases, max_drop)}
 
-    folder = write_standalone(root, output or root / "models" / "int8", "int8", make)
-    write_json({**read_pipeline(folder), "int8": reached}, folder / "pipeline.json")
-    return folder, reached
+    folder = write_standalone(root, root / "models" / "int8", "int8", make)
+    return folder, read_pipeline(folder)["int8"]
 
 
-def _quantize(
-    bundle: BundleFolder, folder: Path, cases: Sequence[dict], max_drop: float
-) -> tuple[Path, dict[str, Any]]:
+def _quantize(bundle: BundleFolder, path: Path, cases: Sequence[dict], max_drop: float) -> dict[str, Any]:
     nncf, openvino = require("nncf"), require("openvino")
     with tempfile.TemporaryDirectory() as temporary:
         floating = write_standalone(bundle.root, Path(temporary, "f32"))
         judge = _Judge(Pipeline(floating), cases)
-        before = judge.dice()
+        before = float(np.mean([judge.dice(position) for position in range(len(cases))]))
         model = openvino.Core().read_model(floating / NETWORKS["openvino"])
         model.reshape([1, *judge.shape])
         quantized = nncf.quantize_with_accuracy_control(
@@ -75,10 +64,9 @@ def _quantize(
             openvino.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), range(len(cases))
         )
     require_bound(bundle.name, before, after, max_drop)
-    path = folder / NETWORKS["int8"]
     openvino.save_model(quantized, path, compress_to_fp16=False)
     measured = {"dice_float32": round(before, 4), "dice_int8": round(after, 4), "cases": len(cases)}
-    return path, {**measured, "weights_sha256": sha256(bundle.weights)}
+    return {**measured, "weights_sha256": sha256(bundle.weights)}
 
 
 def require_bound(name: str, before: float, after: float, max_drop: float) -> None:
@@ -89,7 +77,7 @@ def require_bound(name: str, before: float, after: float, max_drop: float) -> No
 
 
 class _Judge:
-    """Mean Dice of whole cases, whatever runs the network."""
+    """Dice of whole cases, whatever runs the network."""
 
     def __init__(self, pipeline: Pipeline, cases: Sequence[dict]) -> None:
         self._pipeline = pipeline
@@ -103,28 +91,18 @@ class _Judge:
 
     def windows(self, count: int) -> list[np.ndarray]:
         """Windows (1, M, X, Y, Z) of the cases in turn."""
-        collected: list[np.ndarray] = []
-        for data, _ in self._inputs:
-            window = self._pipeline.window
-            collected += window.patches(window.pad(data)[0])
-            if len(collected) >= count:
-                break
-        return collected[:count]
-
-    def dice(self) -> float:
-        """Mean over classes and cases, classes that are in neither map left out."""
-        return float(np.mean([self._case(position) for position in range(len(self._inputs))]))
+        window = self._pipeline.window
+        patches = (patch for data, _ in self._inputs for patch in window.patches(window.pad(data)[0]))
+        return list(itertools.islice(patches, count))
 
     def validate(self, compiled: Any, positions: Iterable[int]) -> tuple[float, list[float]]:
         """What NNCF asks: the mean over some cases, and each case's own."""
-        engine, self._pipeline.engine = self._pipeline.engine, OpenVINO.of(compiled)
-        try:
-            scores = [self._case(position) for position in positions]
-        finally:
-            self._pipeline.engine = engine
+        self._pipeline.engine = OpenVINO.of(compiled)
+        scores = [self.dice(position) for position in positions]
         return float(np.mean(scores)), scores
 
-    def _case(self, position: int) -> float:
+    def dice(self, position: int) -> float:
+        """Mean over the classes of a case, those that are in neither map left out."""
         data, steps = self._inputs[position]
         labels, truth = self._pipeline.postprocess(self._pipeline.network(data), steps), self._truths[position]
         scores = []

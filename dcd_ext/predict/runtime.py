@@ -74,8 +74,13 @@ def read(files: Sequence[Path]) -> Volume:
 
 def _apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
     """Largest distance between the places that two affines give to a voxel of a volume: at one of the corners."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))))
-    return float(np.linalg.norm(nib.affines.apply_affine(one - other, corners), axis=1).max())
+    return float(np.linalg.norm(((one - other) @ _corners(shape))[:3], axis=0).max())
+
+
+def _corners(shape: Sequence[int]) -> np.ndarray:
+    """Homogeneous coordinates (4, 8) of the corner voxels of a volume."""
+    corners = itertools.product(*((0.0, n - 1.0) for n in shape[:3]))
+    return np.array([*zip(*corners, strict=True), [1.0] * 8])
 
 
 def _open(file: Path) -> Any:
@@ -83,7 +88,7 @@ def _open(file: Path) -> Any:
     try:
         image: Any = nib.load(file)
     except Exception as error:
-        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise PredictError(f"cannot read – {file} – {one_line(error)}") from error
     kind = image.get_data_dtype()
     if kind.kind not in "biuf":
         raise PredictError(f"no plain numbers – {file} – expected one real number per voxel, found {kind}")
@@ -113,7 +118,7 @@ def _fill(part: np.ndarray, image: Any, file: Path) -> None:
         stored = proxy.get_unscaled() if plain else np.asarray(proxy, np.float32)
         part[...] = np.moveaxis(stored.reshape((*part.shape[1:], len(part)), order="F"), -1, 0)
     except Exception as error:  # nibabel raises whatever a damaged file provokes
-        raise PredictError(f"cannot read – {file} – {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise PredictError(f"cannot read – {file} – {one_line(error)}") from error
     cleaned = finite(part, file)
     if cleaned is not part:
         part[...] = cleaned
@@ -201,9 +206,7 @@ class Spacing:
         shear = np.linalg.cholesky(axes.T @ axes).T
         target = np.eye(4)
         target[:3, :3] = axes @ np.linalg.inv(shear) @ np.diag(np.sign(np.diag(shear)) * wanted)
-        ends = [(0.0, side - 1.0) for side in source]
-        corners = np.stack([c.ravel() for c in np.meshgrid(*ends, indexing="ij")])
-        corners = np.concatenate([corners, np.ones_like(corners[:1])])
+        corners = _corners(source)
         reached = np.linalg.solve(target, affine @ corners)[:3]
         shape = tuple(int(side) for side in np.round(np.ptp(reached, axis=1) + 1))
         # the corner that no other lies before; with a shear there may be none, then the centres agree
@@ -299,8 +302,8 @@ class SlidingWindow:
     def windows(self, shape: Sequence[int]) -> list[tuple[slice, ...]]:
         """Windows over a volume that is not smaller than one."""
         starts = [self._starts(side, n) for side, n in zip(shape, self.size, strict=True)]
-        corners = np.stack([c.ravel() for c in np.meshgrid(*starts, indexing="ij")], axis=1)
-        return [tuple(slice(a, a + n) for a, n in zip(corner, self.size, strict=True)) for corner in corners.tolist()]
+        corners = itertools.product(*starts)
+        return [tuple(slice(a, a + n) for a, n in zip(corner, self.size, strict=True)) for corner in corners]
 
     def _starts(self, side: int, window: int) -> list[int]:
         step = max(int(window * (1 - self.overlap)), 1)
@@ -350,13 +353,10 @@ class Case:
 def find_cases(
     inputs: Sequence[Path], channels: Sequence[str], readable: Callable[[Path], bool], output: Path | None = None
 ) -> list[Case]:
-    """Cases below files, folders and data lists; one that lacks a channel has a ``problem``.
-
-    What lies in ``output`` is not an input.
+    """Cases below files, folders and data lists, not in ``output``; one that lacks a channel has a ``problem``.
 
     With several channels, their files lie in one folder and differ by the channel's name or by nnU-Net's ``_0000``,
     at the end of the file's name or as the whole of it; exactly as many single files are one case, in channel order.
-
     A name does not depend on the other cases, so that what is done stays done when images are added.
 
     Raises:
@@ -376,10 +376,11 @@ def find_cases(
             whole = path.is_file() or readable(path)  # a folder of DICOM files is one image
             files = [path] if whole else sorted(filter(readable, path.rglob("*")))
             root = path.absolute().parent if whole else path
-            visible = [f for f in files if whole or not _is_hidden(f.relative_to(root))]
+            if not whole:
+                files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
             if output is not None and not whole:
-                visible = [f for f in visible if not f.absolute().is_relative_to(output.absolute())]
-            cases += _group(visible, root, channels)
+                files = [f for f in files if not f.absolute().is_relative_to(output.absolute())]
+            cases += _group(files, root, channels)
     if not cases:
         raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files – correct the path")
     # also on a system that ignores the case of letters
@@ -387,14 +388,9 @@ def find_cases(
     name, count = counts.most_common(1)[0]
     if count > 1:
         both = ", ".join(str(case.files[0]) for case in cases if case.name.casefold() == name)
-        raise PredictError(
-            f"two cases with one name – {both} – expected different names – pass their folders one by one"
-        )
+        step = "pass their folders one by one"
+        raise PredictError(f"two cases with one name – {both} – expected different names – {step}")
     return cases
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _listed(path: Path) -> list[Case]:
@@ -408,8 +404,7 @@ def _listed(path: Path) -> list[Case]:
             # a result's name has no folders in it
             cases.append(Case(re.sub(r"[/\\\0]", "_", str(entry.get("case") or _stem(files[0]))), files))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PredictError(f"unusable data list – {path} – {found} – prepare the data again") from error
+        raise PredictError(f"unusable data list – {path} – {one_line(error)} – prepare the data again") from error
     return cases
 
 
@@ -573,24 +568,18 @@ class Pipeline:
         else:
             self.engine = OpenVINO(network, shape, threads, precision)
 
-    def read(self, files: Sequence[Path]) -> Volume:
-        """The image of a case.
+    load = staticmethod(read)
 
-        Raises:
-            PredictError: as :func:`read`; if there are more or fewer channels than the network has.
-        """
-        volume = read(files)
+    def read(self, files: Sequence[Path]) -> Volume:
+        """The image of a case, by ``load``; refused with more or fewer channels than the network has."""
+        volume = self.load(files)
         if len(volume.data) != len(self.channels):
             found = f"expected {len(self.channels)} channels, found {len(volume.data)}"
             raise PredictError(f"wrong number of channels – {', '.join(map(str, files))} – {found}")
         return volume
 
     def bytes_needed(self, files: Sequence[Path]) -> int:
-        """Upper bound of what a case needs beyond the network itself, from its headers: no foreground is cropped.
-
-        Raises:
-            PredictError: if a header cannot be read.
-        """
+        """Upper bound of what a case needs beyond the network itself, from its headers: no foreground is cropped."""
         header = _open(files[0])
         shape, affine = header.shape[:3], header.affine
         inner = shape
@@ -649,8 +638,12 @@ class Pipeline:
 
 def in_one_line(error: Exception, case: Case) -> str:
     """What went wrong, and where."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, PredictError) else f"{type(error).__name__}: {text} – {case.name}"
+    return str(error).splitlines()[0] if isinstance(error, PredictError) else f"{one_line(error)} – {case.name}"
+
+
+def one_line(error: BaseException) -> str:
+    """Type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def cores() -> int:
@@ -671,8 +664,7 @@ def main() -> int:
     try:
         pipeline = Pipeline(pipeline_folder, options.threads)
     except Exception as error:  # each inference engine has its own for a damaged file
-        found = f"{type(error).__name__}: {error}".splitlines()[0]
-        sys.exit(f"error: cannot read the network – {pipeline_folder} – {found}")
+        sys.exit(f"error: cannot read the network – {pipeline_folder} – {one_line(error)}")
     try:
         cases = find_cases(options.images, pipeline.channels, is_nifti, options.output)
     except PredictError as error:

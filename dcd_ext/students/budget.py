@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage, Orientation, Spacing
@@ -21,13 +21,8 @@ from dcd_ext.students.widths import narrow
 from dcd_ext.tables import Table
 from dcd_ext.tensors import plain_tensor
 
-
-@dataclass(frozen=True)
-class Volume:
-    """What is segmented: a file, or noise of a shape."""
-
-    image: Path | None
-    shape: tuple[int, ...] | None
+# what is segmented: a file, or noise of a shape
+Volume: TypeAlias = Path | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def widths(teacher: TeacherBundle, width_args: Sequence[str] | None) -> dict[int
     """Definitions by reduction factor 1, 2, 4 …, until nothing becomes narrower."""
     found: dict[int, dict[str, Any]] = {}
     for factor in (2**i for i in range(8)):
-        definition = narrow(teacher.definitions, teacher.network_key, teacher.network, factor, width_args)
+        definition = narrow(teacher, factor, width_args)
         if definition in found.values():
             break
         found[factor] = definition
@@ -84,11 +79,7 @@ def measure(
 
 
 def choose(teacher: TeacherBundle, measured: Sequence[Measured], volume: Volume, budget: Budget) -> Measured:
-    """The widest student within the budget, which meets it a second time.
-
-    Raises:
-        UserError: if none does, with what the narrowest needs.
-    """
+    """The widest student within the budget, which meets it a second time; refused if none does."""
     for candidate in sorted(measured, key=lambda m: m.factor):
         if budget.holds(candidate) and budget.holds(
             measure(teacher, candidate.factor, candidate.definition, volume, budget)
@@ -127,13 +118,13 @@ def _segment(
 
 def _read(bundle: TeacherBundle, volume: Volume) -> torch.Tensor:
     """The volume (1, C, X, Y, Z), turned and resampled as the bundle's inference does."""
-    if volume.image is None:
-        return torch.rand((1, bundle.channels, *(volume.shape or ())))
+    if isinstance(volume, tuple):
+        return torch.rand((1, bundle.channels, *volume))
     try:
-        image = EnsureChannelFirst()(LoadImage()(volume.image))
+        image = EnsureChannelFirst()(LoadImage()(volume))
     except Exception as error:  # MONAI's readers raise a dozen types
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
-        raise UserError("unreadable image", volume.image, "an image MONAI reads", found, "correct --image") from error
+        raise UserError("unreadable image", volume, "an image MONAI reads", found, "correct --image") from error
     if axcodes := bundle.transform_argument("Orientationd", "axcodes"):
         image = Orientation(axcodes, labels=None)(image)
     if pixdim := bundle.transform_argument("Spacingd", "pixdim"):

@@ -15,7 +15,7 @@ from dcd_ext.io import write_text
 from dcd_ext.networks import count_parameters
 from dcd_ext.students.distillation import add_distillation
 from dcd_ext.students.hooks import Hook, table
-from dcd_ext.students.plain import either_separator, mapped, merged, trainer_of
+from dcd_ext.students.plain import changed, either_separator, mapped, merged, trainer_of
 from dcd_ext.students.teacher import TeacherBundle
 from dcd_ext.tables import to_markdown
 from dcd_ext.weights import save_weights
@@ -30,19 +30,16 @@ def write_student(
     kd_weight: float = 0.05,
     start: bool = False,
 ) -> None:
-    """Write the folder ``output`` at once, or not at all.
+    """Write the folder ``output``, which must not exist or be empty, at once, or not at all.
 
     Args:
         teacher: with its weights loaded.
         student_def: definition of its narrower network.
         hooks: what is compared.
-        output: the bundle's folder, which must not exist or be empty.
-        trainer_key: id of the trainer, default ``train::trainer``, or the only one.
+        output: the bundle's folder.
+        trainer_key: id of the trainer, default ``train::trainer``, or the only one; refused if it cannot be extended.
         kd_weight: highest weight of the distillation loss.
         start: let the training begin with the teacher's strongest channels.
-
-    Raises:
-        UserError: if the training config cannot be extended, or the folder is in use.
     """
     configs = _configs(teacher, student_def, hooks, trainer_key, kd_weight, start)
     temporary = output.with_name(f".tmp-{output.name}")
@@ -78,14 +75,19 @@ def _configs(
     start: bool,
 ) -> dict[str, dict[str, Any]]:
     """Content of every config, by its file's name."""
-    original = teacher.definitions.raw(teacher.network_key)
-    changed = {name: value for name, value in student_def.items() if value != original.get(name)}
-    configs = {name: _narrowed(config, original["_target_"], changed) for name, config in teacher.configs.items()}
+    narrower = {name: value for name, value in student_def.items() if value != teacher.definition.get(name)}
+
+    def narrowed(entry: Any) -> Any:
+        """Wherever a config defines the teacher's network once more."""
+        defines = isinstance(entry, dict) and entry.get("_target_") == teacher.definition["_target_"]
+        return {**entry, **deepcopy(narrower)} if defines else entry
+
+    configs = {name: changed(config, narrowed) for name, config in teacher.configs.items()}
     train = merged(teacher.configs[teacher.train_file])
     train[teacher.network_key] = student_def
     trainer_key = trainer_key or trainer_of(train) or "train::trainer"
     handlers, number = add_distillation(train, teacher, hooks, trainer_key, kd_weight, start)
-    _name_runs(train, "training", trainer_key)
+    _name_runs(train, trainer_key)
     content: Any = train.config
     configs[teacher.train_file] = content
     for name, config in configs.items():
@@ -95,22 +97,12 @@ def _configs(
     return {n: _shifted(config, handlers, number) if handlers else config for n, config in configs.items()}
 
 
-def _narrowed(config: Any, target: str, changed: dict[str, Any]) -> Any:
-    """A config with other widths wherever it defines the teacher's network once more."""
-    if isinstance(config, list):
-        return [_narrowed(item, target, changed) for item in config]
-    if not isinstance(config, dict):
-        return config
-    defined = changed if config.get("_target_") == target else {}
-    return {**{key: _narrowed(value, target, changed) for key, value in config.items()}, **deepcopy(defined)}
-
-
-def _name_runs(config: ConfigParser, name: str, trainer_key: str) -> None:
+def _name_runs(config: ConfigParser, trainer_key: str) -> None:
     """``run`` and ``training`` both start it, whichever there is."""
     if "run" not in config:
-        config["run"] = f"%{name}" if name in config else [f"$@{trainer_key}.run()"]
-    if name not in config:
-        config[name] = "%run"
+        config["run"] = "%training" if "training" in config else [f"$@{trainer_key}.run()"]
+    if "training" not in config:
+        config["training"] = "%run"
     steps = config.get("initialize") or []
     steps = steps if isinstance(steps, list) else [steps]
     # our errors are one line in training, too; a step that looks for this package comes before it is needed

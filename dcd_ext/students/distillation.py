@@ -70,7 +70,7 @@ def _entries(teacher: TeacherBundle, hooks: list[Hook], kd_weight: float, device
     loading = {key: value for key, value in shipped["teacher"].items() if key != "cpu_autocast"}
     return {
         "teacher_ckpt": "$@bundle_root + '/models/teacher.pt'",
-        "teacher_def": {**mapped(teacher.definitions.raw(key), own, "@teacher_def::"), "_mode_": "callable"},
+        "teacher_def": {**mapped(teacher.definition, own, "@teacher_def::"), "_mode_": "callable"},
         "teacher": {**loading, "device": device},
         "taps": [hook.path for hook in hooks],
         "kd_loss_def": {**shipped["kd_loss_def"], **channels},

@@ -44,10 +44,7 @@ def propose(
     """The hooks at ``paths`` or, without paths, one per resolution on the way down to the coarsest.
 
     Both networks are in evaluation mode, on the CPU; ``channels`` are those of the input, whose spatial ``shapes`` are
-    tried until one passes through both.
-
-    Raises:
-        UserError: if no shape passes, a path is wrong, or there is nothing to propose.
+    tried until one passes through both. Refused if none does, a path is wrong, or there is nothing to propose.
     """
     problem = None
     for shape in shapes:

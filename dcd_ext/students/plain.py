@@ -9,7 +9,7 @@ import ast
 import pydoc
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,22 @@ def either_separator(key: str) -> str:
     return re.escape(key).replace("::", "(?:::|#)")
 
 
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A config with ``change`` of everything in it, innermost first, keys included."""
+    if isinstance(value, dict):
+        value = {changed(k, change): changed(v, change) for k, v in value.items()}
+    elif isinstance(value, list):
+        value = [changed(item, change) for item in value]
+    return change(value)
+
+
 def mapped(value: Any, pattern: re.Pattern[str], replacement: Any) -> Any:
     """Replaced in every text of a config, keys included."""
-    if isinstance(value, dict):
-        return {mapped(k, pattern, replacement): mapped(v, pattern, replacement) for k, v in value.items()}
-    if isinstance(value, list):
-        return [mapped(item, pattern, replacement) for item in value]
-    return pattern.sub(replacement, value) if isinstance(value, str) else value
+    return changed(value, lambda item: pattern.sub(replacement, item) if isinstance(item, str) else item)
 
 
 class Definitions:
-    """What the entries of one config define.
+    """What the entries of one config define; ``parser`` has them with macros replaced.
 
     Args:
         config: the config's content.
@@ -93,31 +98,23 @@ class Definitions:
 
     def __init__(self, config: dict[str, Any], file: Path, trusted: Path | None = None) -> None:
         self.file, self.trusted = file, trusted
-        self._parser = merged(config)
+        self.parser = merged(config)
         try:
-            self._parser.resolve_macro_and_relative_ids()
+            self.parser.resolve_macro_and_relative_ids()
         except Exception as error:  # MONAI raises what the missing key or file happens to raise
-            raise self._refusal("unresolved macro", "entries for every '%'", error, "correct it") from error
+            raise UserError("unresolved macro", file, "entries for every '%'", error, "correct it") from error
         if trusted is not None:
-            self._parser["bundle_root"] = str(trusted)
+            self.parser["bundle_root"] = str(trusted)
             sys.path.insert(0, str(trusted))
-
-    def raw(self, key: str) -> Any:
-        """The entry's text, with macros replaced; None if there is none."""
-        return self._parser.get(key)
-
-    def follow(self, key: str) -> str:
-        """The key at the end of a chain of references."""
-        return follow(self._parser, key)
 
     def trained_network(self) -> str | None:
         """The key of the definition of what the trainer trains."""
-        text = self.raw(f"{trainer_of(self._parser)}::network")
+        text = self.parser.get(f"{trainer_of(self.parser)}::network")
         for _ in range(20):
             match = _REFERENCE.search(text) if isinstance(text, str) else None
             if match is None:
                 break
-            text = self.raw(match[1])
+            text = self.parser.get(match[1])
             if isinstance(text, dict) and "_target_" in text:
                 if "module" not in text:
                     return match[1].replace("#", "::")
@@ -127,22 +124,19 @@ class Definitions:
     def build(self, definition: Any, key: str) -> Any:
         """The object or value that an entry of this name, whose content may differ from the file's, defines."""
         try:
-            parser = ConfigParser(deepcopy(self._parser.config))
+            parser = ConfigParser(deepcopy(self.parser.config))
             # in its place, because its entries may refer to each other
             place = key if key in parser else "_definition"
             parser[place] = deepcopy(definition)
             return _Evaluation(parser).of(parser[place]) if self.trusted is None else parser.get_parsed_content(place)
         except _NotPlainError as error:
             expected, step = "classes of MONAI and torch with plain arguments", "pass --trust to run the bundle's code"
-            raise self._refusal(f"'{key}' is not plain", expected, error, step) from error
+            raise UserError(f"'{key}' is not plain", self.file, expected, error, step) from error
         except UserError:
             raise
         except Exception as error:  # whatever the class finds wrong with its arguments
             found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise self._refusal(f"'{key}' cannot be built", "valid arguments", found, "correct it") from error
-
-    def _refusal(self, what: str, expected: str, found: object, step: str) -> UserError:
-        return UserError(what, self.file, expected, str(found), step)
+            raise UserError(f"'{key}' cannot be built", self.file, "valid arguments", found, "correct it") from error
 
 
 class _Evaluation:

@@ -15,7 +15,7 @@ from dcd_ext.bundles.export import load_torchscript
 from dcd_ext.distill.teacher_check import recorded_scores
 from dcd_ext.errors import UserError
 from dcd_ext.networks import seeded
-from dcd_ext.students.plain import Definitions
+from dcd_ext.students.plain import Definitions, changed, follow
 from dcd_ext.weights import load_weights
 
 _SUFFIXES = (".json", ".yaml", ".yml")
@@ -49,13 +49,15 @@ class TeacherBundle:
         self.reopen = {"root": root, "train_file": train_file, "network_key": network_key, "trust": trust}
         folder = self.root / "configs"
         files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
-        self.configs = {f.name: _without_removed(_read(f)) for f in files if f.stem != "metadata"}
+        self.configs = {f.name: changed(_read(f), _without_removed) for f in files if f.stem != "metadata"}
         self.train_file = self._train_file(folder, train_file)
-        self.metadata = self._metadata()
+        metadata = folder / "metadata.json"
+        self.metadata = _read(metadata) if metadata.is_file() else {}
         trusted = self.root if trust else None
         self.definitions = Definitions(self.configs[self.train_file], folder / self.train_file, trusted)
         self.network_key = self._network_key(network_key)
-        self.network: nn.Module = self.build(self.definitions.raw(self.network_key))
+        self.definition: dict[str, Any] = self.definitions.parser.get(self.network_key)
+        self.network: nn.Module = self.build(self.definition)
         if not isinstance(self.network, nn.Module):
             what, found = f"'{self.network_key}' is no network", type(self.network).__name__
             raise UserError(what, folder / self.train_file, "a network", found, "pass --network_key KEY")
@@ -70,26 +72,28 @@ class TeacherBundle:
             network = self.definitions.build(definition, self.network_key)
         return network.eval() if isinstance(network, nn.Module) else network
 
+    def argument(self, name: str) -> Any:
+        """The value of an argument of the network's definition."""
+        return self.definitions.build(self.definition[name], f"{self.network_key}::{name}")
+
     def inferer(self) -> Any:
         """That of the inference config, on the CPU."""
         definitions = self._inference()
-        key = definitions.follow("inferer")
-        definition = definitions.raw(key)
+        key = follow(definitions.parser, "inferer")
+        definition = definitions.parser.get(key)
         if not isinstance(definition, dict):
-            where, found = definitions.file, repr(definition)[:80] if definition else "none"
-            raise UserError(
-                "no inferer", where, "a dictionary with _target_ at 'inferer'", found, "use --reduction_factor"
-            )
+            found, expected = repr(definition)[:80] if definition else "none", "a dictionary with _target_ at 'inferer'"
+            raise UserError("no inferer", definitions.file, expected, found, "use --reduction_factor")
         return definitions.build({k: v for k, v in definition.items() if k not in _DEVICES}, key)
 
     def transform_argument(self, name: str, argument: str) -> Any:
         """An argument of the first transform of a kind in the inference config; None if there is none."""
         definitions = self._inference()
-        waiting: list[Any] = [definitions.raw("preprocessing")]
+        waiting: list[Any] = [definitions.parser.get("preprocessing")]
         while waiting:
             entry = waiting.pop(0)
             if isinstance(entry, str) and entry.startswith("@"):
-                entry = definitions.raw(definitions.follow(entry[1:]))
+                entry = definitions.parser.get(follow(definitions.parser, entry[1:]))
             if isinstance(entry, dict) and str(entry.get("_target_")).endswith(name):
                 return definitions.build(entry.get(argument), f"{name} {argument}")
             children = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
@@ -123,10 +127,9 @@ class TeacherBundle:
     @property
     def channels(self) -> int:
         """Number of input channels, from the network's definition or the metadata."""
-        definition = self.definitions.raw(self.network_key)
         for name in ("in_channels", "input_channels"):
-            if name in definition:
-                return int(self.definitions.build(definition[name], f"{self.network_key}::{name}"))
+            if name in self.definition:
+                return int(self.argument(name))
         if isinstance(number := self._input.get("num_channels"), int):
             return number
         where = self.root / "configs" / "metadata.json"
@@ -150,11 +153,7 @@ class TeacherBundle:
         return found if isinstance(found, dict) else {}
 
     def load_weights(self, file: Path | None = None) -> None:
-        """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them.
-
-        Raises:
-            UserError: if there are none or they do not fit.
-        """
+        """Load the bundle's weights into :attr:`network`, strictly; :attr:`scores` are what is recorded of them."""
         step = "pass --weights FILE"
         candidates = [file] if file else [self.root / "models" / name for name in ("model.pt", "model.ts")]
         path = next((p for p in candidates if p.is_file()), None)
@@ -163,14 +162,13 @@ class TeacherBundle:
             raise UserError("the teacher has no weights", where, "a file", "none", f"download them, or {step}")
         self.scores: Any = next((scores for scores, _ in recorded_scores(path, self.root)), {})
         if not _is_torchscript(path):
-            return load_weights(self.network, path, step)
+            load_weights(self.network, path, step)
+            return
         try:
-            state = load_torchscript(path).state_dict()
-            self.network.load_state_dict(state)
+            self.network.load_state_dict(load_torchscript(path).state_dict())
         except (RuntimeError, ValueError) as error:
             found = " ".join(str(error).split())[:160]
             raise UserError("weights do not fit the network", path, "TorchScript of it", found, step) from error
-        return None
 
     def _train_file(self, folder: Path, name: str | None) -> str:
         wanted = [name] if name else [f"train{suffix}" for suffix in _SUFFIXES]
@@ -180,22 +178,18 @@ class TeacherBundle:
             raise UserError("no training config", folder, " or ".join(wanted), there, "pass --config_file NAME")
         return found
 
-    def _metadata(self) -> dict[str, Any]:
-        path = self.root / "configs" / "metadata.json"
-        return _read(path) if path.is_file() else {}
-
     def _network_key(self, given: str | None) -> str:
         key = given or next((k for k in _NETWORK_KEYS if self._defines(k)), None) or self.definitions.trained_network()
         if key is not None and self._defines(key):
-            return self.definitions.follow(key)
+            return follow(self.definitions.parser, key)
         expected = f"a dictionary with _target_ at {given or ' or '.join(_NETWORK_KEYS)}"
-        content = self.definitions.raw(given or _NETWORK_KEYS[0])
+        content = self.definitions.parser.get(given or _NETWORK_KEYS[0])
         found = "none" if content is None else repr(content)[:80]
         step = "pass --network_key KEY" + (", or write it so in a copy" if found[1:2] == "$" else "")
         raise UserError("no network definition", self.definitions.file, expected, found, step)
 
     def _defines(self, key: str) -> bool:
-        content = self.definitions.raw(self.definitions.follow(key))
+        content = self.definitions.parser.get(follow(self.definitions.parser, key))
         # a wrapper, such as DistributedDataParallel, has a module
         return isinstance(content, dict) and "_target_" in content and "module" not in content
 
@@ -220,12 +214,12 @@ def _texts(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, f"{key}::{name}" if key else str(name))
 
 
-def _without_removed(config: Any) -> Any:
-    """A config that MONAI of today can build."""
-    if isinstance(config, dict):
-        removed = _REMOVED.get(str(config.get("_target_")).split(".")[-1], ())
-        return {key: _without_removed(value) for key, value in config.items() if key not in removed}
-    return [_without_removed(item) for item in config] if isinstance(config, list) else config
+def _without_removed(entry: Any) -> Any:
+    """What MONAI of today can build."""
+    if not isinstance(entry, dict):
+        return entry
+    removed = _REMOVED.get(str(entry.get("_target_")).split(".")[-1], ())
+    return {key: value for key, value in entry.items() if key not in removed}
 
 
 def _is_torchscript(path: Path) -> bool:

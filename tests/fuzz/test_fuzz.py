@@ -30,7 +30,7 @@ from dcd_ext.errors import user_error
 from dcd_ext.handlers import Checkpoints
 from dcd_ext.inference.inputs import check_image
 from dcd_ext.predict import runtime
-from dcd_ext.predict.spec import pipeline_spec
+from dcd_ext.predict.standalone import pipeline_spec
 from dcd_ext.report import all_tables, compare, load_runs
 from dcd_ext.tables import to_markdown
 from dcd_ext.weights import load_weights

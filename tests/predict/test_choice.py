@@ -8,8 +8,7 @@ import pytest
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 from dcd_ext.predict import backends
-from dcd_ext.predict.backends import choose_backend
-from dcd_ext.predict.timing import Cost, measure
+from dcd_ext.predict.backends import Cost, choose_backend, measure
 
 COSTS = {"openvino-bf16": None, "openvino": Cost(1.0, 0.1), "onnxruntime": Cost(0.2, 0.3), "int8": Cost(2.0, 0.05)}
 

@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.predict import runtime
+from dcd_ext.predict.pipelines import FastPipeline
 from dcd_ext.predict.runtime import PredictError
-from dcd_ext.predict.spec import pipeline_spec
+from dcd_ext.predict.standalone import pipeline_spec
 from tests.conftest import BUNDLES
 
 TURN = Rotation.from_euler("xyz", [8, -14, 21], degrees=True).as_matrix()
@@ -164,6 +165,18 @@ def test_damage_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
     with pytest.raises(PredictError, match=message) as error:
         runtime.read(files)
     assert str(files[-1]) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_images_that_monai_reads_need_the_network_s_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = MetaTensor(torch.zeros(1, 4, 5, 6))
+    monkeypatch.setattr("monai.transforms.LoadImage", lambda **_: lambda name: image)
+    (tmp_path / "a.mha").write_bytes(b"not read here")
+    pipeline = FastPipeline.__new__(FastPipeline)
+    pipeline.channels = ["T1"]
+    assert pipeline.read([tmp_path / "a.mha"]).shape == (4, 5, 6)
+    pipeline.channels = ["T1", "T2"]
+    with pytest.raises(PredictError, match="wrong number of channels – .*a.mha – expected 2 channels, found 1"):
+        pipeline.read([tmp_path / "a.mha"])
 
 
 def test_writing_leaves_no_part(tmp_path: Path) -> None:

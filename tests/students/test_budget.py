@@ -78,7 +78,7 @@ def test_the_volume_is_turned_and_resampled_as_in_inference(tmp_path: Path) -> N
 
     teacher = TeacherBundle(make_bundle(tmp_path / "zoo", NETWORKS["SegResNet"]))
     nib.save(nib.Nifti1Image(np.ones((8, 9, 10), np.float32), np.diag([2, 2, 2, 1])), tmp_path / "coarse.nii.gz")
-    volume = Volume(tmp_path / "coarse.nii.gz", None)
+    volume = tmp_path / "coarse.nii.gz"
     assert budget._read(teacher, volume).shape == (1, 1, 15, 17, 19)
     assert teacher.inferer().roi_size == [16, 16, 16]
     threads = torch.get_num_threads()
