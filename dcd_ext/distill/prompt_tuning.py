@@ -13,9 +13,10 @@ from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses._options import check_number, check_whole
-from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
+from dcd_ext.losses.prompts import FORMAT, masked_reconstruction
 from dcd_ext.networks import seeded
 from dcd_ext.tensors import plain_tensor, unwrap
+from dcd_ext.weights import save_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class PromptTuner(nn.Module):
 
     def save(self, path: str) -> None:
         """Write the prompts to the file that ``FreeKDLoss(prompts=path)`` reads."""
-        save_prompts(path, list(self.prompts))
+        save_checkpoint({"format": FORMAT, "prompts": [p.detach().cpu().clone() for p in self.prompts]}, path)
 
     def _mask(self, i: int, feature: torch.Tensor) -> torch.Tensor:
         if feature.ndim != 5 or feature.shape[1] != self.channels[i]:

@@ -147,7 +147,6 @@ class FeatureLoss(DistillationLoss):
         self.normalize = normalize
 
     def terms(self, inputs: LossInputs) -> list[Terms]:
-        """The terms of every stage times its weight."""
         self._check_features(inputs)
         label = self.label_of(inputs)
         stages = []

@@ -68,7 +68,6 @@ class FreeKDLoss(FeatureLoss):
         return f"levels={self.levels}, mse_weight={self.mse_weight}, {variant}"
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """Masked L1 of the details and plain MSE at stage ``i``, slab by slab."""
         self.stage_levels[i] = levels = haar_levels(teacher.shape[2:], self.levels)
         prompt = self.get_buffer(f"prompt_{i}") if self.has_prompts else None
         grids = [[-(-n // 2**j) for n in teacher.shape[2:]] for j in range(1, levels + 1)]

@@ -47,7 +47,6 @@ class IFVDLoss(LabelledFeatureLoss):
         self.balance_classes = balance_classes
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """The mean of ``(m^S - m^T)²`` at stage ``i``; the label is (B, X, Y, Z), -1 where it is ignored."""
         assert label is not None
         classes = one_hot(nearest(label, student.shape[2:]), self.num_classes, student.dtype)
         with torch.no_grad():

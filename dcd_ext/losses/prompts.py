@@ -7,9 +7,10 @@ import torch
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._haar import haar_levels, join, split
-from dcd_ext.weights import read_checkpoint, save_checkpoint
+from dcd_ext.weights import read_checkpoint
 
-_FORMAT = "freekd_prompts"
+# what a file of prompts says of itself
+FORMAT = "freekd_prompts"
 
 
 def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list[torch.Tensor]:
@@ -66,13 +67,8 @@ def _overlap(masks: torch.Tensor) -> torch.Tensor:
     return (dice.sum((1, 2)) - dice.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(pairs, 1)
 
 
-def save_prompts(path: str, prompts: Sequence[torch.Tensor]) -> None:
-    """Write the prompts (J + 1, T, C_i) of all stages; read them with :func:`load_prompts`."""
-    save_checkpoint({"format": _FORMAT, "prompts": [p.detach().cpu().clone() for p in prompts]}, path)
-
-
 def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.Tensor]:
-    """Read what :func:`save_prompts` wrote, checked against the stages' ``channels`` and the number of ``levels``.
+    """Prompts (J + 1, T, C_i) of all stages from a file, checked against their ``channels`` and number of ``levels``.
 
     Raises:
         UserError: if the file is missing, is something else, or was tuned for other stages.
@@ -81,8 +77,8 @@ def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.
     if not os.path.isfile(path):
         raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
     state = read_checkpoint(path, next_step)
-    if state.get("format") != _FORMAT:
-        raise UserError("not a file of prompts", path, f"the format {_FORMAT!r}", state.get("format"), next_step)
+    if state.get("format") != FORMAT:
+        raise UserError("not a file of prompts", path, f"the format {FORMAT!r}", state.get("format"), next_step)
     prompts = list(state["prompts"])
     found = [(len(p), p.shape[-1]) for p in prompts]
     expected = [(levels + 1, c) for c in channels]
