@@ -92,14 +92,9 @@ class Run:
             logger.warning("resumed with %s, begun with %s: not to the last bit", self.identity["versions"], versions)
 
     def require_held_out(self, trained: Any, path: str) -> None:
-        """Refuse to score weights on cases they were trained on.
+        """Refuse to score weights that were trained on this data list with another fold held out.
 
-        Args:
-            trained: :func:`dcd_ext.weights.origin_of` the weights.
-            path: their file.
-
-        Raises:
-            UserError: if they were trained on this data list with another fold held out.
+        ``trained`` is :func:`dcd_ext.weights.origin_of` the weights.
         """
         if not isinstance(trained, Mapping) or "datalist_sha256" not in trained:
             logger.warning("%s does not say what it was trained on, so perhaps on cases that are scored now", path)

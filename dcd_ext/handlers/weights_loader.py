@@ -26,12 +26,9 @@ class WeightsLoader:
         self.run = run
 
     def attach(self, engine: Engine) -> None:
-        """Register with an engine; the weights are loaded when it starts."""
-        if not engine.has_event_handler(self, Events.STARTED):
-            engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights into the unwrapped network."""
         load_weights(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
         if self.run is not None:
             self.run.require_held_out(origin_of(self.path), self.path)
