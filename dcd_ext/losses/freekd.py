@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._haar import haar_levels, split
 from dcd_ext.losses._options import check_number, check_whole
 from dcd_ext.losses._projections import project, recompute, slab_size
 from dcd_ext.losses.base import FeatureLoss, Terms
-from dcd_ext.losses.prompts import load_prompts, mean_masks
+from dcd_ext.losses.prompts import haar_levels, load_prompts, mean_masks, split
 
 
 class FreeKDLoss(FeatureLoss):

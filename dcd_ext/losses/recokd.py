@@ -101,21 +101,16 @@ class ReCoKDLoss(LabelledFeatureLoss):
         shift = self.student_context[i](s, projection) - self.teacher_context[i](t, nn.Identity())
         channel_error = (_attention(m.channel, self.temperature) - channel).abs().mean()
         spatial_error = (_attention(m.spatial, self.temperature) - spatial).abs().mean()
+        weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
+        masks = _foreground_background(classes, self.num_classes, weighted.dtype)
         values = (
-            *self._regions(m, spatial, classes, t.shape[1]),
+            # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
+            *((mask * weighted).sum() / (t.shape[1] * mask.sum().clamp_min(1e-8)) for mask in masks),
             channel_error + spatial_error,
             # mean (e + shift)², shift being one number per channel
             (m.square + 2 * shift * m.error + shift.square()).mean(),
         )
         return {name: self.coefficients[name] * value for name, value in zip(_TERMS, values, strict=True)}
-
-    def _regions(
-        self, m: _Moments, spatial: torch.Tensor, classes: torch.Tensor, channels: int
-    ) -> tuple[torch.Tensor, ...]:
-        weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
-        masks = _foreground_background(classes, self.num_classes, weighted.dtype)
-        # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
-        return tuple((mask * weighted).sum() / (channels * mask.sum().clamp_min(1e-8)) for mask in masks)
 
 
 class ContextBlock(nn.Module):
