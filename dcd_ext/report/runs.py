@@ -30,7 +30,6 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the foreground classes."""
         return list(self.metrics["class_names"])
 
 
