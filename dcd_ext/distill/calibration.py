@@ -34,8 +34,7 @@ class GradientMeter:
     The student is not trained. The gradients are float32, without mixed precision and without clipping.
 
     Args:
-        network: the student, in training mode.
-        teacher: the frozen teacher.
+        network: the student.
         loss: segmentation loss, called with the student's output and the label.
         kd_loss: distillation loss, called as :class:`dcd_ext.distill.DistillationHandler` does.
         taps: dotted paths of the modules of both networks whose outputs are compared.

@@ -102,8 +102,7 @@ def tune_prompts(
         tuner: on the device to use.
         batches: mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); begun anew when exhausted.
         task_loss: the segmentation loss, called with the teacher's output and the label.
-        iterations: number of steps.
-        lr: learning rate of the first.
+        lr: learning rate of the first step.
         diversity_weight: of ``tuner.diversity`` in the loss.
         amp: run the teacher in bfloat16 autocast.
         save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.

@@ -5,12 +5,11 @@ the DCD authors' release, which counts epochs from 0.
 """
 
 import math
-from abc import ABC, abstractmethod
 
 from dcd_ext.errors import UserError
 
 
-class WeightSchedule(ABC):
+class WeightSchedule:
     """Distillation weight as a function of the epoch.
 
     Args:
@@ -38,16 +37,13 @@ class WeightSchedule(ABC):
             return 0.0
         return self.weight * self._shape(position - self.start)
 
-    @abstractmethod
     def _shape(self, since_start: float) -> float:
         """Fraction of the full weight, ``since_start`` being a fraction of the run."""
+        return 1.0
 
 
 class ConstantWeight(WeightSchedule):
     """``weight`` from ``start`` to the end."""
-
-    def _shape(self, since_start: float) -> float:
-        return 1.0
 
 
 class WarmupWeight(WeightSchedule):

@@ -38,7 +38,6 @@ def load_teacher(
         network_def: builds the network (a config entry with ``_mode_: callable``). Its random initial weights are
             drawn from a forked generator: a run with a teacher must start exactly like one without.
         ckpt_path: the teacher's ``model.pt``.
-        device: where it runs.
         cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast also applies to it.
 
     Raises:

@@ -47,8 +47,7 @@ class TeacherCheck:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer, after the handler that resumes it."""
-        if not engine.has_event_handler(self, Events.STARTED):
-            engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Check, unless it is switched off, the run is resumed or there is nothing to segment."""
@@ -58,7 +57,6 @@ class TeacherCheck:
             self.compare(*self._score(loader))
 
     def compare(self, name: str, score: float, error: float) -> None:
-        """Log the score, or refuse it."""
         records = recorded_scores(Path(self.ckpt_path))
         known, where = next(((k, file) for scores, file in records for k in _of_metric(scores, name)), (None, None))
         shown = f"{name} {score:.3f} in {self.cases} validation cases"
