@@ -25,6 +25,7 @@ class PromptTuner(nn.Module):
     """A frozen teacher whose hooked features are replaced by their masked reconstruction.
 
     Everything that uses the output of a hooked module, including skip connections, receives the masked feature.
+    Unusable options, and paths that name no module, are refused.
 
     Args:
         teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.
@@ -36,9 +37,6 @@ class PromptTuner(nn.Module):
     Attributes:
         prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
         diversity: after a call, the overlap of different tokens' masks (mean soft Dice), averaged over the stages.
-
-    Raises:
-        UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
     """
 
     def __init__(
@@ -98,6 +96,8 @@ def tune_prompts(
 ) -> list[float]:
     """Train the prompts alone by SGD (momentum 0.9, rate falling with power 0.9); the task loss of every step.
 
+    Refused if there is no batch, an option is out of range, or the loss is not finite.
+
     Args:
         tuner: on the device to use.
         batches: mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); begun anew when exhausted.
@@ -106,9 +106,6 @@ def tune_prompts(
         diversity_weight: of ``tuner.diversity`` in the loss.
         amp: run the teacher in bfloat16 autocast.
         save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
-
-    Raises:
-        UserError: if there is no batch, an option is out of range, or the loss is not finite.
     """
     check_whole("iterations", iterations)
     check_number("lr", lr)

@@ -10,15 +10,12 @@ from dcd_ext.errors import UserError
 
 
 class WeightSchedule:
-    """Distillation weight as a function of the epoch.
+    """Distillation weight as a function of the epoch; values outside of their ranges are refused.
 
     Args:
         weight: the largest weight, >= 0.
         start: fraction of the run before which the weight is 0, in [0, 1].
         ramp: fraction of the run over which the weight changes, in [0, 1].
-
-    Raises:
-        UserError: if a value lies outside its range.
     """
 
     def __init__(self, weight: float, start: float = 0.0, ramp: float = 0.0) -> None:

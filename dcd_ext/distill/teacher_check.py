@@ -25,7 +25,7 @@ _ERRORS = 2
 
 
 class TeacherCheck:
-    """Stops a run whose teacher segments worse, or better, than is recorded of it.
+    """Refuses, when it starts, a run whose teacher segments worse, or better, than is recorded of it.
 
     A teacher that is fed with other channels, labels or intensities than it was trained on gives no error and
     nothing worth learning. The score is the validation's own, with its transforms, inferer and metric. It is compared
@@ -37,9 +37,6 @@ class TeacherCheck:
         ckpt_path: the teacher's weights.
         cases: how many of the evaluator's cases are segmented, evenly spread; 0 leaves the check out.
         tolerance: by how much the score may differ; more, if the cases themselves differ widely.
-
-    Raises:
-        UserError: when the engine starts, if the score is far from the recorded one.
     """
 
     def __init__(self, evaluator: SupervisedEvaluator, ckpt_path: str, cases: int = 4, tolerance: float = 0.15) -> None:

@@ -32,7 +32,7 @@ class MetricsJson:
     the label file. The label is never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
     The first process of a distributed run writes the two files, with the cases of all. Cases that fail, while they are
-    segmented or scored, are listed under ``failed`` with the reason; the run then ends with an error.
+    segmented or scored, are listed under ``failed`` with the reason; the run then ends with a ``UserError``.
 
     Args:
         class_names: of the classes 1..K.
@@ -45,9 +45,6 @@ class MetricsJson:
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
         save_predictions: also write ``predictions/<case>.nii.gz``, on the label's grid.
         workers: threads that score; default: one per core.
-
-    Raises:
-        UserError: at the end, after writing, if a case has failed.
     """
 
     def __init__(
@@ -174,11 +171,7 @@ class MetricsJson:
 
 
 def _gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """The cases of all processes, by name; to be called in all of them.
-
-    Raises:
-        UserError: if two processes have the same case.
-    """
+    """The cases of all processes, by name; to be called in all of them. A case that two of them have is refused."""
     gathered: dict[str, Any] = {}
     for share in gather_objects(dict(cases)):
         if twice := sorted(gathered.keys() & share.keys()):

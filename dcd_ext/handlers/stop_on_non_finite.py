@@ -14,14 +14,12 @@ from dcd_ext.errors import UserError
 class StopOnNonFinite:
     """Ends the run when the loss, or the norm of the gradient, is NaN or infinite; the optimizer does not step.
 
+    A ``UserError`` in all processes names the cases of the batch.
     ignite's ``TerminateOnNan`` looks after the step, when the weights are spoiled, and ends the run as if it had
     succeeded. Under a gradient scaler, which skips steps with such gradients, only the loss counts.
 
     Args:
         checkpoint: the file of the last finite state, for the message.
-
-    Raises:
-        UserError: in all processes of a distributed run, naming the cases of the batch.
     """
 
     def __init__(self, checkpoint: str) -> None:

@@ -9,15 +9,13 @@ from dcd_ext.weights import load_weights, origin_of
 
 
 class WeightsLoader:
-    """Loads a bundle's ``model.pt`` when the engine starts.
+    """Loads a bundle's ``model.pt`` when the engine starts; what is missing or does not fit is refused.
 
     Args:
         network: receives the weights.
         path: the checkpoint, a plain state dict.
-        run: whose held-out fold is scored; None where the cases had no part in training.
-
-    Raises:
-        UserError: when the engine starts, if the file is missing, does not fit, or was trained on the cases scored.
+        run: whose held-out fold is scored; weights that were trained on its cases are refused, too. None where the
+            cases had no part in training.
     """
 
     def __init__(self, network: nn.Module, path: str, run: Run | None = None) -> None:

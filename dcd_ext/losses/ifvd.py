@@ -30,7 +30,6 @@ class IFVDLoss(LabelledFeatureLoss):
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`.
     """
 
-    # each network's similarity map has one value per voxel, whatever the width
     projects = False
 
     def __init__(

@@ -54,12 +54,11 @@ def _categorical(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 def _bernoulli(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean over voxels of the sum over channels of the KL between two Bernoulli distributions."""
-    kl = sum(
+    inside, outside = (
         torch.sigmoid(sign * teacher) * (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student))
         for sign in (1, -1)
     )
-    assert isinstance(kl, torch.Tensor)
-    return kl.sum() * (student.shape[1] / student.numel())
+    return (inside + outside).sum() * (student.shape[1] / student.numel())
 
 
 def logit_pairs(student: Output, teacher: Output, heads: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:

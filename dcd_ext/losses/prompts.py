@@ -94,11 +94,7 @@ def _overlap(masks: torch.Tensor) -> torch.Tensor:
 
 
 def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.Tensor]:
-    """Prompts (J + 1, T, C_i) of all stages from a file, checked against their ``channels`` and number of ``levels``.
-
-    Raises:
-        UserError: if the file is missing, is something else, or was tuned for other stages.
-    """
+    """Prompts (J + 1, T, C_i) of all stages from a file; others than for ``channels`` and ``levels`` are refused."""
     next_step = "tune the prompts for this teacher and these taps first: the same command with 'run tune_prompts'"
     if not os.path.isfile(path):
         raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
