@@ -34,17 +34,13 @@ class GradientMeter:
     The student is not trained. The gradients are float32, without mixed precision and without clipping.
 
     Args:
-        network: the student, in training mode.
-        teacher: the frozen teacher.
+        network: the student.
         loss: segmentation loss, called with the student's output and the label.
         kd_loss: distillation loss, called as :class:`dcd_ext.distill.DistillationHandler` does.
         taps: dotted paths of the modules of both networks whose outputs are compared.
 
     Attributes:
         scopes: "all" parameters, before it those of the student's "encoder" if it has a module of this name.
-
-    Raises:
-        UserError: if a path names no module.
     """
 
     def __init__(
@@ -60,11 +56,7 @@ class GradientMeter:
         self.scopes = SCOPES if any(self._in_encoder) else SCOPES[1:]
 
     def __call__(self, image: torch.Tensor, label: torch.Tensor) -> dict[str, Norms]:
-        """Norms by scope for ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z).
-
-        Raises:
-            UserError: if one of the gradients is not finite.
-        """
+        """Norms by scope for ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); refused if one is not finite."""
         arguments = self._forward(image)
         seg = self._norms(self.loss(arguments[2], label), keep=True)
         kd = self._norms(self.kd_loss(*arguments, label), keep=False)
@@ -105,10 +97,8 @@ class GradientMeter:
 def summarise_norms(norms: Sequence[Norms], target_ratio: float, weight: float) -> dict[str, float]:
     """Medians over batches, and the weight whose median ``weight · |grad KD| / |grad seg|`` is ``target_ratio``.
 
-    ``norms`` has one entry per batch; ``weight`` is the configured one.
-
-    Raises:
-        UserError: if a gradient vanishes, so that no weight reaches the ratio.
+    ``norms`` has one entry per batch; ``weight`` is the configured one. A gradient that vanishes is refused: no weight
+    reaches the ratio.
     """
     if any(n.kd == 0 or n.seg == 0 for n in norms):
         found = f"{min(n.kd for n in norms):g} (kd_loss), {min(n.seg for n in norms):g} (loss)"
@@ -133,7 +123,7 @@ def calibrate(
     target_ratio: float = 0.2,
     fit_steps: int = 30,
 ) -> dict[str, Any]:
-    """Measure one method as the training config of a bundle describes it.
+    """Measure one method as the training config of a bundle describes it; one without distillation is refused.
 
     Args:
         parser: ``train.json`` of a ``student_dcd`` bundle and overlays, after ``initialize``.
@@ -146,9 +136,6 @@ def calibrate(
     Returns:
         ``kd_weight``, ``projections`` ("initial", "fitted", "from the checkpoint" or "none"), and under each scope the
         medians of :func:`summarise_norms` with the norms of every batch.
-
-    Raises:
-        UserError: for a config without distillation, unusable numbers, or weights that do not fit.
     """
     if batches < 1 or target_ratio <= 0 or fit_steps < 0:
         where, found = "--batches, --target_ratio, --fit_steps", f"{batches}, {target_ratio}, {fit_steps}"

@@ -56,7 +56,6 @@ class DistillationHandler:
         self._epoch_weight = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with a ``monai.engines.SupervisedTrainer``."""
         if engine.has_event_handler(self, IterationEvents.LOSS_COMPLETED):
             return
         engine.add_event_handler(Events.STARTED, self.started)
@@ -78,7 +77,6 @@ class DistillationHandler:
                 dist.broadcast(tensor.data, src=0)
 
     def epoch_started(self, engine: Engine) -> None:
-        """Look up this epoch's weight."""
         epoch, max_epochs = engine.state.epoch - 1, int(engine.state.max_epochs or 1)
         self._epoch_weight = float(self.weight(epoch, max_epochs) if callable(self.weight) else self.weight)
 
@@ -88,7 +86,6 @@ class DistillationHandler:
             self._student_hooks.register()
 
     def __call__(self, engine: Engine) -> None:
-        """Add the weighted term to ``engine.state.output["loss"]``."""
         output: Any = engine.state.output
         output["kd_weight"] = torch.tensor(self._epoch_weight)
         if self._epoch_weight == 0:
@@ -115,6 +112,5 @@ class DistillationHandler:
                 parameter.grad /= dist.get_world_size()
 
     def exception_raised(self, _engine: Engine, exception: Exception) -> None:
-        """Leave no hook behind, then let the exception go on."""
         self._student_hooks.remove()
         raise exception

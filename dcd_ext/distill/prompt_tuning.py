@@ -13,9 +13,10 @@ from dcd_ext.distill.hooks import FeatureHooks
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses._options import check_number, check_whole
-from dcd_ext.losses.prompts import masked_reconstruction, save_prompts
+from dcd_ext.losses.prompts import FORMAT, masked_reconstruction
 from dcd_ext.networks import seeded
 from dcd_ext.tensors import plain_tensor, unwrap
+from dcd_ext.weights import save_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class PromptTuner(nn.Module):
     """A frozen teacher whose hooked features are replaced by their masked reconstruction.
 
     Everything that uses the output of a hooked module, including skip connections, receives the masked feature.
+    Unusable options, and paths that name no module, are refused.
 
     Args:
         teacher: the teacher, which is frozen and put in evaluation mode; it is no part of this module's state.
@@ -35,9 +37,6 @@ class PromptTuner(nn.Module):
     Attributes:
         prompts: per stage (J + 1, T, C_i), the only parameters; drawn from N(0, 0.01²) with a seed of their own.
         diversity: after a call, the overlap of different tokens' masks (mean soft Dice), averaged over the stages.
-
-    Raises:
-        UserError: for unusable options, a path that names no module, and on a call whose features do not fit.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class PromptTuner(nn.Module):
 
     def save(self, path: str) -> None:
         """Write the prompts to the file that ``FreeKDLoss(prompts=path)`` reads."""
-        save_prompts(path, list(self.prompts))
+        save_checkpoint({"format": FORMAT, "prompts": [p.detach().cpu().clone() for p in self.prompts]}, path)
 
     def _mask(self, i: int, feature: torch.Tensor) -> torch.Tensor:
         if feature.ndim != 5 or feature.shape[1] != self.channels[i]:
@@ -97,18 +96,16 @@ def tune_prompts(
 ) -> list[float]:
     """Train the prompts alone by SGD (momentum 0.9, rate falling with power 0.9); the task loss of every step.
 
+    Refused if there is no batch, an option is out of range, or the loss is not finite.
+
     Args:
         tuner: on the device to use.
         batches: mappings with ``image`` (B, M, X, Y, Z) and ``label`` (B, 1, X, Y, Z); begun anew when exhausted.
         task_loss: the segmentation loss, called with the teacher's output and the label.
-        iterations: number of steps.
-        lr: learning rate of the first.
+        lr: learning rate of the first step.
         diversity_weight: of ``tuner.diversity`` in the loss.
         amp: run the teacher in bfloat16 autocast.
         save_as: file to write the tuned prompts to, see :meth:`PromptTuner.save`.
-
-    Raises:
-        UserError: if there is no batch, an option is out of range, or the loss is not finite.
     """
     check_whole("iterations", iterations)
     check_number("lr", lr)

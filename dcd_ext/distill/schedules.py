@@ -5,21 +5,17 @@ the DCD authors' release, which counts epochs from 0.
 """
 
 import math
-from abc import ABC, abstractmethod
 
 from dcd_ext.errors import UserError
 
 
-class WeightSchedule(ABC):
-    """Distillation weight as a function of the epoch.
+class WeightSchedule:
+    """Distillation weight as a function of the epoch; values outside of their ranges are refused.
 
     Args:
         weight: the largest weight, >= 0.
         start: fraction of the run before which the weight is 0, in [0, 1].
         ramp: fraction of the run over which the weight changes, in [0, 1].
-
-    Raises:
-        UserError: if a value lies outside its range.
     """
 
     def __init__(self, weight: float, start: float = 0.0, ramp: float = 0.0) -> None:
@@ -38,16 +34,13 @@ class WeightSchedule(ABC):
             return 0.0
         return self.weight * self._shape(position - self.start)
 
-    @abstractmethod
     def _shape(self, since_start: float) -> float:
         """Fraction of the full weight, ``since_start`` being a fraction of the run."""
+        return 1.0
 
 
 class ConstantWeight(WeightSchedule):
     """``weight`` from ``start`` to the end."""
-
-    def _shape(self, since_start: float) -> float:
-        return 1.0
 
 
 class WarmupWeight(WeightSchedule):

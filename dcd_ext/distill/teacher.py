@@ -32,17 +32,13 @@ class FrozenTeacher(nn.Module):
 def load_teacher(
     network_def: Callable[[], nn.Module], ckpt_path: str, device: torch.device | str, cpu_autocast: bool = False
 ) -> FrozenTeacher:
-    """Build a teacher and load its weights.
+    """Build a teacher and load its weights; a checkpoint that is missing or does not fit is refused.
 
     Args:
         network_def: builds the network (a config entry with ``_mode_: callable``). Its random initial weights are
             drawn from a forked generator: a run with a teacher must start exactly like one without.
         ckpt_path: the teacher's ``model.pt``.
-        device: where it runs.
         cpu_autocast: run it in bfloat16 on a CPU; on CUDA the trainer's autocast also applies to it.
-
-    Raises:
-        UserError: if the checkpoint is missing or does not fit.
     """
     with seeded():
         network = network_def()

@@ -25,7 +25,7 @@ _ERRORS = 2
 
 
 class TeacherCheck:
-    """Stops a run whose teacher segments worse, or better, than is recorded of it.
+    """Refuses, when it starts, a run whose teacher segments worse, or better, than is recorded of it.
 
     A teacher that is fed with other channels, labels or intensities than it was trained on gives no error and
     nothing worth learning. The score is the validation's own, with its transforms, inferer and metric. It is compared
@@ -37,9 +37,6 @@ class TeacherCheck:
         ckpt_path: the teacher's weights.
         cases: how many of the evaluator's cases are segmented, evenly spread; 0 leaves the check out.
         tolerance: by how much the score may differ; more, if the cases themselves differ widely.
-
-    Raises:
-        UserError: when the engine starts, if the score is far from the recorded one.
     """
 
     def __init__(self, evaluator: SupervisedEvaluator, ckpt_path: str, cases: int = 4, tolerance: float = 0.15) -> None:
@@ -47,8 +44,7 @@ class TeacherCheck:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer, after the handler that resumes it."""
-        if not engine.has_event_handler(self, Events.STARTED):
-            engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Check, unless it is switched off, the run is resumed or there is nothing to segment."""
@@ -58,7 +54,6 @@ class TeacherCheck:
             self.compare(*self._score(loader))
 
     def compare(self, name: str, score: float, error: float) -> None:
-        """Log the score, or refuse it."""
         records = recorded_scores(Path(self.ckpt_path))
         known, where = next(((k, file) for scores, file in records for k in _of_metric(scores, name)), (None, None))
         shown = f"{name} {score:.3f} in {self.cases} validation cases"

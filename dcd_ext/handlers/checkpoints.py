@@ -14,10 +14,9 @@ from monai.engines import SupervisedTrainer
 from dcd_ext.distributed import gather_objects, on_main_process
 from dcd_ext.errors import UserError
 from dcd_ext.handlers.run import BEST, LAST, Run
-from dcd_ext.handlers.same_form import require_same_form
 from dcd_ext.readers import check_content
 from dcd_ext.tensors import unwrap
-from dcd_ext.weights import read_checkpoint, save_checkpoint, save_weights
+from dcd_ext.weights import describe, read_checkpoint, save_checkpoint, save_weights
 
 _ANOTHER = "start a new run in another --output_dir"
 
@@ -38,8 +37,6 @@ class Checkpoints:
     Attach it after the ``ValidationHandler`` and after handlers that load weights.
 
     Args:
-        output_dir: folder of ``checkpoint_last.pt``.
-        ckpt_dir: folder of ``model.pt``.
         state: what to save by name: modules, optimizers, schedulers, ``EMAHandler``s; None entries are left out.
         validator: the evaluator, whose best metric decides and whose network is written to ``model.pt``.
         resume: continue from ``checkpoint_last.pt`` when the run starts; ``"auto"``: if there is one, and end at
@@ -70,9 +67,6 @@ class Checkpoints:
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Register with a ``monai.engines.SupervisedTrainer``."""
-        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
-            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -93,14 +87,10 @@ class Checkpoints:
             raise UserError("processes with different checkpoints", self.path, expected, texts, step)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Write the checkpoint and, if this epoch's validation was the best so far, ``model.pt``."""
         self.save(engine, 0)
 
     def save(self, engine: SupervisedTrainer, steps: int) -> None:
-        """Write what there is to write; to be called in all processes.
-
-        ``steps`` are those of an epoch that is interrupted, 0 when it was completed.
-        """
+        """To be called in all processes; ``steps`` are those of an epoch that is interrupted, 0 if it was completed."""
         random = gather_objects(_random_states()) if steps else []
         on_main_process(lambda: self._save(engine, steps, random))
 
@@ -126,7 +116,6 @@ class Checkpoints:
         save_checkpoint(content, self.path)
 
     def _load(self, engine: SupervisedTrainer) -> None:
-        """Restore the run; the engine goes on with the epoch after the saved one."""
         if not os.path.isfile(self.path):
             raise UserError("nothing to resume", self.path, "a checkpoint", "no such file", "run without --resume")
         checkpoint = read_checkpoint(self.path, _ANOTHER)
@@ -142,7 +131,7 @@ class Checkpoints:
                 raise self._does_not_fit(f"the entry '{name}'", ", ".join(sorted(map(str, checkpoint))))
         for name, item in self._objects(engine).items():
             try:
-                require_same_form(_state_dict(item), checkpoint[name], name)
+                _require_same_form(_state_dict(item), checkpoint[name], name)
                 _load_state_dict(item, checkpoint[name])
             except Exception as e:  # what torch's objects raise for a foreign state cannot be foreseen
                 found = (str(e).strip() or type(e).__name__).splitlines()[-1].strip()
@@ -194,6 +183,31 @@ def _load_state_dict(item: Any, state: dict[str, Any]) -> None:
             scheduler.event_index = state["updates"]
     else:
         unwrap(item).load_state_dict(state)
+
+
+def _require_same_form(own: Any, saved: Any, place: str) -> None:
+    """Raise ``ValueError`` for a saved state that is built otherwise than the object's own, which torch would load.
+
+    An optimizer's own state is empty before its first step; then the saved one is not looked into.
+    """
+    if isinstance(own, dict) and own:
+        if not isinstance(saved, dict) or saved.keys() != own.keys():
+            raise ValueError(f"{place}: other entries")
+        for key, value in own.items():
+            _require_same_form(value, saved[key], f"{place}.{key}")
+    elif isinstance(own, list | tuple):
+        if not isinstance(saved, list | tuple) or len(saved) != len(own):
+            raise ValueError(f"{place}: another list")
+        for number, value in enumerate(own):
+            _require_same_form(value, saved[number], f"{place}[{number}]")
+    elif isinstance(own, torch.Tensor):
+        if describe(saved) != describe(own):
+            raise ValueError(f"{place}: {describe(saved)} instead of {describe(own)}")
+    elif isinstance(own, int | float) and not isinstance(own, bool):
+        if not isinstance(saved, int | float) or not abs(saved) < float("inf"):
+            raise ValueError(f"{place}: no number")
+    elif own is not None and not isinstance(saved, type(own)):
+        raise ValueError(f"{place}: a value of type {type(saved).__name__}")
 
 
 def _random_states() -> dict[str, torch.Tensor]:

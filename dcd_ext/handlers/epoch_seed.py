@@ -21,8 +21,7 @@ class EpochSeed:
 
     def attach(self, engine: Engine) -> None:
         """Register with a ``monai.engines.Trainer`` whose data loader is iterated anew in each epoch."""
-        if not engine.has_event_handler(self, Events.EPOCH_STARTED):
-            engine.add_event_handler(Events.EPOCH_STARTED, self)
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Reseed for ``engine.state.epoch``; processes of a distributed run draw different patches."""

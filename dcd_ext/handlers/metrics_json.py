@@ -32,11 +32,10 @@ class MetricsJson:
     the label file. The label is never resampled; its header gives the spacing. Cases are scored in parallel: beside a
     prediction on a GPU, in turns with one on the CPU, so that the recorded seconds are those of the prediction alone.
     The first process of a distributed run writes the two files, with the cases of all. Cases that fail, while they are
-    segmented or scored, are listed under ``failed`` with the reason; the run then ends with an error.
+    segmented or scored, are listed under ``failed`` with the reason; the run then ends with a ``UserError``.
 
     Args:
-        output_dir: folder of ``metrics.json``.
-        class_names: names of the classes 1..K.
+        class_names: of the classes 1..K.
         nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
         network: its parameters and floating-point operations are counted.
         fold: the held-out fold (``all`` for none), recorded.
@@ -46,9 +45,6 @@ class MetricsJson:
         patch: shape (M, X, Y, Z) of the input whose floating-point operations are counted.
         save_predictions: also write ``predictions/<case>.nii.gz``, on the label's grid.
         workers: threads that score; default: one per core.
-
-    Raises:
-        UserError: at the end, after writing, if a case has failed.
     """
 
     def __init__(
@@ -79,9 +75,6 @@ class MetricsJson:
         self._clock = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Register with a ``monai.engines.SupervisedEvaluator``."""
-        if engine.has_event_handler(self, Events.ITERATION_COMPLETED):
-            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.batch_ready)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -89,7 +82,6 @@ class MetricsJson:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.exception_raised)
 
     def started(self, engine: Engine) -> None:
-        """Forget earlier runs."""
         self._cases, self._failed = {}, {}
         device = getattr(engine.state, "device", None)
         on_gpu = device is not None and torch.device(device).type == "cuda"
@@ -100,7 +92,6 @@ class MetricsJson:
         self._clock = time.perf_counter()
 
     def __call__(self, engine: Engine) -> None:
-        """Score the cases of this batch."""
         assert self._pool is not None
         state: Any = engine.state
         if not state.output:  # this case has failed
@@ -131,7 +122,6 @@ class MetricsJson:
             self._cases[case]["classes"] = scores
 
     def completed(self, engine: Any) -> None:
-        """Write the files, then end with an error if a case has failed."""
         assert self._pool is not None
         self._pool.finish()
         cases = _gather_cases({case: entry for case, entry in self._cases.items() if "classes" in entry})
@@ -175,18 +165,13 @@ class MetricsJson:
         engine.logger.info(f"{len(cases)} cases, mean foreground Dice {shown}: {path}")
 
     def exception_raised(self, _engine: Engine, exception: Exception) -> None:
-        """Stop scoring, then let the exception go on."""
         if self._pool is not None:
             self._pool.cancel()
         raise exception
 
 
 def _gather_cases(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """The cases of all processes, by name; to be called in all of them.
-
-    Raises:
-        UserError: if two processes have the same case.
-    """
+    """The cases of all processes, by name; to be called in all of them. A case that two of them have is refused."""
     gathered: dict[str, Any] = {}
     for share in gather_objects(dict(cases)):
         if twice := sorted(gathered.keys() & share.keys()):

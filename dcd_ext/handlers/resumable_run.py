@@ -29,7 +29,6 @@ class ResumableRun:
         state: what a resumed run has to restore; see :class:`Checkpoints`.
         validator: the evaluator, whose key metric decides which weights are the best. It runs after the last epoch,
             whatever the interval of the ``ValidationHandler``.
-        seed: the run's seed.
         resume: continue from ``checkpoint_last.pt``; see :class:`Checkpoints`.
         run: what the config's ``prepare_run`` returned.
     """
@@ -49,18 +48,16 @@ class ResumableRun:
         self._folders = (output_dir, ckpt_dir, resume)
         record = TrainingRecord(os.path.join(output_dir, "training.json"), validator)
         checkpoints = Checkpoints(output_dir, ckpt_dir, state, validator, resume, self.run, record)
-        loaders = [validator.data_loader]
         self.handlers = (
             EpochSeed(seed),
             StopOnNonFinite(checkpoints.path),
             # before the checkpoint: a run killed between the two repeats the epoch and replaces its record
             record,
             checkpoints,
-            StopOnSigterm(checkpoints.save, loaders),
+            StopOnSigterm(checkpoints.save, [validator.data_loader]),
         )
 
     def attach(self, engine: Engine) -> None:
-        """Register all with a ``monai.engines.SupervisedTrainer``."""
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         for handler in self.handlers:
@@ -81,5 +78,4 @@ class ResumableRun:
             self.validator.run(engine.state.epoch)
 
     def completed(self, _engine: Engine) -> None:
-        """Let others have the folders."""
         self.run.release()

@@ -49,10 +49,8 @@ class Run:
     def claim(self, output_dir: str, ckpt_dir: str, resume: bool | str = False) -> None:
         """Hold both folders for writing until :meth:`release`; calling it again changes nothing.
 
-        What a killed run left half-written is removed, and weights that will be replaced are named.
-
-        Raises:
-            UserError: in all processes, if a folder cannot be written to or another process trains in it.
+        What a killed run left half-written is removed, and weights that will be replaced are named. A folder that
+        cannot be written to, or in which another process trains, is refused in all processes.
         """
         if not self._claimed:  # not by its locks, which the main process alone has: all of them have to wait for it
             on_main_process(lambda: self._claim(output_dir, ckpt_dir, resume))
@@ -92,14 +90,9 @@ class Run:
             logger.warning("resumed with %s, begun with %s: not to the last bit", self.identity["versions"], versions)
 
     def require_held_out(self, trained: Any, path: str) -> None:
-        """Refuse to score weights on cases they were trained on.
+        """Refuse to score weights that were trained on this data list with another fold held out.
 
-        Args:
-            trained: :func:`dcd_ext.weights.origin_of` the weights.
-            path: their file.
-
-        Raises:
-            UserError: if they were trained on this data list with another fold held out.
+        ``trained`` is :func:`dcd_ext.weights.origin_of` the weights.
         """
         if not isinstance(trained, Mapping) or "datalist_sha256" not in trained:
             logger.warning("%s does not say what it was trained on, so perhaps on cases that are scored now", path)

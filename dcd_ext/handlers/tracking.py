@@ -66,7 +66,6 @@ class Tracking(MLFlowHandler):
         self._try(self._start)
 
     def complete(self) -> None:
-        """Send the artifacts."""
         self._try(super().complete)
 
     def close(self) -> None:

@@ -28,7 +28,6 @@ class TrainingRecord:
     run goes on with the file it finds. Only the first process of a distributed run writes.
 
     Args:
-        path: the file.
         validator: the evaluator whose metrics are recorded beside the trainer's.
     """
 
@@ -43,9 +42,6 @@ class TrainingRecord:
         self._begun: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Register with a ``monai.engines.SupervisedTrainer``."""
-        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
-            return
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         # before MODEL_COMPLETED, where the trainer may split the output into one dictionary per case
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.step_completed)
@@ -85,7 +81,6 @@ class TrainingRecord:
             engine.state.metrics.update({name: sum(s[name] for s in shares) / len(shares) for name in shares[0]})
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Add this epoch and write the file."""
         entry: dict[str, Any] = {
             "epoch": engine.state.epoch,
             "seconds": time.perf_counter() - self._clock,

@@ -9,15 +9,13 @@ from dcd_ext.weights import load_weights, origin_of
 
 
 class WeightsLoader:
-    """Loads a bundle's ``model.pt`` when the engine starts.
+    """Loads a bundle's ``model.pt`` when the engine starts; what is missing or does not fit is refused.
 
     Args:
         network: receives the weights.
         path: the checkpoint, a plain state dict.
-        run: whose held-out fold is scored; None where the cases had no part in training.
-
-    Raises:
-        UserError: when the engine starts, if the file is missing, does not fit, or was trained on the cases scored.
+        run: whose held-out fold is scored; weights that were trained on its cases are refused, too. None where the
+            cases had no part in training.
     """
 
     def __init__(self, network: nn.Module, path: str, run: Run | None = None) -> None:
@@ -26,12 +24,9 @@ class WeightsLoader:
         self.run = run
 
     def attach(self, engine: Engine) -> None:
-        """Register with an engine; the weights are loaded when it starts."""
-        if not engine.has_event_handler(self, Events.STARTED):
-            engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights into the unwrapped network."""
         load_weights(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
         if self.run is not None:
             self.run.require_held_out(origin_of(self.path), self.path)

@@ -28,12 +28,6 @@ class LossInputs(NamedTuple):
     teacher_output: Output
     label: torch.Tensor | None
 
-    @property
-    def device_type(self) -> str:
-        """Device type of the student's tensors: "cpu", "cuda", ..."""
-        outputs = [self.student_output] if isinstance(self.student_output, torch.Tensor) else self.student_output or []
-        return next((tensor.device.type for tensor in (*self.student_features, *outputs)), "cpu")
-
 
 class DistillationLoss(nn.Module, ABC):
     """A loss between a student and its frozen teacher; all its trained parameters belong to this module.
@@ -68,17 +62,17 @@ class DistillationLoss(nn.Module, ABC):
         """The loss, a scalar.
 
         Args:
-            student_features: one tensor (B, C_i^S, X_i, Y_i, Z_i) per stage; empty if not needed.
-            teacher_features: one tensor (B, C_i^T, X_i, Y_i, Z_i) per stage; empty if not needed.
-            student_output: logits (B, K, X, Y, Z), or the deep supervision list with the finest first.
-            teacher_output: the teacher's.
+            student_features, teacher_features: one tensor (B, C_i, X_i, Y_i, Z_i) per stage; empty if not needed.
+            student_output, teacher_output: logits (B, K, X, Y, Z), or the deep supervision list, the finest first.
             label: (B, 1, X, Y, Z), class numbers from 0.
 
         Raises:
             ValueError: if something needed is missing or shapes do not fit.
         """
         inputs = LossInputs(student_features, teacher_features, student_output, teacher_output, label)
-        with torch.autocast(inputs.device_type, enabled=False):
+        outputs = [student_output] if isinstance(student_output, torch.Tensor) else student_output or []
+        device_type = next((tensor.device.type for tensor in (*student_features, *outputs)), "cpu")
+        with torch.autocast(device_type, enabled=False):
             stages = self.terms(inputs)
             totals = [torch.stack(list(stage.values())).sum() for stage in stages]
             loss = torch.stack(totals).sum()
@@ -96,8 +90,7 @@ class FeatureLoss(DistillationLoss):
     """A loss that compares features stage by stage; the equation of one stage is in :meth:`stage`.
 
     Args:
-        student_channels: the student's channels per stage.
-        teacher_channels: the teacher's.
+        student_channels, teacher_channels: their channels per stage.
         stage_weights: weight per stage; None: 1 / number of stages.
         projection: "conv": a trained 1×1×1 convolution per stage to the teacher's width; "identity": none, for equal
             widths.
@@ -147,7 +140,6 @@ class FeatureLoss(DistillationLoss):
         self.normalize = normalize
 
     def terms(self, inputs: LossInputs) -> list[Terms]:
-        """The terms of every stage times its weight."""
         self._check_features(inputs)
         label = self.label_of(inputs)
         stages = []

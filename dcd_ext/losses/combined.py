@@ -36,7 +36,6 @@ class CombinedLoss(DistillationLoss):
         self.needs_label = any(loss.needs_label for loss in losses.values())
 
     def terms(self, inputs: LossInputs) -> list[Terms]:
-        """The weighted stages of all losses."""
         return [
             {f"{name}_{term}": self.weights[name] * value for term, value in stage.items()}
             for name, loss in self.losses.items()

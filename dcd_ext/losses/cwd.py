@@ -7,10 +7,10 @@ from torch import nn
 
 from dcd_ext.errors import UserError
 from dcd_ext.losses._labels import one_hot, read_label
-from dcd_ext.losses._logits import logit_pairs
 from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import over_slabs, project, slab_size
 from dcd_ext.losses.base import FeatureLoss, LossInputs, Terms
+from dcd_ext.losses.logits import logit_pairs
 
 
 class CWDLoss(FeatureLoss):
@@ -73,7 +73,6 @@ class CWDLoss(FeatureLoss):
         return [{self.divergence: divergence.sum() / present.sum().clamp_min(1)}]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """The mean of the divergence over samples and channels."""
         total = self._divergence(self.projections[i], student, teacher).sum()
         # the preset divides by the student's width even where it was projected to the teacher's
         channels = (student if self.divergence == "mse_preset" else teacher).shape[1]

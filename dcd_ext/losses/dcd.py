@@ -35,7 +35,6 @@ class DCDLoss(FeatureLoss):
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`; the ``phi_i`` have a bias.
 
     Attributes:
-        projections: the ``phi_i``; to be optimised, saved and clipped with the student.
         stage_levels: after a call, the levels J used per stage.
 
     Example:

@@ -20,7 +20,6 @@ class FitNetLoss(FeatureLoss):
     """
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """The mean of ``(W F^S - F^T)²`` at stage ``i``."""
         projection = self.projections[i]
 
         def squares(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from dcd_ext.losses._haar import haar_levels, split
 from dcd_ext.losses._options import check_number, check_whole
 from dcd_ext.losses._projections import project, recompute, slab_size
 from dcd_ext.losses.base import FeatureLoss, Terms
-from dcd_ext.losses.prompts import load_prompts, mean_masks
+from dcd_ext.losses.prompts import haar_levels, load_prompts, mean_masks, split
 
 
 class FreeKDLoss(FeatureLoss):
@@ -68,7 +67,6 @@ class FreeKDLoss(FeatureLoss):
         return f"levels={self.levels}, mse_weight={self.mse_weight}, {variant}"
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """Masked L1 of the details and plain MSE at stage ``i``, slab by slab."""
         self.stage_levels[i] = levels = haar_levels(teacher.shape[2:], self.levels)
         prompt = self.get_buffer(f"prompt_{i}") if self.has_prompts else None
         grids = [[-(-n // 2**j) for n in teacher.shape[2:]] for j in range(1, levels + 1)]

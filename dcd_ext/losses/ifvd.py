@@ -30,7 +30,6 @@ class IFVDLoss(LabelledFeatureLoss):
     Other arguments and errors: see :class:`~dcd_ext.losses.base.FeatureLoss`.
     """
 
-    # each network's similarity map has one value per voxel, whatever the width
     projects = False
 
     def __init__(
@@ -47,7 +46,6 @@ class IFVDLoss(LabelledFeatureLoss):
         self.balance_classes = balance_classes
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """The mean of ``(m^S - m^T)²`` at stage ``i``; the label is (B, X, Y, Z), -1 where it is ignored."""
         assert label is not None
         classes = one_hot(nearest(label, student.shape[2:]), self.num_classes, student.dtype)
         with torch.no_grad():

@@ -1,15 +1,42 @@
-"""Frequency prompts: soft masks over the teacher's wavelet coefficients."""
+"""Frequency prompts: soft masks over the teacher's coefficients of a 3D Haar transform, by ptwt."""
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
+import ptwt
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.losses._haar import haar_levels, join, split
-from dcd_ext.weights import read_checkpoint, save_checkpoint
+from dcd_ext.weights import read_checkpoint
 
-_FORMAT = "freekd_prompts"
+# what a file of prompts says of itself
+FORMAT = "freekd_prompts"
+_DETAILS = ("aad", "ada", "add", "daa", "dad", "dda", "ddd")
+
+
+def haar_levels(grid: Sequence[int], levels: int) -> int:
+    """How many levels fit: at most ``levels``, and none that would halve a single voxel."""
+    return min(levels, min(grid).bit_length() - 1)
+
+
+def split(x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """One level of ``x`` (B, C, X, Y, Z): the approximation and the seven details aad, ada, ..., ddd.
+
+    Each is (B, C, ceil(X/2), ceil(Y/2), ceil(Z/2)); odd sides are extended by repeating the last plane.
+    """
+    for axis in (2, 3, 4):
+        if x.shape[axis] % 2:
+            # not ptwt's own extension: the gradient of F.pad is not deterministic on GPUs
+            x = torch.cat((x, x.narrow(axis, x.shape[axis] - 1, 1)), axis)
+    coefficients: Any = ptwt.wavedec3(x, "haar", mode="zero", level=1)
+    return coefficients[0], [coefficients[1][key] for key in _DETAILS]
+
+
+def join(low: torch.Tensor, details: Sequence[torch.Tensor], grid: Sequence[int]) -> torch.Tensor:
+    """The inverse of :func:`split`, cropped to ``grid``: (B, C, X, Y, Z)."""
+    x, y, z = grid
+    return ptwt.waverec3((low, dict(zip(_DETAILS, details, strict=True))), "haar")[..., :x, :y, :z]
 
 
 def mean_masks(prompt: torch.Tensor, teacher: torch.Tensor, levels: int) -> list[torch.Tensor]:
@@ -66,23 +93,14 @@ def _overlap(masks: torch.Tensor) -> torch.Tensor:
     return (dice.sum((1, 2)) - dice.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(pairs, 1)
 
 
-def save_prompts(path: str, prompts: Sequence[torch.Tensor]) -> None:
-    """Write the prompts (J + 1, T, C_i) of all stages; read them with :func:`load_prompts`."""
-    save_checkpoint({"format": _FORMAT, "prompts": [p.detach().cpu().clone() for p in prompts]}, path)
-
-
 def load_prompts(path: str, channels: Sequence[int], levels: int) -> list[torch.Tensor]:
-    """Read what :func:`save_prompts` wrote, checked against the stages' ``channels`` and the number of ``levels``.
-
-    Raises:
-        UserError: if the file is missing, is something else, or was tuned for other stages.
-    """
+    """Prompts (J + 1, T, C_i) of all stages from a file; others than for ``channels`` and ``levels`` are refused."""
     next_step = "tune the prompts for this teacher and these taps first: the same command with 'run tune_prompts'"
     if not os.path.isfile(path):
         raise UserError("tuned prompts not found", path, "a file", "none", f"{next_step}, or set prompts='none'")
     state = read_checkpoint(path, next_step)
-    if state.get("format") != _FORMAT:
-        raise UserError("not a file of prompts", path, f"the format {_FORMAT!r}", state.get("format"), next_step)
+    if state.get("format") != FORMAT:
+        raise UserError("not a file of prompts", path, f"the format {FORMAT!r}", state.get("format"), next_step)
     prompts = list(state["prompts"])
     found = [(len(p), p.shape[-1]) for p in prompts]
     expected = [(levels + 1, c) for c in channels]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dcd_ext.losses._context import ContextBlock
 from dcd_ext.losses._labels import LabelledFeatureLoss, nearest
 from dcd_ext.losses._options import check_choice, check_number
 from dcd_ext.losses._projections import over_slabs, project, slab_size
@@ -78,7 +77,11 @@ class ReCoKDLoss(LabelledFeatureLoss):
         weights = [share / sum(shares) for share in shares]
         channels = (student_channels, teacher_channels)
         super().__init__(*channels, num_classes, ignore_label, weights, projection, train_projections)
-        self.coefficients = _read_coefficients(coefficients or {})
+        self.coefficients = dict.fromkeys(_TERMS, 1.0)
+        for name, value in (coefficients or {}).items():
+            check_choice("every key of coefficients", name, _TERMS)
+            check_number(f"coefficients[{name!r}]", value, inclusive=True)
+            self.coefficients[name] = float(value)
         self.temperature, self.max_attention = temperature, max_attention
         with seeded():
             self.student_context = nn.ModuleList(map(ContextBlock, self.teacher_channels))
@@ -88,7 +91,6 @@ class ReCoKDLoss(LabelledFeatureLoss):
         self.peak_attention = [torch.zeros(()) for _ in self.teacher_channels]
 
     def stage(self, i: int, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None) -> Terms:
-        """The four terms at stage ``i``; the label is (B, X, Y, Z), -1 where it is ignored."""
         assert label is not None
         classes = nearest(label, teacher.shape[2:]).flatten(1)
         s, t, projection = student.flatten(2), teacher.flatten(2), self.projections[i]
@@ -96,35 +98,51 @@ class ReCoKDLoss(LabelledFeatureLoss):
             spatial, channel = (_attention(x, self.temperature) for x in _magnitudes(t))
         self.peak_attention[i] = spatial.max()
         m = _moments(projection, s, t, channel)
-        student_shift = self.student_context[i](s, projection)
-        shift = student_shift - self.teacher_context[i](t, nn.Identity())
+        shift = self.student_context[i](s, projection) - self.teacher_context[i](t, nn.Identity())
+        channel_error = (_attention(m.channel, self.temperature) - channel).abs().mean()
+        spatial_error = (_attention(m.spatial, self.temperature) - spatial).abs().mean()
+        weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
+        masks = _foreground_background(classes, self.num_classes, weighted.dtype)
         values = (
-            *self._regions(m, spatial, classes, t.shape[1]),
-            self._attention_error(m, spatial, channel),
+            # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
+            *((mask * weighted).sum() / (t.shape[1] * mask.sum().clamp_min(1e-8)) for mask in masks),
+            channel_error + spatial_error,
             # mean (e + shift)², shift being one number per channel
             (m.square + 2 * shift * m.error + shift.square()).mean(),
         )
         return {name: self.coefficients[name] * value for name, value in zip(_TERMS, values, strict=True)}
 
-    def _regions(
-        self, m: _Moments, spatial: torch.Tensor, classes: torch.Tensor, channels: int
-    ) -> tuple[torch.Tensor, ...]:
-        weighted = m.weighted * (spatial if self.max_attention is None else spatial.clamp_max(self.max_attention))
-        masks = _foreground_background(classes, self.num_classes, weighted.dtype)
-        # a mask's sum is the number of (sample, class) pairs present, at least 1 or 0
-        return tuple((mask * weighted).sum() / (channels * mask.sum().clamp_min(1e-8)) for mask in masks)
 
-    def _attention_error(self, m: _Moments, spatial: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
-        student_spatial = _attention(m.spatial, self.temperature)
-        student_channel = _attention(m.channel, self.temperature)
-        return (student_channel - channel).abs().mean() + (student_spatial - spatial).abs().mean()
+class ContextBlock(nn.Module):
+    """Attention-pool a feature to one vector and transform it (the context block of GCNet and FGD).
 
+    ``t(sum_v w_v F_v)`` with ``w = softmax_v(a · F_v)`` and t: linear C to C/2, normalisation, ReLU, linear C/2 to C.
+    On one vector, 1×1×1 convolutions and a group norm of one group are linear layers and a layer norm. The last
+    layer starts at zero, so that at first the context is zero. The attention has no bias: softmax would cancel it.
+    """
 
-def _read_coefficients(coefficients: Mapping[str, float]) -> dict[str, float]:
-    for name, value in coefficients.items():
-        check_choice("every key of coefficients", name, _TERMS)
-        check_number(f"coefficients[{name!r}]", value, inclusive=True)
-    return {name: float(coefficients.get(name, 1.0)) for name in _TERMS}
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 2, 2)
+        self.attention = nn.Linear(channels, 1, bias=False)
+        nn.init.kaiming_normal_(self.attention.weight, nonlinearity="relu")
+        last = nn.Linear(hidden, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.transform = nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), last)
+
+    def forward(self, x: torch.Tensor, projection: nn.Module) -> torch.Tensor:
+        """The transformed context (B, C) of the projection of ``x`` (B, C_x, N).
+
+        Pooling and projection are both linear and the pooling weights sum to 1, so that the narrow ``x`` is pooled and
+        the vector projected.
+        """
+        scores = self.attention.weight.to(x.dtype)
+        if isinstance(projection, nn.Conv3d):
+            scores = scores @ projection.weight.flatten(1).to(x.dtype)
+        weights = torch.bmm(scores.expand(len(x), -1, -1), x).softmax(2)
+        context = project(projection, torch.bmm(x, weights.mT))[:, :, 0]
+        return self.transform(context.to(self.attention.weight.dtype)).to(x.dtype)
 
 
 def _moments(

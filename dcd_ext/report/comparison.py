@@ -10,8 +10,6 @@ from dcd_ext.evaluation import EMPTY_RULE, LESION_RULE, METRICS, class_mean
 from dcd_ext.report.runs import Run
 from dcd_ext.report.statistics import describe, holm, mean_sd, paired_tests, trainings_test
 
-_STATUSES = ("empty", "missed", "false_alarm")
-
 
 def pick(runs: Sequence[Run], wanted: str | None, default: str) -> str | None:
     """The name of a run: the wanted one, refused if it is not there, or the default if that is."""
@@ -33,7 +31,6 @@ def compare(
     """Compare runs case by case.
 
     Args:
-        runs: from :func:`dcd_ext.report.runs.load_runs`.
         baseline: the run whose differences are tested; default ``student``, else the first.
         teacher: the run that ends the gap of which shares are given; default ``teacher``, if there is one.
         seed: of the bootstrap.
@@ -95,12 +92,12 @@ def _cost(run: Run) -> dict[str, Any]:
         "patch": m.get("patch"),
         "seconds_per_case": m["seconds_per_case"],
         "device": m.get("environment", {}).get("device"),
-        "training_seconds": _mean([(r.training or {}).get("seconds") for r in trainings]),
-        "cpu_seconds": _mean([(r.training or {}).get("cpu_seconds") for r in trainings]),
+        "training_seconds": mean_sd([(r.training or {}).get("seconds") for r in trainings])["mean"],
+        "cpu_seconds": mean_sd([(r.training or {}).get("cpu_seconds") for r in trainings])["mean"],
         "epochs": epochs[-1]["epoch"] if epochs else None,
         "weights_sha256": m.get("weights_sha256"),
         # per training
-        **{status: statuses.count(status) / len(trainings) for status in _STATUSES},
+        **{status: statuses.count(status) / len(trainings) for status in ("empty", "missed", "false_alarm")},
     }
 
 
@@ -114,7 +111,7 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
         kept = [v for v in values[run.name] if v is not None]
         result[run.name] = {**describe(kept, seed), "nan_excluded": conventional}
         if run.trainings:
-            means = [_mean([score(r, case, name, metric) for case in cases]) for r in run.trainings]
+            means = [mean_sd([score(r, case, name, metric) for case in cases])["mean"] for r in run.trainings]
             result[run.name]["trainings"] = mean_sd(means)
     others = [run.name for run in runs if run.name != base]
     for other in others:
@@ -148,11 +145,6 @@ def _training_scores(run: Run, cases: Sequence[str], name: str, metric: str) -> 
     """(trainings, cases), NaN for an excluded mask."""
     scores = [[score(r, case, name, metric) for case in cases] for r in run.trainings or (run,)]
     return np.array(scores, float)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    kept = [v for v in values if v is not None]
-    return float(np.mean(kept)) if kept else None
 
 
 def _difference(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -30,17 +30,14 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the foreground classes."""
         return list(self.metrics["class_names"])
 
 
 def load_runs(arguments: Sequence[str]) -> list[Run]:
     """Read folders with ``metrics.json``, each written ``folder`` or ``name=folder``, and refuse unpaired ones.
 
-    Folders that are given the same name are trainings of one method, and become one run.
-
-    Raises:
-        UserError: for fewer than two runs, an incomplete one, or runs of different tasks, classes or cases.
+    Folders that are given the same name are trainings of one method, and become one run. Fewer than two runs are
+    refused, an incomplete one, and runs of different tasks, classes or cases.
     """
     named = [(*_split(argument), _has_name(argument)) for argument in arguments]
     if twice := [path for path, count in Counter(path for _, path, _ in named).items() if count > 1]:

@@ -27,11 +27,7 @@ def most_different(runs: Sequence[Run], number: int) -> list[str]:
 
 
 def draw_cases(runs: Sequence[Run], number: int, dataset_dir: str | None = None) -> tuple[list[Pictures], str]:
-    """Pictures of the most different cases, fewer than ``number`` if the page would become too large.
-
-    Returns:
-        The pictures, and a sentence on what is missing.
-    """
+    """Pictures of the most different cases, fewer if the page would become too large, and what is missing."""
     entries = case_files(runs, dataset_dir)
     if not entries:
         return [], "No pictures: the data set is not where it was evaluated; give its folder with --dataset_dir."

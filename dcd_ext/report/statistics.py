@@ -13,11 +13,7 @@ RESAMPLES = 9999
 
 
 def describe(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
-    """Mean, standard error of the mean and 95 % bootstrap interval of one value per case.
-
-    Returns:
-        ``mean``, ``sem``, ``ci95`` (low, high) and ``n``; None where there are too few values.
-    """
+    """``mean``, ``sem``, ``n`` and 95 % interval ``ci95`` of one value per case; None where they are too few."""
     return {**mean_sem(values), "ci95": bootstrap_interval(values, seed)}
 
 
@@ -34,8 +30,7 @@ def mean_sd(values: Sequence[float | None]) -> dict[str, Any]:
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | None:
     """95 % interval of the mean, bias-corrected and accelerated (BCa), from ``scipy.stats.bootstrap``.
 
-    Returns:
-        Low and high; the value itself if all are equal; None for fewer than two.
+    The value itself, twice, if all are equal; None for fewer than two.
     """
     if len(values) < 2:
         return None
@@ -54,11 +49,10 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | 
 
 
 def paired_tests(one: Sequence[float], other: Sequence[float]) -> dict[str, float | None]:
-    """Paired t-test and Wilcoxon signed-rank test, both two-sided, of two values per case.
+    """Two-sided p-values of two values per case: ``t_p`` of the paired t-test, ``wilcoxon_p`` of the signed-rank test.
 
-    Returns:
-        ``t_p`` and ``wilcoxon_p``: None for fewer than two pairs, 1 if no pair differs. ``t_p`` is None, too, where all
-        pairs differ by the same: the t-test divides by the spread of the differences.
+    None for fewer than two pairs, 1 if no pair differs. ``t_p`` is None, too, where all pairs differ by the same: the
+    t-test divides by the spread of the differences.
     """
     if len(one) < 2:
         return {"t_p": None, "wilcoxon_p": None}

@@ -42,8 +42,7 @@ def case_files(runs: Sequence[Run], dataset_dir: str | None) -> dict[str, dict[s
 def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[str]) -> CaseVolumes | None:
     """Read everything that is to be drawn of an entry of the data list; a run without prediction is left out.
 
-    Returns:
-        The volumes, or None if the images, the label or all predictions are missing, or differ in shape.
+    None if the images, the label or all predictions are missing, or differ in shape.
     """
     files = image_names(entry)
     saved = {run.name: Path(prediction_path(str(run.path), entry["case"])) for run in runs}
@@ -62,7 +61,6 @@ def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[s
 
 
 def _read(path: str | Path, reader: Callable[[Path], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine."""
     data, affine = reader(Path(path)), open_image(Path(path)).affine
     volume: Any = nib.as_closest_canonical(nib.Nifti1Image(data, affine, dtype=data.dtype))
     return np.asarray(volume.dataobj), volume.affine

@@ -40,11 +40,7 @@ class Expansion(NamedTuple):
 
 
 def parse_bands(bands: str | Sequence[str]) -> tuple[str, ...]:
-    """Subband keys of a name ("directional", ...) or a sequence of ptwt keys ("aad", ...).
-
-    Raises:
-        UserError: for an unknown name or key, or none at all.
-    """
+    """Subband keys of a name ("directional", ...) or a sequence of ptwt keys ("aad", ...); unknown ones are refused."""
     keys = NAMED.get(bands, (bands,)) if isinstance(bands, str) else tuple(bands)
     unknown = [key for key in keys if key not in KEYS]
     if unknown or not keys:

@@ -10,7 +10,7 @@ from dcd_ext.distill import PromptTuner, tune_prompts
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses import FreeKDLoss
-from dcd_ext.losses._haar import join, split
+from dcd_ext.losses.prompts import join, split
 from tests.losses.contract import (
     assert_gradients,
     assert_parts_add_up,

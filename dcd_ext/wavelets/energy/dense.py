@@ -22,10 +22,6 @@ class DensePlan(NamedTuple):
     matrix: torch.Tensor
     name: object
 
-    def groups(self, teacher: torch.Tensor, _mixing: torch.Tensor) -> list[slice]:
-        """All samples together."""
-        return [slice(0, len(teacher))]
-
     def energy(
         self, student: torch.Tensor, teacher: torch.Tensor, mixing: torch.Tensor, of_student: bool, of_mixing: bool
     ) -> Energy:

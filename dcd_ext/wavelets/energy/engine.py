@@ -46,8 +46,7 @@ def detail_energy(
 
     Args:
         student: F_S (B, C_S, D, H, W), any floating type.
-        weight: W (C_T, C_S), of the type to compute in.
-        bias: b (C_T), of the same type.
+        weight, bias: W (C_T, C_S) and b (C_T), of the type to compute in.
         teacher: F_T (B, C_T, D, H, W), any floating type; gets no gradient.
         transform: its levels are not limited here.
         reconstruct, level_reduction: see :class:`dcd_ext.losses.DCDLoss`.
@@ -161,13 +160,14 @@ class _DetailEnergy(torch.autograd.Function):
         mixing = torch.cat([weight, bias[:, None]], dim=1)
         mixing = F.pad(mixing, (0, -mixing.shape[1] % MULTIPLE.get(mixing.device.type, 1)))
         wanted = (grad_enabled and ctx.needs_input_grad[0], grad_enabled and any(ctx.needs_input_grad[1:3]))
-        split, compute = (
-            (plan.groups, plan.energy) if isinstance(plan, DensePlan) else (groups, partial(group_energy, plan))
-        )
-        found: list[Energy] = []
+        if isinstance(plan, DensePlan):
+            compute, parts = plan.energy, [slice(0, len(teacher))]
+        else:
+            compute, parts = partial(group_energy, plan), groups(teacher, mixing)
         compute = partial(compute, of_student=wanted[0], of_mixing=wanted[1])
+        found: list[Energy] = []
         with _tensor_float32(rounded):
-            for part in split(teacher, mixing):
+            for part in parts:
                 name = (plan.name, wanted, rounded)
                 found.append(Energy(*_recordings(compute, name, student[part], teacher[part], mixing)))
         energy = _joined([f.energy for f in found], sum)

@@ -19,11 +19,8 @@ from dcd_ext.wavelets.bands import Term
 _NEGLIGIBLE = 1e-10
 
 
-class _Block(NamedTuple):
-    """What a symmetric one-axis matrix has beyond the identity: the places it occupies and its values there."""
-
-    places: torch.Tensor
-    values: torch.Tensor
+# what a symmetric one-axis matrix has beyond the identity: the places it occupies and its values there
+_Block = tuple[torch.Tensor, torch.Tensor]
 
 
 class _Corners(NamedTuple):
@@ -52,11 +49,9 @@ class Gram(NamedTuple):
         """``sum over l of G_kl c_l`` for every term k; all c_k and results are (d, C, h, w)."""
         results = [c.clone() for c in coefficients]
         for result, blocks in zip(results, self.ends, strict=True):
-            for axis, block in zip((0, 2, 3), blocks, strict=True):
-                if not len(block.places):
-                    continue  # the wavelet's filters are not cut here
-                piece = result.index_select(axis, block.places)
-                result.index_add_(axis, block.places, _times(block.values, piece, axis))
+            for axis, (places, values) in zip((0, 2, 3), blocks, strict=True):
+                if len(places):  # else the wavelet's filters are not cut here
+                    result.index_add_(axis, places, _times(values, result.index_select(axis, places), axis))
         if self.corners is not None:
             _add_corners(self.corners, coefficients, results)
         return results
@@ -103,7 +98,7 @@ def make_gram(
 def _end(matrix: np.ndarray, device: torch.device, dtype: torch.dtype) -> _Block:
     places = np.flatnonzero((np.abs(matrix) > _NEGLIGIBLE).any(axis=0))
     values = torch.tensor(matrix[np.ix_(places, places)], device=device, dtype=dtype)
-    return _Block(torch.tensor(places, device=device), values)
+    return torch.tensor(places, device=device), values
 
 
 def _make_corners(grams: list[list[list[np.ndarray]]], device: torch.device, dtype: torch.dtype) -> _Corners | None:

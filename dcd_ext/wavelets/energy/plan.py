@@ -62,7 +62,6 @@ class Plan(NamedTuple):
         return [(a @ y.flatten(1)).unflatten(1, y.shape[1:]) for a, y in zip(self.depth, planes, strict=True)]
 
     def along_depth_transposed(self, coefficients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The transpose of :meth:`along_depth`."""
         return [(a.mT @ y.flatten(1)).unflatten(1, y.shape[1:]) for a, y in zip(self.depth, coefficients, strict=True)]
 
 
