@@ -44,7 +44,8 @@ class TeacherCheck:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer, after the handler that resumes it."""
-        engine.add_event_handler(Events.STARTED, self)
+        if not engine.has_event_handler(self, Events.STARTED):
+            engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Check, unless it is switched off, the run is resumed or there is nothing to segment."""

@@ -1,7 +1,4 @@
-"""Handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does the work.
-
-Attach one to a single engine, once. Those of a training are for a ``SupervisedTrainer``.
-"""
+"""Handlers for MONAI engines: ``__init__`` keeps arguments, ``attach`` chooses events, ``__call__`` does the work."""
 
 from dcd_ext.handlers.checkpoints import Checkpoints
 from dcd_ext.handlers.epoch_seed import EpochSeed

@@ -67,6 +67,9 @@ class Checkpoints:
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
+        """Register with a ``monai.engines.SupervisedTrainer``."""
+        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 

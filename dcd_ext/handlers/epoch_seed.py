@@ -21,7 +21,8 @@ class EpochSeed:
 
     def attach(self, engine: Engine) -> None:
         """Register with a ``monai.engines.Trainer`` whose data loader is iterated anew in each epoch."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
+        if not engine.has_event_handler(self, Events.EPOCH_STARTED):
+            engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Reseed for ``engine.state.epoch``; processes of a distributed run draw different patches."""

@@ -75,6 +75,9 @@ class MetricsJson:
         self._clock = 0.0
 
     def attach(self, engine: Engine) -> None:
+        """Register with a ``monai.engines.SupervisedEvaluator``."""
+        if engine.has_event_handler(self, Events.ITERATION_COMPLETED):
+            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.batch_ready)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)

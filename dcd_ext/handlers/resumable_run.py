@@ -58,6 +58,9 @@ class ResumableRun:
         )
 
     def attach(self, engine: Engine) -> None:
+        """Register all with a ``monai.engines.SupervisedTrainer``."""
+        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         for handler in self.handlers:

@@ -26,7 +26,9 @@ class StopOnNonFinite:
         self.checkpoint = checkpoint
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        """Register with a ``monai.engines.SupervisedTrainer``."""
+        if not engine.has_event_handler(self, IterationEvents.BACKWARD_COMPLETED):
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         output: Any = engine.state.output

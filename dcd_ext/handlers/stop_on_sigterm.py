@@ -35,6 +35,9 @@ class StopOnSigterm:
         self._previous: Any = None
 
     def attach(self, engine: Engine) -> None:
+        """Register with a ``monai.engines.SupervisedTrainer``."""
+        if engine.has_event_handler(self, Events.ITERATION_COMPLETED):
+            return
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED | Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.TERMINATE, self.terminated)

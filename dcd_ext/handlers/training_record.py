@@ -42,6 +42,9 @@ class TrainingRecord:
         self._begun: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
+        """Register with a ``monai.engines.SupervisedTrainer``."""
+        if engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            return
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         # before MODEL_COMPLETED, where the trainer may split the output into one dictionary per case
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.step_completed)

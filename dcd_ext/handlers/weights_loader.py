@@ -24,7 +24,9 @@ class WeightsLoader:
         self.run = run
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self)
+        """Register with an engine; the weights are loaded when it starts."""
+        if not engine.has_event_handler(self, Events.STARTED):
+            engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         load_weights(unwrap(self.network), self.path, "train the bundle first, or pass --ckpt_path <file>")
