@@ -8,12 +8,13 @@ import argparse
 from pathlib import Path
 
 from dcd_ext.commands.common import add_jobs
+from dcd_ext.data.cases import Case
 from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_datalist
 from dcd_ext.data.dataset import read_nnunet
 from dcd_ext.data.download import download_msd
+from dcd_ext.data.folds import hold_out_test, thin_training
 from dcd_ext.data.isles import GRID, resample_cases
-from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
-from dcd_ext.data.parts import hold_out_test, thin_training
+from dcd_ext.data.layouts import find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
+from dcd_ext.data.cases import DATALIST_FILE, read_case, read_datalist
 from dcd_ext.data.check_report import CHECK_FILE, read_check
 from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
@@ -80,8 +80,8 @@ def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple
 
 def _stored_bytes(case: Case) -> int:
     """Bytes of a case as ``dcd check`` counts them: every voxel of every file as float32."""
-    labels = [case["label"]] if "label" in case else []
-    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*image_names(case), *labels))
+    files = read_case(case, Path())
+    return sum(4 * math.prod(open_image(file).shape) for file in (*files.images, files.label) if file)
 
 
 def _checked_mean(folder: Path) -> float | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data import check_set
-from dcd_ext.data.cases import image_names, read_datalist
-from dcd_ext.data.check_case import CaseSource, scan_case
+from dcd_ext.data.cases import read_case, read_datalist
+from dcd_ext.data.check_case import scan_case
 from dcd_ext.data.check_report import CheckReport
 from dcd_ext.data.findings import CHECKS, ERROR, Findings
 from dcd_ext.data.memory import available_memory
@@ -31,7 +31,7 @@ def check_datalist(path: Path, task: Task | None = None, skip: frozenset[str] = 
     if not entries:
         raise UserError("empty data list", path, "at least one case", "none", "write it with dcd prepare")
     task = task or _task_of(content, path)
-    sources = [_source(entry, number, path.parent) for number, entry in enumerate(entries)]
+    sources = [read_case(entry, path.parent, number) for number, entry in enumerate(entries)]
     scan = partial(scan_case, task=task, skip=skip)
     scans = map_threads(scan, sources, "checking")
     result = CheckReport(path, sha256(path), sorted(skip), len(entries), available_bytes=available_memory())
@@ -55,10 +55,3 @@ def _task_of(content: dict[str, Any], path: Path) -> Task:
         what = "the data list does not say what it contains"
         raise UserError(what, path, "'modality' and 'labels'", f"no {missing[0]}", "name it: --task")
     return Task.from_json(content.get("task", ""), content["modality"], content["labels"])
-
-
-def _source(entry: dict[str, Any], number: int, folder: Path) -> CaseSource:
-    """Files of an entry, seen from the folder of the data list."""
-    files = tuple(folder / str(name) for name in image_names(entry))
-    label = folder / str(entry["label"]) if entry.get("label") else None
-    return CaseSource(str(entry.get("case", files[0].name if files else number)), files, label)

@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dcd_ext.data.cases import Case
 from dcd_ext.data.check_values import check_image_values, check_label_values
 from dcd_ext.data.findings import Findings
 from dcd_ext.data.geometry import TOLERANCE_MM, Grid, farthest_corner_mm, grid_difference, grid_of
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
-
-
-@dataclass(frozen=True)
-class CaseSource:
-    """Files of one entry of the data list, as absolute or working-directory paths."""
-
-    case: str
-    images: tuple[Path, ...]  # in channel order
-    label: Path | None
 
 
 @dataclass
@@ -35,7 +27,7 @@ class CaseScan:
     cache_bytes: int = 0  # as float32 channels plus a float32 label
 
 
-def scan_case(source: CaseSource, task: Task, skip: frozenset[str]) -> CaseScan:
+def scan_case(source: Case, task: Task, skip: frozenset[str]) -> CaseScan:
     """Check one case, and gather the numbers that the checks of the whole set need."""
     scan = CaseScan(Findings(skip, source.case))
     findings, expected = scan.findings, len(task.modalities)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.check_case import CaseScan, CaseSource
+from dcd_ext.data.cases import Case
+from dcd_ext.data.check_case import CaseScan
 from dcd_ext.data.check_values import OLD_BRATS
 from dcd_ext.data.findings import Findings
 from dcd_ext.data.memory import CACHE_SHARE
@@ -31,7 +32,7 @@ def check_entries(content: dict[str, Any], findings: Findings) -> None:
         findings.warn("datalist", "nothing to train on", "training", "labelled cases", "none", step)
 
 
-def check_duplicates(sources: list[CaseSource], scans: list[CaseScan], datalist: Path, findings: Findings) -> None:
+def check_duplicates(sources: list[Case], scans: list[CaseScan], datalist: Path, findings: Findings) -> None:
     """No case name, file or image content occurs twice: a copy in another fold makes validation too good.
 
     ``scans`` has the order of ``sources``.

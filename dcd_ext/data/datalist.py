@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import DATALIST_FILE
+from dcd_ext.data.cases import DATALIST_FILE, Case
 from dcd_ext.data.folds import assign_folds
-from dcd_ext.data.layouts import Case
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
 from dcd_ext.io import write_json
@@ -56,9 +55,7 @@ def build_datalist(
     """Build the content of a ``datalist.json`` for the folder ``output``.
 
     Cases without a label become ``test``; ``notes`` are further top-level entries, such as ``grid``.
-
-    Raises:
-        UserError: when ``folds`` is below 2.
+    Fewer than two ``folds`` are refused.
     """
     labelled = [case for case in cases if case.label is not None]
     numbers = assign_folds([case.subject for case in labelled], folds, seed)

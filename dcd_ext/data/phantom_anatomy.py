@@ -135,10 +135,4 @@ def _draw_small(
         for _ in range(count):
             heading = rng.standard_normal(3)
             spot = centre + heading / np.linalg.norm(heading) * radius * rng.uniform(1.5, 2.8)
-            size = rng.uniform(1.0, 2.0)
-            low = np.clip(np.floor(spot - 3).astype(int), 0, label.shape)
-            box = tuple(slice(a, a + 7) for a in low)
-            offsets = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, label.shape, strict=True))]
-            ball = sum((o - c) ** 2 for o, c in zip(offsets, spot, strict=True)) <= size**2
-            region = label[box]
-            region[ball & inside[box]] = value
+            label[(distance_to(spot, label.shape) <= rng.uniform(1.0, 2.0)) & inside] = value

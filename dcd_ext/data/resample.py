@@ -28,20 +28,13 @@ def limit_itk_to_one_thread() -> None:
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
 
 
-def _itk_geometry(grid: Grid) -> tuple[Any, list[float], list[float]]:
-    """Direction matrix, spacing and origin of a grid in ITK's convention (LPS+, millimetres)."""
-    to_lps = np.diag([-1.0, -1.0, 1.0])
-    direction = to_lps @ grid.affine[:3, :3] / grid.spacing
-    return itk.matrix_from_array(direction), grid.spacing.tolist(), (to_lps @ grid.affine[:3, 3]).tolist()
-
-
 def _itk_image(data: np.ndarray, grid: Grid) -> Any:
-    """A float32 ITK image; its arrays are z y x in C order, which is nibabel's x y z in Fortran order."""
+    """A float32 ITK image (LPS+, mm); its arrays are z y x in C order, which is nibabel's x y z in Fortran order."""
     image = itk.image_view_from_array(np.ascontiguousarray(data.T, dtype=np.float32))
-    direction, spacing, origin = _itk_geometry(grid)
-    image.SetDirection(direction)
-    image.SetSpacing(spacing)
-    image.SetOrigin(origin)
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    image.SetDirection(itk.matrix_from_array(to_lps @ grid.affine[:3, :3] / grid.spacing))
+    image.SetSpacing(grid.spacing.tolist())
+    image.SetOrigin((to_lps @ grid.affine[:3, 3]).tolist())
     return image
 
 
@@ -72,14 +65,11 @@ def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -
         raise ValueError(f"{source} or {target} has an affine that cannot be inverted")
     moving = _itk_image(data, grid_of(image))
     kind = itk.NearestNeighborInterpolateImageFunction if is_label else itk.LinearInterpolateImageFunction
-    direction, spacing, origin = _itk_geometry(grid)
     result = itk.resample_image_filter(
         moving,
         interpolator=kind[type(moving), itk.D].New(),
-        size=[int(n) for n in grid.shape],
-        output_direction=direction,
-        output_spacing=spacing,
-        output_origin=origin,
+        use_reference_image=True,
+        reference_image=_itk_image(np.empty(grid.shape, np.float32, order="F"), grid),
         default_pixel_value=0,
     )
     array = itk.array_view_from_image(result).T

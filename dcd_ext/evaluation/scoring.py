@@ -39,10 +39,8 @@ def score_file(
         save_as: write the prediction there too, with the label's affine.
 
     Returns:
-        The result of :func:`dcd_ext.evaluation.case_metrics.case_metrics`.
-
-    Raises:
-        UserError: if the two lie on different grids, or the label has values that are no class.
+        The result of :func:`dcd_ext.evaluation.case_metrics.case_metrics`. Refused if the two lie on different grids,
+        or the label has values that are no class.
     """
     image = open_image(Path(label_file))
     truth, where = read_label(Path(label_file)), f"{case}, {label_file}"

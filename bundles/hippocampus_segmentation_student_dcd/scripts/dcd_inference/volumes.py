@@ -73,11 +73,7 @@ class SamePlaced(Transform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The case, with ``image`` and ``label`` channels first.
-
-        Raises:
-            UserError: naming the label's file.
-        """
+        """The case, with ``image`` and ``label`` channels first."""
         both = [data[key] for key in ("image", "label")]
         files = [item.meta["filename_or_obj"] for item in both]
         require_one_place(files, [item.shape[1:] for item in both], [item.affine.numpy() for item in both])

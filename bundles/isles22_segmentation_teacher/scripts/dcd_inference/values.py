@@ -25,8 +25,7 @@ _say_once = functools.cache(logger.warning)
 def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
     """An image's values: NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged once for each file.
 
-    Raises:
-        UserError: for an infinite value.
+    An infinite value is refused.
     """
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return data
@@ -40,9 +39,8 @@ def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
 def stored(image: Any, file: str | os.PathLike) -> np.ndarray:
     """The voxels of an image that nibabel opened from ``file``, scaled where the header says so.
 
-    Raises:
-        UserError: for damaged data. nibabel stops before the checksum at the end of a gzip file: one changed bit would
-            pass as another intensity.
+    Damaged data are refused. nibabel stops before the checksum at the end of a gzip file: one changed bit would pass as
+    another intensity.
     """
     try:
         if str(file).lower().endswith((".gz", ".mgz")) and nib.is_proxy(image.dataobj) and hasattr(image, "from_bytes"):
@@ -66,8 +64,7 @@ def are_whole(values: np.ndarray) -> np.ndarray:
 def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | None = None) -> np.ndarray:
     """A label's values as whole numbers: 0.9999 is 1.
 
-    Raises:
-        UserError: for a value that is not near a whole number or, with ``num_classes``, not one of its classes.
+    A value that is not near a whole number or, with ``num_classes``, not one of its classes is refused.
     """
     odd = ~are_whole(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
     labels = np.rint(np.where(odd, 0, data)).astype(np.int64)
