@@ -25,7 +25,7 @@ def choose_cache_rate(
     dataset_dir: str | Path = ".",
     share: float = CACHE_SHARE,
 ) -> float:
-    """The ``cache_rate`` with which the cache fits the memory this process may use; logs what was chosen and why.
+    """The ``cache_rate``, in steps of 0.01, with which the cache fits the memory there is; logs it and the reason.
 
     Three cases, spread over the list, are loaded and transformed, because resampling and cropping change a case's
     size several times over. Where ``dcd check`` has counted the voxels of the whole set, the sample only says how
@@ -37,9 +37,6 @@ def choose_cache_rate(
         transform: the deterministic transforms, whose result is cached.
         dataset_dir: folder of ``datalist.json`` and ``check.json``; neither has to exist.
         share: part of the available memory that the caches may take; the rest is for the network and the workers.
-
-    Returns:
-        1.0 where everything fits, otherwise less, in steps of 0.01.
     """
     from ignite import distributed as idist  # takes seconds, as torch does; preparing and checking data do without
 

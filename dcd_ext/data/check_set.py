@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.cases import Case
-from dcd_ext.data.check_case import CaseScan
-from dcd_ext.data.check_values import OLD_BRATS
+from dcd_ext.data.check_case import OLD_BRATS, CaseScan
 from dcd_ext.data.findings import Findings
 from dcd_ext.data.memory import CACHE_SHARE
 from dcd_ext.data.tasks import Task

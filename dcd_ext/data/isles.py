@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.cases import Case
-from dcd_ext.data.geometry import grid_difference, grid_of
 from dcd_ext.data.nifti import open_image, read_label
 from dcd_ext.errors import UserError
+from dcd_ext.inference.geometry import grid_difference, grid_of
 from dcd_ext.inference.names import split_suffix
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes

@@ -40,8 +40,7 @@ def distance_to(centre: Sequence[float] | np.ndarray, shape: Sequence[int]) -> n
 def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Draw a skull-stripped brain: an ellipsoid with folded cortex, white matter, deep nuclei and ventricles.
 
-    Returns:
-        uint8 array: 0 outside, ``CSF``, ``GREY``, ``WHITE``.
+    The uint8 array is 0 outside, otherwise ``CSF``, ``GREY`` or ``WHITE``.
     """
     # voxel centres in [-1, 1] per axis
     x, y, z = np.ogrid[tuple(slice(-1 + 1 / n, 1 - 1 / n, n * 1j) for n in shape)]
@@ -74,16 +73,10 @@ class TumourPlan:
 def draw_tumour(
     place: np.random.Generator, detail: np.random.Generator, brain: np.ndarray, plan: TumourPlan
 ) -> np.ndarray:
-    """Draw a tumour into a brain.
+    """Draw a tumour into a tissue map: a uint8 array of the BraTS 2024 labels 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
 
-    Args:
-        place: randomness of position and size, one per subject, so that a follow-up grows in the same place.
-        detail: randomness of the outline and the small parts, one per scan.
-        brain: tissue map of ``draw_brain``.
-        plan: which parts to draw.
-
-    Returns:
-        uint8 array of the BraTS 2024 labels: 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
+    ``place`` is the randomness of position and size, one per subject, so that a follow-up grows in the same place;
+    ``detail`` that of the outline and the small parts, one per scan.
     """
     shape = brain.shape
     side = place.choice((-1.0, 1.0))

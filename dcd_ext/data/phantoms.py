@@ -94,10 +94,8 @@ def make_brats_case(seed: int, subject: int, visit: int, shape: Shape) -> tuple[
     """Draw one four-modality scan with its label map.
 
     Brain and tumour position come from the subject, so that a second visit (1 instead of 0) shows the same head with a
-    larger tumour: a fold that splits a subject leaks for phantoms just as it does for patients.
-
-    Returns:
-        int16 images by modality (t1n, t1c, t2w, t2f) and the uint8 label map.
+    larger tumour: a fold that splits a subject leaks for phantoms just as it does for patients. Images are int16, by
+    modality (t1n, t1c, t2w, t2f), the label map is uint8.
     """
     brain = draw_brain(np.random.default_rng([seed, subject, 0]), shape)
     plan = TumourPlan(cavity=subject % 2 == 0 or visit > 0, thin_rim=subject % 3 == 2, growth=1 + 0.15 * visit)

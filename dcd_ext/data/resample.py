@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.data.geometry import Grid, grid_of
 from dcd_ext.data.nifti import open_image, read_image, read_label, save_nifti
+from dcd_ext.inference.geometry import Grid, grid_of
 
 with warnings.catch_warnings():
     # ITK's SWIG classes lack __module__: where that warning is an error, loading them crashes the interpreter. They are
@@ -39,19 +39,13 @@ def _itk_image(data: np.ndarray, grid: Grid) -> Any:
 
 
 def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -> int:
-    """Resample a volume onto the grid of another file and save it.
+    """Resample a 3D volume onto the grid of the file ``target``, save it, and count the non-zero voxels written.
 
     Geometry goes from nibabel to ITK as numbers instead of through ITK's own reader: that one refuses the slightly
     sheared affines that registration tools write, and may prefer the qform where nibabel and MONAI take the sform.
 
-    Args:
-        source: a 3D volume.
-        target: the file whose grid to use; only its header is read.
-        output: the file to write: uint8 for whole-number labels up to 255, float32 otherwise, 0 outside the source.
-        is_label: nearest neighbours instead of linear interpolation.
-
-    Returns:
-        Number of non-zero voxels written.
+    A label's file has uint8 where that suffices, and nearest neighbours; an image's has float32, interpolated linearly.
+    Outside the source both are 0.
 
     Raises:
         ValueError: when a volume is not 3D or an affine cannot be inverted.

@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dcd_ext.data.cases import Case, read_case, read_datalist, require_entries
-from dcd_ext.data.geometry import grid_of, require_same_grid
 from dcd_ext.data.nifti import open_image, save_nifti, voxels
 from dcd_ext.errors import UserError
+from dcd_ext.inference.geometry import grid_of, require_same_grid
 from dcd_ext.inference.names import refuse_collisions, split_suffix
 from dcd_ext.io import make_folder, write_atomically
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dcd_ext.data.cases import Case, read_case
-from dcd_ext.data.geometry import grid_of
 from dcd_ext.data.nifti import label_counts, open_image, read_label
+from dcd_ext.inference.geometry import grid_of
 from dcd_ext.parallel import map_threads
 from dcd_ext.tables import Table, to_text
 

@@ -1,8 +1,7 @@
-"""One rule for the values of images and labels and one for where they lie, in checks, training and inference."""
+"""One rule for the values of images and labels, in checks, training and inference."""
 
 import functools
 import gzip
-import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -14,8 +13,6 @@ import numpy as np
 
 from dcd_inference.errors import UserError
 
-# how far two files of a case may lie apart at the farthest corner
-TOLERANCE_MM = 0.1
 # how far a label may lie from a whole number, as after scaling or a conversion by another program
 WHOLE = 1e-3
 logger = logging.getLogger(__name__)
@@ -79,24 +76,3 @@ def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | N
 def shown(values: Sequence[float] | np.ndarray) -> str:
     """The first of many values."""
     return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
-
-
-def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
-
-    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
-    """
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
-    return float(np.linalg.norm(nib.affines.apply_affine(first - second, corners), axis=1).max())
-
-
-def require_one_place(
-    files: Sequence[str | os.PathLike], shapes: Sequence[Sequence[int]], affines: Sequence[np.ndarray]
-) -> None:
-    """Refuse two files of a case that lie on different grids."""
-    first, second = (tuple(int(n) for n in shape[:3]) for shape in shapes)
-    apart = farthest_corner_mm(affines[0], affines[1], first) if first == second else 0.0
-    if first != second or apart > TOLERANCE_MM:
-        expected, found = f"{first} voxels, at most {TOLERANCE_MM:g} mm apart", f"{second}, {apart:.3g} mm apart"
-        where, step = f"{files[1]} against {files[0]}", "resample it onto that grid"
-        raise UserError("files of a case lie on different grids", where, expected, found, step)
