@@ -109,7 +109,6 @@ def _resolved(case: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _of_fold(cases: list[dict[str, Any]], section: str, fold: int | str, path: Path) -> list[dict[str, Any]]:
-    """The cases of one side of a fold."""
     chosen = [case for case in cases if (case["fold"] == fold) == (section == "validation")]
     if not chosen:
         folds = sorted({case["fold"] for case in cases}, key=str)

@@ -50,7 +50,6 @@ def check_datalist(path: Path, task: Task | None = None, skip: frozenset[str] = 
 
 
 def _task_of(content: dict[str, Any], path: Path) -> Task:
-    """The task a data list describes in its own ``modality`` and ``labels``."""
     if missing := [key for key in ("modality", "labels") if key not in content]:
         what = "the data list does not say what it contains"
         raise UserError(what, path, "'modality' and 'labels'", f"no {missing[0]}", "name it: --task")

@@ -63,7 +63,6 @@ def scan_case(source: Case, task: Task, skip: frozenset[str]) -> CaseScan:
 
 
 def _read(file: Path, findings: Findings) -> tuple[Any, np.ndarray] | None:
-    """Open and read a file, or report why that fails."""
     if not os.path.isfile(file):  # False for a name that no file can have, too
         findings.error("readable", "missing file", file, "a NIfTI file", "nothing", "restore it or prepare again")
         return None
@@ -176,7 +175,6 @@ def _check_label_values(file: Path, data: np.ndarray, counts: dict[float, int], 
 
 
 def _remedy(present: set[int], task: Task) -> str:
-    """What to do about values outside the task."""
     if present <= {0, 255}:
         return "a 0/255 mask: divide it by 255"
     if 4 in present and 3 not in present and task.labels.get(3) == "ET":

@@ -1,4 +1,4 @@
-"""Build and write the Decathlon-style ``datalist.json`` that every bundle reads."""
+"""Build the Decathlon-style ``datalist.json`` that every bundle reads."""
 
 import logging
 import os
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import DATALIST_FILE, Case
+from dcd_ext.data.cases import Case
 from dcd_ext.data.folds import assign_folds
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
-from dcd_ext.io import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +76,3 @@ def build_datalist(
         "training": training,
         "test": test,
     }
-
-
-def write_datalist(content: dict[str, Any], output: Path) -> Path:
-    """Write what ``build_datalist`` returned to ``datalist.json`` in the folder ``output``, and return its path."""
-    write_json(content, output / DATALIST_FILE)
-    return output / DATALIST_FILE

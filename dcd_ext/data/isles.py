@@ -17,7 +17,6 @@ from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
 
 GRID = "FLAIR"
-_FOLDER = "on_flair"
 _DONE = "done.json"
 _SETTINGS = {"version": 2, "grid": GRID, "images": "linear", "mask": "nearest", "outside": 0}
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def resample_cases(cases: Sequence[Case], output: Path, workers: int | None = No
     ``<output>/on_flair/<case>``. The published mask is kept under the key ``source_mask``. A case that fails is
     refused when the others are finished.
     """
-    root = make_folder(output / _FOLDER)
+    root = make_folder(output / "on_flair")
     outcomes = map_processes(_resample_case, [(case, root / case.case) for case in cases], "resampling", workers)
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
@@ -113,7 +112,6 @@ def _digest(inputs: Sequence[Path]) -> str:
 
 
 def _read_marker(path: Path) -> dict[str, Any]:
-    """The marker of a finished case, or nothing."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

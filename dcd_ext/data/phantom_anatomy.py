@@ -5,7 +5,6 @@ sizes are fractions of the smallest axis except the thin and small parts, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -61,28 +60,25 @@ def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return brain
 
 
-@dataclass(frozen=True)
-class TumourPlan:
-    """Which parts a tumour has."""
-
-    cavity: bool = False  # a resection cavity (RC)
-    thin_rim: bool = False  # an enhancing rim of one to two voxels instead of about a third of the radius
-    growth: float = 1.0  # factor on the radius, for follow-up scans
-
-
 def draw_tumour(
-    place: np.random.Generator, detail: np.random.Generator, brain: np.ndarray, plan: TumourPlan
+    place: np.random.Generator,
+    detail: np.random.Generator,
+    brain: np.ndarray,
+    cavity: bool,
+    thin_rim: bool,
+    growth: float,
 ) -> np.ndarray:
     """Draw a tumour into a tissue map: a uint8 array of the BraTS 2024 labels 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
 
     ``place`` is the randomness of position and size, one per subject, so that a follow-up grows in the same place;
-    ``detail`` that of the outline and the small parts, one per scan.
+    ``detail`` that of the outline and the small parts, one per scan. The tumour may have a resection cavity (RC), and
+    an enhancing rim of one to two voxels instead of about a third of the radius, which ``growth`` multiplies.
     """
     shape = brain.shape
     side = place.choice((-1.0, 1.0))
     centre = np.array([side * place.uniform(0.3, 0.45), place.uniform(-0.4, 0.4), place.uniform(-0.25, 0.3)])
     centre = (centre + 1) / 2 * (np.array(shape) - 1)
-    radius = place.uniform(0.13, 0.19) * min(shape) * plan.growth
+    radius = place.uniform(0.13, 0.19) * min(shape) * growth
     distance = distance_to(centre, shape).astype(np.float32)
     relative = distance / radius + 0.12 * smooth_field(detail, shape, 8)
     fingers = distance / radius + 0.4 * smooth_field(detail, shape, 6)
@@ -91,13 +87,13 @@ def draw_tumour(
     label[(fingers < 2.1) & inside & (brain != CSF)] = SNFH
     _draw_thin(detail, label, centre, radius)
     _draw_small(detail, label, inside, centre, radius)
-    rim = (1.6 / radius) if plan.thin_rim else 0.32
+    rim = (1.6 / radius) if thin_rim else 0.32
     label[(relative < 1) & inside] = ET
     label[(relative < 1 - rim) & inside] = NETC
-    if plan.cavity:
+    if cavity:
         shifted = [c - 0.55 * radius * s for c, s in zip(centre, (side, 1, 0.3), strict=True)]
-        cavity = distance_to(shifted, shape) / (0.8 * radius)
-        label[(cavity + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
+        hole = distance_to(shifted, shape) / (0.8 * radius)
+        label[(hole + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
     return label
 
 

@@ -17,7 +17,6 @@ from dcd_ext.data.phantom_anatomy import (
     GREY,
     WHITE,
     Shape,
-    TumourPlan,
     distance_to,
     draw_brain,
     draw_tumour,
@@ -73,7 +72,6 @@ def write_phantoms(spec: PhantomSpec, workers: int | None = None) -> None:
 
 
 def _write_case(job: tuple[PhantomSpec, int]) -> None:
-    """Write one case of any layout."""
     spec, index = job
     write = {"brats24": _write_brats_case, "isles22": _write_isles_case, "msd": _write_msd_case}[spec.layout]
     write(spec, index, spec.shape or _DEFAULT_SHAPES[spec.layout], index < spec.cases)
@@ -98,9 +96,9 @@ def make_brats_case(seed: int, subject: int, visit: int, shape: Shape) -> tuple[
     modality (t1n, t1c, t2w, t2f), the label map is uint8.
     """
     brain = draw_brain(np.random.default_rng([seed, subject, 0]), shape)
-    plan = TumourPlan(cavity=subject % 2 == 0 or visit > 0, thin_rim=subject % 3 == 2, growth=1 + 0.15 * visit)
+    cavity, thin_rim, growth = subject % 2 == 0 or visit > 0, subject % 3 == 2, 1 + 0.15 * visit
     detail = np.random.default_rng([seed, subject, 2, visit])
-    label = draw_tumour(np.random.default_rng([seed, subject, 1]), detail, brain, plan)
+    label = draw_tumour(np.random.default_rng([seed, subject, 1]), detail, brain, cavity, thin_rim, growth)
     images = {name: render(detail, brain, label, kind) for name, kind in BRATS_CONTRASTS.items()}
     return {name: np.round(image).astype(np.int16) for name, image in images.items()}, label
 

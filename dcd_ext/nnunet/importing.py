@@ -8,9 +8,9 @@ from typing import Any
 from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.sources import roles, to_json
-from dcd_ext.data.datalist import write_datalist
+from dcd_ext.data.cases import DATALIST_FILE
 from dcd_ext.errors import UserError, first_cause
-from dcd_ext.io import make_folder, write_text
+from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.nnunet.datalist import nnunet_datalist
 from dcd_ext.nnunet.results import Results, read_results
 from dcd_ext.nnunet.task import build_task, task_name
@@ -40,7 +40,7 @@ def import_nnunet(
         write_text(to_json(task), stage / f"{name}.json")
         _build(read, name, stage)
         if datalist is not None:
-            write_datalist(datalist, stage)
+            write_json(datalist, stage / DATALIST_FILE)
         return list(_move(stage, output))
 
 

@@ -18,7 +18,6 @@ from dcd_inference.inputs import all_images, check_image
 from dcd_inference.names import refuse_collisions
 from dcd_inference.io import write_json
 
-FAILED_FILE = "failed_cases.json"
 # file systems take 255; the names of results are longer
 NAME_BYTES = 220
 
@@ -107,7 +106,7 @@ def segment(evaluator: CohortEvaluator, output_dir: str, total: int) -> None:
     Under ``torchrun`` every process has its share of the ``total`` cases, and the first one writes. The others go on
     where one has failed; all of them end with the same :class:`UserError`.
     """
-    path = Path(output_dir, FAILED_FILE)
+    path = Path(output_dir, "failed_cases.json")
     if together := int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         # one process may wait for hours until another has finished its share
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
