@@ -117,8 +117,5 @@ def deep_supervision_weights(heads: int) -> list[float]:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters, each counted once.
-
-    ``ResidualEncoderUNet`` holds its encoder twice in the state dict; ``parameters()`` does not repeat it.
-    """
+    """Number of parameters, each counted once: ``ResidualEncoderUNet`` holds its encoder twice in the state dict."""
     return sum(p.numel() for p in network.parameters())

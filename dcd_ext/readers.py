@@ -41,13 +41,8 @@ _LIMITS = {
 def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step: str) -> Any:
     """The content of a JSON file (UTF-8, with or without a byte-order mark) that fits a schema.
 
-    It is refused if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit.
-
-    Args:
-        path: the file.
-        schema: name of a file in ``schemas/``; None takes any JSON.
-        what: what the file is, for messages.
-        next_step: what the user does about a fault.
+    The schema is the name of a file in ``schemas/``; None takes any JSON. Messages say ``what`` the file is. It is
+    refused if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit.
     """
     path = Path(path)
     if not os.path.isfile(path):  # False for a name that no file can have, too

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from dcd_ext.commands.common import add_jobs
 from dcd_ext.data.cases import DATALIST_FILE, Case
-from dcd_ext.data.datalist import build_datalist, refuse_case_folders
+from dcd_ext.data.datalist import build_datalist, hold_out_test, refuse_case_folders, thin_training
 from dcd_ext.data.dataset import read_nnunet
 from dcd_ext.data.download import download_msd
-from dcd_ext.data.folds import hold_out_test, thin_training
 from dcd_ext.data.isles import GRID, resample_cases
 from dcd_ext.data.layouts import find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist

@@ -34,15 +34,10 @@ def read_datalist(path: Path) -> dict[str, Any]:
     return {"folds": 5, "training": [], **content, "test": test}
 
 
-def image_names(entry: Mapping[str, Any]) -> list[Any]:
-    """The images of an entry, which may have one name or a list of them."""
-    images = entry.get("image", [])
-    return list(images) if isinstance(images, list | tuple) else [images]
-
-
 def read_case(entry: Mapping[str, Any], folder: Path, number: int = 0) -> Case:
     """An entry with its files seen from ``folder``; one without a name has that of its image, or its number."""
-    images = tuple(folder / name for name in image_names(entry))
+    names = entry.get("image", [])
+    images = tuple(folder / name for name in (names if isinstance(names, list | tuple) else [names]))
     label = folder / entry["label"] if "label" in entry else None
     name = entry.get("case", images[0].name if images else str(number))
     return Case(name, entry.get("subject", name), images, label)

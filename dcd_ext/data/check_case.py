@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dcd_ext.data.cases import Case
-from dcd_ext.data.findings import Findings
+from dcd_ext.data.check_report import Findings
 from dcd_ext.data.nifti import label_counts, open_image, voxels
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError

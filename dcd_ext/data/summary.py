@@ -12,10 +12,7 @@ from dcd_ext.tables import Table, to_text
 
 
 def describe_datalist(content: dict[str, Any], output: Path) -> str:
-    """Read the headers of all images and all labels, and summarise them in several lines of text.
-
-    Relative paths in ``content`` start from the folder ``output``.
-    """
+    """Several lines of text on the headers of all images and on all labels; paths start from the folder ``output``."""
     training, entries = content["training"], [*content["training"], *content["test"]]
     measured = map_threads(_measure, [read_case(entry, output) for entry in entries], "reading")
     folds = Counter(entry["fold"] for entry in training)

@@ -20,10 +20,7 @@ _say_once = functools.cache(logger.warning)
 
 
 def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
-    """An image's values: NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged once for each file.
-
-    An infinite value is refused.
-    """
+    """An image's values; NaN, as SPM and FSL write it outside a mask, becomes 0 and is logged; infinity is refused."""
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return data
     if infinite := int(np.isinf(data).sum()):
@@ -59,10 +56,7 @@ def are_whole(values: np.ndarray) -> np.ndarray:
 
 
 def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | None = None) -> np.ndarray:
-    """A label's values as whole numbers: 0.9999 is 1.
-
-    A value that is not near a whole number or, with ``num_classes``, not one of its classes is refused.
-    """
+    """Whole numbers of a label: 0.9999 is 1; a value near none, or with ``num_classes`` of no class, is refused."""
     odd = ~are_whole(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
     labels = np.rint(np.where(odd, 0, data)).astype(np.int64)
     if num_classes is not None:
