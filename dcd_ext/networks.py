@@ -51,7 +51,8 @@ def prepare_for_training(
             network.apply(initialize)
     if getattr(getattr(network, "decoder", None), "deep_supervision", False):
         network.register_forward_pre_hook(_follow_training_mode)
-    autocast_on_cpu(network, amp and device.type == "cpu")
+    if amp and device.type == "cpu":
+        autocast_on_cpu(network)
     move: Any = network.to  # its type stub lacks memory_format
     move(device, memory_format=memory_format(device))
     return network
@@ -61,7 +62,7 @@ def _follow_training_mode(network: Any, _inputs: Any) -> None:
     network.decoder.deep_supervision = network.training
 
 
-def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
+def autocast_on_cpu(network: nn.Module) -> nn.Module:
     """Run a network's forward pass in bfloat16 autocast on the CPU, and return its outputs in float32.
 
     ``SupervisedTrainer(amp=True)`` knows CUDA's autocast only. Forward hooks follow the network into its copies (EMA)
@@ -69,16 +70,14 @@ def autocast_on_cpu(network: nn.Module, enabled: bool = True) -> nn.Module:
 
     Convolutions of features that are two voxels deep stay in float32: oneDNN (that of torch 2.13)
     computes the gradients of their weights in bfloat16 from memory that nobody has written.
-
-    The same network is returned; ``enabled=False`` leaves it as it is.
+    The same network is returned.
     """
-    if enabled:
-        for module in network.modules():
-            if isinstance(module, nn.Conv3d):
-                module.register_forward_pre_hook(_pause_autocast)
-                module.register_forward_hook(_resume_autocast, always_call=True)
-        network.register_forward_pre_hook(_enter_autocast)
-        network.register_forward_hook(_leave_autocast, always_call=True)
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.register_forward_pre_hook(_pause_autocast)
+            module.register_forward_hook(_resume_autocast, always_call=True)
+    network.register_forward_pre_hook(_enter_autocast)
+    network.register_forward_hook(_leave_autocast, always_call=True)
     return network
 
 
@@ -118,8 +117,5 @@ def deep_supervision_weights(heads: int) -> list[float]:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters, each counted once.
-
-    ``ResidualEncoderUNet`` holds its encoder twice in the state dict; ``parameters()`` does not repeat it.
-    """
+    """Number of parameters, each counted once: ``ResidualEncoderUNet`` holds its encoder twice in the state dict."""
     return sum(p.numel() for p in network.parameters())

@@ -36,9 +36,7 @@ def map_processes(
     """Results of ``work`` in the order of ``jobs``, from fresh processes, or from this one for a single worker.
 
     ``work`` is a module-level function, ``jobs`` are small and picklable. The first error ends the whole call.
-
-    Raises:
-        UserError: when a process is killed, most often for lack of memory.
+    Refused if a process is killed, most often for lack of memory.
     """
     workers = min(workers or cores(), len(jobs))
     show = partial(tqdm, total=len(jobs), desc=title, unit="case", dynamic_ncols=True)

@@ -41,13 +41,8 @@ _LIMITS = {
 def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step: str) -> Any:
     """The content of a JSON file (UTF-8, with or without a byte-order mark) that fits a schema.
 
-    It is refused if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit.
-
-    Args:
-        path: the file.
-        schema: name of a file in ``schemas/``; None takes any JSON.
-        what: what the file is, for messages.
-        next_step: what the user does about a fault.
+    The schema is the name of a file in ``schemas/``; None takes any JSON. Messages say ``what`` the file is. It is
+    refused if it is missing, is no complete JSON, has NaN or a name twice in one object, or does not fit.
     """
     path = Path(path)
     if not os.path.isfile(path):  # False for a name that no file can have, too
@@ -62,11 +57,7 @@ def read_json(path: str | os.PathLike, schema: str | None, what: str, next_step:
 
 
 def parse_json(data: bytes) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError, RecursionError: see :func:`read_json`.
-    """
+    """The content of a JSON file; ValueError or RecursionError for what :func:`read_json` refuses."""
     content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
     # json takes NaN, 1e999 and half of a surrogate pair, which can be neither written nor printed
     json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -86,7 +77,7 @@ def check_content(content: Any, schema: str, path: str | os.PathLike, what: str,
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     """``metrics.json`` of an evaluation; refused, too, if a case lacks a class."""
     again = "evaluate the run again"
-    metrics: dict[str, Any] = read_json(path, "metrics", "result of an evaluation", again)
+    metrics = read_json(path, "metrics", "result of an evaluation", again)
     for case, entry in metrics["cases"].items():
         if missing := [name for name in metrics["class_names"] if name not in entry["classes"]]:
             where = f"{path}, cases.{case}.classes"
@@ -96,14 +87,13 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
 
 def read_training(path: str | os.PathLike) -> dict[str, Any]:
     """``training.json`` of a training."""
-    record: dict[str, Any] = read_json(path, "training", "record of a training", "train the run again, or remove it")
-    return record
+    return read_json(path, "training", "record of a training", "train the run again, or remove it")
 
 
 def read_pipeline(folder: str | os.PathLike) -> dict[str, Any]:
     """``pipeline.json`` of an exported network; refused, too, if the network does not lie beside it."""
     path, again = Path(folder, "pipeline.json"), "export it again, or remove the folder"
-    spec: dict[str, Any] = read_json(path, "pipeline", "description of an exported network", again)
+    spec = read_json(path, "pipeline", "description of an exported network", again)
     if not (path.parent / spec["network"]).is_file():
         raise UserError("no exported network", path.parent / spec["network"], "the file", "none", again)
     return spec

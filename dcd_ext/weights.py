@@ -45,8 +45,7 @@ def read_checkpoint(path: str | os.PathLike, next_step: str, allowed: Sequence[A
 def save_checkpoint(checkpoint: Any, path: str | os.PathLike) -> None:
     """``torch.save``, atomically. The checkpoint should hold tensors, numbers and strings only (``weights_only``).
 
-    Raises:
-        UserError: if the file cannot be written, or a tensor is not finite; a file that exists is then left as it was.
+    Refused if the file cannot be written, or a tensor is not finite; a file that exists is then left as it was.
     """
     require_finite(checkpoint, path, "nothing was written; lower --learning_rate and start again")
 

@@ -14,7 +14,7 @@ runtime() { echo "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("pu
 after_install() {
     # the SDK pins the CUDA 13 build of holoscan; the CUDA 12 build runs without a driver, too
     install --no-deps monai-deploy-app-sdk==4.0.0
-    LD_LIBRARY_PATH="$(runtime)" "$PYTHON" -c "import monai.deploy.core, highdicom, dcd_ext.data.geometry"
+    LD_LIBRARY_PATH="$(runtime)" "$PYTHON" -c "import monai.deploy.core, highdicom, dcd_ext.inference.geometry"
 }
 
 case "${1:-}" in

@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from dcd_ext.bundles.planner import ANISOTROPY, Plan, plan
 from dcd_ext.bundles.sources import BUNDLE_SRC, load
+from dcd_ext.data.cases import Case
 from dcd_ext.data.dataset import DataSet
-from dcd_ext.data.geometry import grid_of
-from dcd_ext.data.layouts import Case
 from dcd_ext.data.nifti import open_image, voxels
 from dcd_ext.errors import UserError
+from dcd_ext.inference.geometry import grid_of
 from dcd_ext.parallel import map_threads
 
 _ROTATION = 0.5236

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from dcd_ext.commands.common import add_datalist
 from dcd_ext.data.check import check_datalist
-from dcd_ext.data.check_report import CheckReport
-from dcd_ext.data.findings import CHECKS, ERROR, WARNING
+from dcd_ext.data.check_report import CHECKS, ERROR, WARNING, CheckReport
 from dcd_ext.data.tasks import TASKS, task_by_name
 from dcd_ext.io import write_json
 from dcd_ext.tables import Table, to_text

@@ -8,16 +8,16 @@ import argparse
 from pathlib import Path
 
 from dcd_ext.commands.common import add_jobs
-from dcd_ext.data.datalist import build_datalist, refuse_case_folders, write_datalist
+from dcd_ext.data.cases import DATALIST_FILE, Case
+from dcd_ext.data.datalist import build_datalist, hold_out_test, refuse_case_folders, thin_training
 from dcd_ext.data.dataset import read_nnunet
 from dcd_ext.data.download import download_msd
 from dcd_ext.data.isles import GRID, resample_cases
-from dcd_ext.data.layouts import Case, find_brats, find_isles, find_msd, read_msd_index
-from dcd_ext.data.parts import hold_out_test, thin_training
+from dcd_ext.data.layouts import find_brats, find_isles, find_msd, read_msd_index
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import BRATS24, ISLES22, Task
 from dcd_ext.errors import UserError
-from dcd_ext.io import make_folder
+from dcd_ext.io import make_folder, write_json
 
 EXAMPLE = "dcd prepare hippocampus --source Task04_Hippocampus --output prepared/hippocampus"
 _DECATHLON = ("hippocampus", "msd")
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> None:
         content = hold_out_test(content, options.test_fold)
     if options.training_share is not None:
         content = thin_training(content, options.selection_fold, options.training_share, options.seed)
-    path = write_datalist(content, output)
+    path = output / DATALIST_FILE
+    write_json(content, path)
     print(f"{describe_datalist(content, output)}\n\n{path} written. Next: dcd check {path}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
+from dcd_ext.data.cases import DATALIST_FILE, read_case, read_datalist
 from dcd_ext.data.check_report import CHECK_FILE, read_check
 from dcd_ext.data.memory import CACHE_SHARE, available_memory
 from dcd_ext.data.nifti import open_image
@@ -25,7 +25,7 @@ def choose_cache_rate(
     dataset_dir: str | Path = ".",
     share: float = CACHE_SHARE,
 ) -> float:
-    """The ``cache_rate`` with which the cache fits the memory this process may use; logs what was chosen and why.
+    """The ``cache_rate``, in steps of 0.01, with which the cache fits the memory there is; logs it and the reason.
 
     Three cases, spread over the list, are loaded and transformed, because resampling and cropping change a case's
     size several times over. Where ``dcd check`` has counted the voxels of the whole set, the sample only says how
@@ -37,9 +37,6 @@ def choose_cache_rate(
         transform: the deterministic transforms, whose result is cached.
         dataset_dir: folder of ``datalist.json`` and ``check.json``; neither has to exist.
         share: part of the available memory that the caches may take; the rest is for the network and the workers.
-
-    Returns:
-        1.0 where everything fits, otherwise less, in steps of 0.01.
     """
     from ignite import distributed as idist  # takes seconds, as torch does; preparing and checking data do without
 
@@ -80,8 +77,8 @@ def _estimate(cases: Sequence[Case], transform: Callable, folder: Path) -> tuple
 
 def _stored_bytes(case: Case) -> int:
     """Bytes of a case as ``dcd check`` counts them: every voxel of every file as float32."""
-    labels = [case["label"]] if "label" in case else []
-    return sum(4 * math.prod(open_image(Path(file)).shape) for file in (*image_names(case), *labels))
+    files = read_case(case, Path())
+    return sum(4 * math.prod(open_image(file).shape) for file in (*files.images, files.label) if file)
 
 
 def _checked_mean(folder: Path) -> float | None:

@@ -1,8 +1,9 @@
-"""Read the ``datalist.json`` of a prepared data set."""
+"""Cases, and the ``datalist.json`` of a prepared data set, which lists them."""
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from dcd_ext.readers import read_json
 
 DATALIST_FILE = "datalist.json"
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: its images in channel order and, where there is one, its label."""
+
+    case: str
+    subject: str  # scans of one person share it
+    images: tuple[Path, ...]  # one file per modality, or one file with all of them
+    label: Path | None
+    extra: dict[str, Path] = field(default_factory=dict)  # further paths to keep in the data list
 
 
 def read_datalist(path: Path) -> dict[str, Any]:
@@ -22,10 +34,13 @@ def read_datalist(path: Path) -> dict[str, Any]:
     return {"folds": 5, "training": [], **content, "test": test}
 
 
-def image_names(entry: Mapping[str, Any]) -> list[Any]:
-    """The images of an entry, which may have one name or a list of them."""
-    images = entry.get("image", [])
-    return list(images) if isinstance(images, list | tuple) else [images]
+def read_case(entry: Mapping[str, Any], folder: Path, number: int = 0) -> Case:
+    """An entry with its files seen from ``folder``; one without a name has that of its image, or its number."""
+    names = entry.get("image", [])
+    images = tuple(folder / name for name in (names if isinstance(names, list | tuple) else [names]))
+    label = folder / entry["label"] if "label" in entry else None
+    name = entry.get("case", images[0].name if images else str(number))
+    return Case(name, entry.get("subject", name), images, label)
 
 
 def require_entries(cases: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str]) -> None:
@@ -45,9 +60,8 @@ def load_cases(dataset_dir: str, section: str, fold: int | str = 0, labelled: bo
         fold: the held-out fold, or ``all`` to hold out none: every case is trained on and validated on.
         labelled: ``test`` cases need a label and a name, too; those of the other sections always do.
 
-    Raises:
-        UserError: if there is no data list, the section or the fold is empty or has fewer cases than a distributed run
-            has processes, or an entry is incomplete.
+    Refused if there is no data list, the section or the fold is empty or has fewer cases than a distributed run has
+    processes, or an entry is incomplete.
     """
     import torch.distributed as dist  # takes seconds; preparing and checking data do without
 
@@ -90,7 +104,6 @@ def _resolved(case: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _of_fold(cases: list[dict[str, Any]], section: str, fold: int | str, path: Path) -> list[dict[str, Any]]:
-    """The cases of one side of a fold."""
     chosen = [case for case in cases if (case["fold"] == fold) == (section == "validation")]
     if not chosen:
         folds = sorted({case["fold"] for case in cases}, key=str)

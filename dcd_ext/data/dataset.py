@@ -1,17 +1,15 @@
 """What a data set of one's own says about itself: a Decathlon or nnU-Net folder, or a prepared data list."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import DATALIST_FILE, image_names, read_datalist
-from dcd_ext.data.layouts import Case, find_msd, read_msd_index
+from dcd_ext.data.cases import DATALIST_FILE, Case, read_case, read_datalist, require_entries
+from dcd_ext.data.layouts import NIFTI, find_msd, read_msd_index
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError
-
-_SUFFIXES = (".nii.gz", ".nii")
+from dcd_ext.readers import read_json
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,14 @@ def read_dataset(source: Path) -> DataSet:
     if sum(case.label is not None for case in found.cases) < 2:
         raise UserError("too few labelled cases", where, "two or more, one of them to validate on", 1, "add cases")
     for file in (image for case in found.cases for image in case.images):
-        if not file.name.endswith(_SUFFIXES):
-            raise UserError("not NIfTI", where, " or ".join(_SUFFIXES), file.name, "convert the images")
+        if not file.name.endswith(NIFTI):
+            raise UserError("not NIfTI", where, " or ".join(NIFTI), file.name, "convert the images")
     return found
 
 
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        expected, found = "a readable dataset.json or datalist.json", f"{type(error).__name__}: {error}"
-        raise UserError("no data set", path, expected, found, "check the path of the data set") from error
+    content = read_json(path, None, "data set", "pass a folder with a readable dataset.json or datalist.json")
     if not (isinstance(content, dict) and isinstance(content.get("labels"), dict) and content["labels"]):
         raise UserError("missing names of labels", path, "'labels' with a name of every value", "none", "add them")
     return content
@@ -71,11 +65,9 @@ def _prepared(file: Path) -> DataSet:
     for key in ("modality", "labels"):
         if not (isinstance(content.get(key), dict) and all(name.isdecimal() for name in content[key])):
             raise UserError(f"missing names of {key}", file, f"'{key}' with numbered names", "none", "add them")
-    cases = []
-    for entry in [*content["training"], *content["test"]]:
-        images = tuple(file.parent / str(name) for name in image_names(entry))
-        label = file.parent / str(entry["label"]) if "label" in entry else None
-        cases.append(Case(str(entry.get("case", images[0].name)), "", images, label))
+    for section in ("training", "test"):
+        require_entries(content[section], f"{file}, {section}", ("image",))
+    cases = [read_case(entry, file.parent) for entry in [*content["training"], *content["test"]]]
     name = str(content.get("task", content.get("name", file.resolve().parent.name)))
     task = Task.from_json(name, content["modality"], content["labels"])
     return DataSet(file, task, cases, f"dcd check {file.resolve().parent.name}/{file.name}")
@@ -84,13 +76,12 @@ def _prepared(file: Path) -> DataSet:
 def read_nnunet(folder: Path, index: dict[str, Any] | None = None) -> DataSet:
     """A raw data set of nnU-Net: ``imagesTr/<case>_0000.nii.gz`` …, ``labelsTr/<case>.nii.gz``; also ``imagesTs``.
 
-    Raises:
-        UserError: if a file is missing, or something in it has no counterpart here.
+    Refused if a file is missing, or something in it has no counterpart here.
     """
     index, path = index or _index(folder), folder / "dataset.json"
     ending, labels = str(index.get("file_ending", ".nii.gz")), index["labels"]
-    if ending not in _SUFFIXES:
-        raise UserError("not NIfTI", path, " or ".join(_SUFFIXES), ending, "convert the images")
+    if ending not in NIFTI:
+        raise UserError("not NIfTI", path, " or ".join(NIFTI), ending, "convert the images")
     regions = [name for name, value in labels.items() if not isinstance(value, int) or name == "ignore"]
     regions += [name for name, value in labels.items() if list(labels.values()).count(value) > 1]
     if regions:
@@ -105,8 +96,7 @@ def read_nnunet(folder: Path, index: dict[str, Any] | None = None) -> DataSet:
 def raw_cases(folder: Path, channels: int, ending: str) -> list[Case]:
     """Cases of ``imagesTr`` with their labels, then those of ``imagesTs``: ``<case>_0000.nii.gz``, a file per channel.
 
-    Raises:
-        UserError: if there is none to train on, or a file is missing.
+    Refused if there is none to train on, or a file is missing.
     """
     first = f"_0000{ending}"
     cases = []

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.geometry import grid_difference, grid_of
-from dcd_ext.data.layouts import Case
-from dcd_ext.data.nifti import open_image, read_label, stem
+from dcd_ext.data.cases import Case
+from dcd_ext.data.nifti import open_image, read_label
 from dcd_ext.errors import UserError
+from dcd_ext.inference.geometry import grid_difference, grid_of
+from dcd_ext.inference.names import split_suffix
 from dcd_ext.io import make_folder, write_json
 from dcd_ext.parallel import map_processes
 
 GRID = "FLAIR"
-_FOLDER = "on_flair"
 _DONE = "done.json"
 _SETTINGS = {"version": 2, "grid": GRID, "images": "linear", "mask": "nearest", "outside": 0}
 logger = logging.getLogger(__name__)
@@ -33,38 +33,32 @@ class _Outcome:
 
 
 def resample_cases(cases: Sequence[Case], output: Path, workers: int | None = None) -> list[Case]:
-    """Resample all cases; those finished in an earlier run, with the same settings and inputs, are kept.
+    """The cases on the FLAIR grid; those finished in an earlier run, with the same settings and inputs, are kept.
 
     The FLAIR stays where it is, and so does every file that already lies on its grid; new files go to
-    ``<output>/on_flair/<case>``.
-
-    Returns:
-        Cases on the FLAIR grid; the published mask is kept under the key ``source_mask``.
-
-    Raises:
-        UserError: when a case fails; the others are finished all the same.
+    ``<output>/on_flair/<case>``. The published mask is kept under the key ``source_mask``. A case that fails is
+    refused when the others are finished.
     """
-    root = make_folder(output / _FOLDER)
+    root = make_folder(output / "on_flair")
     outcomes = map_processes(_resample_case, [(case, root / case.case) for case in cases], "resampling", workers)
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
         logger.info("%d of %d cases were finished already", kept, len(cases))
-    failed = []
+    failed, resampled = [], []
     for case, outcome in zip(cases, outcomes, strict=True):
         if outcome.failure:
             logger.error("case %s: %s", case.case, outcome.failure)
             failed.append((case.case, outcome.failure))
-        elif outcome.lost_mask:
+            continue
+        if outcome.lost_mask:
             logger.warning("case %s: no lesion voxel is left on the FLAIR grid", case.case)
+        images = (case.images[0], outcome.files["dwi"], outcome.files["adc"])
+        extra = {"source_mask": case.label} if case.label is not None else {}
+        resampled.append(replace(case, images=images, label=outcome.files.get("label"), extra=extra))
     if failed:
         what, (first, reason) = f"{len(failed)} of {len(cases)} cases could not be resampled", failed[0]
         step = "repair or move these cases and start again; finished cases are kept"
         raise UserError(what, first, "three readable 3D images and a mask", reason, step)
-    resampled = []
-    for case, outcome in zip(cases, outcomes, strict=True):
-        images = (case.images[0], outcome.files["dwi"], outcome.files["adc"])
-        extra = {"source_mask": case.label} if case.label is not None else {}
-        resampled.append(replace(case, images=images, label=outcome.files.get("label"), extra=extra))
     return resampled
 
 
@@ -107,7 +101,7 @@ def _target(source: Path, flair: Path, folder: Path) -> Path:
     """Where the resampled file goes; the source itself when it already lies on the FLAIR grid."""
     if not grid_difference(grid_of(open_image(flair)), grid_of(open_image(source))):
         return source
-    start, _, kind = stem(source).rpartition("_")
+    start, _, kind = split_suffix(source.name)[0].rpartition("_")
     return folder / f"{start}_space-{GRID}_{kind}.nii.gz"
 
 
@@ -118,7 +112,6 @@ def _digest(inputs: Sequence[Path]) -> str:
 
 
 def _read_marker(path: Path) -> dict[str, Any]:
-    """The marker of a finished case, or nothing."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

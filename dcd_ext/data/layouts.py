@@ -4,10 +4,10 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dcd_ext.data.cases import Case
 from dcd_ext.data.tasks import BRATS24, ISLES22
 from dcd_ext.errors import UserError
 from dcd_ext.inference.names import case_names
@@ -15,28 +15,14 @@ from dcd_ext.readers import read_json
 
 _BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-\d{5}-\d{3}$")
 _ISLES_CASE = re.compile(r"sub-strokecase\d{4}$")
-_SUFFIXES = (".nii.gz", ".nii")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One scan: its images in channel order and, where there is one, its label."""
-
-    case: str
-    subject: str  # scans of one person share it
-    images: tuple[Path, ...]  # one file per modality, or one file with all of them
-    label: Path | None
-    extra: dict[str, Path] = field(default_factory=dict)  # further paths to keep in the data list
+NIFTI = (".nii.gz", ".nii")
 
 
 def find_brats(source: Path) -> list[Case]:
     """Find BraTS 2023/2024 cases: ``BraTS-GLI-00001-000/BraTS-GLI-00001-000-{t1n,t1c,t2w,t2f,seg}.nii.gz``.
 
     ``BraTS-GLI-00001-000`` and ``-001`` are two time points of the subject ``BraTS-GLI-00001``. Case folders may lie
-    at any depth.
-
-    Raises:
-        UserError: when there is no case, a modality is missing or double, or a case name occurs twice.
+    at any depth. Refused if there is no case, a modality is missing or double, or a case name occurs twice.
     """
     cases = []
     for folder in _case_folders(source, _BRATS_CASE, "folders such as BraTS-GLI-00001-000 (BraTS 2023 or later)"):
@@ -97,7 +83,7 @@ def _files(folder: Path, ending: str) -> list[Path]:
     """NIfTI files in ``folder`` whose stem ends with ``ending``; hidden files (``._x`` of macOS) do not count."""
     if not folder.is_dir():
         return []
-    endings = tuple(ending + suffix for suffix in _SUFFIXES)
+    endings = tuple(ending + suffix for suffix in NIFTI)
     return sorted(f for f in folder.iterdir() if f.name.endswith(endings) and not f.name.startswith("."))
 
 
@@ -115,8 +101,7 @@ def read_msd_index(source: Path) -> dict[str, Any]:
 def find_msd(source: Path) -> list[Case]:
     """Find the cases that a Decathlon ``dataset.json`` lists; what differs in the paths of their images names them.
 
-    Raises:
-        UserError: when the list is unreadable or names a file twice, or one that is not there.
+    Refused if the list is unreadable or names a file twice, or one that is not there.
     """
     index = read_msd_index(source)
     found: list[tuple[Path, Path | None]] = []

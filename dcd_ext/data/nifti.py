@@ -38,16 +38,6 @@ def read_label(path: Path) -> np.ndarray:
     return whole_labels(voxels(path), path)
 
 
-def suffix(path: Path) -> str:
-    """``.nii.gz``, or the last suffix of another name."""
-    return ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
-
-
-def stem(path: Path) -> str:
-    """The file's name without its suffix."""
-    return path.name.removesuffix(suffix(path))
-
-
 def label_counts(data: np.ndarray) -> dict[float, int]:
     """Voxels per finite value of a mask, ascending; a value that is not a whole number keeps its fraction."""
     if data.dtype.kind in "iu" and data.size and int(data.min()) >= 0 and int(data.max()) < 2**16:
@@ -59,12 +49,9 @@ def label_counts(data: np.ndarray) -> dict[float, int]:
 
 
 def save_nifti(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray) -> None:
-    """Save a volume (x, y, z) as ``.nii`` or ``.nii.gz``, atomically.
+    """Save a volume (x, y, z) as ``.nii`` or ``.nii.gz``, atomically; refused where it cannot be written.
 
     The affine (4×4, voxel to world in millimetres, RAS+ as nibabel) becomes both qform and sform.
-
-    Raises:
-        UserError: when the file cannot be written.
     """
     image = nib.Nifti1Image(data, affine)
     image.set_qform(affine, code=1)

@@ -5,7 +5,6 @@ sizes are fractions of the smallest axis except the thin and small parts, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -40,8 +39,7 @@ def distance_to(centre: Sequence[float] | np.ndarray, shape: Sequence[int]) -> n
 def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Draw a skull-stripped brain: an ellipsoid with folded cortex, white matter, deep nuclei and ventricles.
 
-    Returns:
-        uint8 array: 0 outside, ``CSF``, ``GREY``, ``WHITE``.
+    The uint8 array is 0 outside, otherwise ``CSF``, ``GREY`` or ``WHITE``.
     """
     # voxel centres in [-1, 1] per axis
     x, y, z = np.ogrid[tuple(slice(-1 + 1 / n, 1 - 1 / n, n * 1j) for n in shape)]
@@ -62,34 +60,25 @@ def draw_brain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return brain
 
 
-@dataclass(frozen=True)
-class TumourPlan:
-    """Which parts a tumour has."""
-
-    cavity: bool = False  # a resection cavity (RC)
-    thin_rim: bool = False  # an enhancing rim of one to two voxels instead of about a third of the radius
-    growth: float = 1.0  # factor on the radius, for follow-up scans
-
-
 def draw_tumour(
-    place: np.random.Generator, detail: np.random.Generator, brain: np.ndarray, plan: TumourPlan
+    place: np.random.Generator,
+    detail: np.random.Generator,
+    brain: np.ndarray,
+    cavity: bool,
+    thin_rim: bool,
+    growth: float,
 ) -> np.ndarray:
-    """Draw a tumour into a brain.
+    """Draw a tumour into a tissue map: a uint8 array of the BraTS 2024 labels 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
 
-    Args:
-        place: randomness of position and size, one per subject, so that a follow-up grows in the same place.
-        detail: randomness of the outline and the small parts, one per scan.
-        brain: tissue map of ``draw_brain``.
-        plan: which parts to draw.
-
-    Returns:
-        uint8 array of the BraTS 2024 labels: 0, ``NETC``, ``SNFH``, ``ET``, ``RC``.
+    ``place`` is the randomness of position and size, one per subject, so that a follow-up grows in the same place;
+    ``detail`` that of the outline and the small parts, one per scan. The tumour may have a resection cavity (RC), and
+    an enhancing rim of one to two voxels instead of about a third of the radius, which ``growth`` multiplies.
     """
     shape = brain.shape
     side = place.choice((-1.0, 1.0))
     centre = np.array([side * place.uniform(0.3, 0.45), place.uniform(-0.4, 0.4), place.uniform(-0.25, 0.3)])
     centre = (centre + 1) / 2 * (np.array(shape) - 1)
-    radius = place.uniform(0.13, 0.19) * min(shape) * plan.growth
+    radius = place.uniform(0.13, 0.19) * min(shape) * growth
     distance = distance_to(centre, shape).astype(np.float32)
     relative = distance / radius + 0.12 * smooth_field(detail, shape, 8)
     fingers = distance / radius + 0.4 * smooth_field(detail, shape, 6)
@@ -98,13 +87,13 @@ def draw_tumour(
     label[(fingers < 2.1) & inside & (brain != CSF)] = SNFH
     _draw_thin(detail, label, centre, radius)
     _draw_small(detail, label, inside, centre, radius)
-    rim = (1.6 / radius) if plan.thin_rim else 0.32
+    rim = (1.6 / radius) if thin_rim else 0.32
     label[(relative < 1) & inside] = ET
     label[(relative < 1 - rim) & inside] = NETC
-    if plan.cavity:
+    if cavity:
         shifted = [c - 0.55 * radius * s for c, s in zip(centre, (side, 1, 0.3), strict=True)]
-        cavity = distance_to(shifted, shape) / (0.8 * radius)
-        label[(cavity + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
+        hole = distance_to(shifted, shape) / (0.8 * radius)
+        label[(hole + 0.1 * smooth_field(detail, shape, 7) < 1) & inside] = RC
     return label
 
 
@@ -135,10 +124,4 @@ def _draw_small(
         for _ in range(count):
             heading = rng.standard_normal(3)
             spot = centre + heading / np.linalg.norm(heading) * radius * rng.uniform(1.5, 2.8)
-            size = rng.uniform(1.0, 2.0)
-            low = np.clip(np.floor(spot - 3).astype(int), 0, label.shape)
-            box = tuple(slice(a, a + 7) for a in low)
-            offsets = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, label.shape, strict=True))]
-            ball = sum((o - c) ** 2 for o, c in zip(offsets, spot, strict=True)) <= size**2
-            region = label[box]
-            region[ball & inside[box]] = value
+            label[(distance_to(spot, label.shape) <= rng.uniform(1.0, 2.0)) & inside] = value

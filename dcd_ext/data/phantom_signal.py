@@ -29,12 +29,10 @@ BRATS_CONTRASTS: dict[str, Contrast] = {
 def render(
     rng: np.random.Generator, brain: np.ndarray, label: np.ndarray, contrast: Contrast, noise: float = 0.05
 ) -> np.ndarray:
-    """Turn a tissue map (0 outside the head) and a label map, which replaces tissue, into one noisy image.
+    """Turn a tissue map (0 outside the head) and a label map, which replaces tissue, into one noisy float32 image.
 
-    ``noise`` is the standard deviation of each of the two Gaussian components, relative to brightness 1.
-
-    Returns:
-        float32 image, 0 outside the head and positive inside.
+    It is 0 outside the head and positive inside. ``noise`` is the standard deviation of each of the two Gaussian
+    components, relative to brightness 1.
     """
     lookup = np.array(contrast.tissue + contrast.classes, np.float32)
     signal = lookup[np.where(label > 0, label + len(contrast.tissue) - 1, brain)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.data.geometry import Grid, grid_of
 from dcd_ext.data.nifti import open_image, read_image, read_label, save_nifti
+from dcd_ext.inference.geometry import Grid, grid_of
 
 with warnings.catch_warnings():
     # ITK's SWIG classes lack __module__: where that warning is an error, loading them crashes the interpreter. They are
@@ -28,37 +28,24 @@ def limit_itk_to_one_thread() -> None:
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
 
 
-def _itk_geometry(grid: Grid) -> tuple[Any, list[float], list[float]]:
-    """Direction matrix, spacing and origin of a grid in ITK's convention (LPS+, millimetres)."""
-    to_lps = np.diag([-1.0, -1.0, 1.0])
-    direction = to_lps @ grid.affine[:3, :3] / grid.spacing
-    return itk.matrix_from_array(direction), grid.spacing.tolist(), (to_lps @ grid.affine[:3, 3]).tolist()
-
-
 def _itk_image(data: np.ndarray, grid: Grid) -> Any:
-    """A float32 ITK image; its arrays are z y x in C order, which is nibabel's x y z in Fortran order."""
+    """A float32 ITK image (LPS+, mm); its arrays are z y x in C order, which is nibabel's x y z in Fortran order."""
     image = itk.image_view_from_array(np.ascontiguousarray(data.T, dtype=np.float32))
-    direction, spacing, origin = _itk_geometry(grid)
-    image.SetDirection(direction)
-    image.SetSpacing(spacing)
-    image.SetOrigin(origin)
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    image.SetDirection(itk.matrix_from_array(to_lps @ grid.affine[:3, :3] / grid.spacing))
+    image.SetSpacing(grid.spacing.tolist())
+    image.SetOrigin((to_lps @ grid.affine[:3, 3]).tolist())
     return image
 
 
 def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -> int:
-    """Resample a volume onto the grid of another file and save it.
+    """Resample a 3D volume onto the grid of the file ``target``, save it, and count the non-zero voxels written.
 
     Geometry goes from nibabel to ITK as numbers instead of through ITK's own reader: that one refuses the slightly
     sheared affines that registration tools write, and may prefer the qform where nibabel and MONAI take the sform.
 
-    Args:
-        source: a 3D volume.
-        target: the file whose grid to use; only its header is read.
-        output: the file to write: uint8 for whole-number labels up to 255, float32 otherwise, 0 outside the source.
-        is_label: nearest neighbours instead of linear interpolation.
-
-    Returns:
-        Number of non-zero voxels written.
+    A label's file has uint8 where that suffices, and nearest neighbours; an image's has float32, interpolated linearly.
+    Outside the source both are 0.
 
     Raises:
         ValueError: when a volume is not 3D or an affine cannot be inverted.
@@ -72,14 +59,11 @@ def resample_to_grid(source: Path, target: Path, output: Path, is_label: bool) -
         raise ValueError(f"{source} or {target} has an affine that cannot be inverted")
     moving = _itk_image(data, grid_of(image))
     kind = itk.NearestNeighborInterpolateImageFunction if is_label else itk.LinearInterpolateImageFunction
-    direction, spacing, origin = _itk_geometry(grid)
     result = itk.resample_image_filter(
         moving,
         interpolator=kind[type(moving), itk.D].New(),
-        size=[int(n) for n in grid.shape],
-        output_direction=direction,
-        output_spacing=spacing,
-        output_origin=origin,
+        use_reference_image=True,
+        reference_image=_itk_image(np.empty(grid.shape, np.float32, order="F"), grid),
         default_pixel_value=0,
     )
     array = itk.array_view_from_image(result).T

@@ -2,27 +2,25 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from dcd_ext.data.cases import image_names, read_datalist, require_entries
-from dcd_ext.data.geometry import grid_of, require_same_grid
-from dcd_ext.data.nifti import open_image, save_nifti, suffix, voxels
+from dcd_ext.data.cases import Case, read_case, read_datalist, require_entries
+from dcd_ext.data.nifti import open_image, save_nifti, voxels
 from dcd_ext.errors import UserError
-from dcd_ext.inference.names import refuse_collisions
+from dcd_ext.inference.geometry import grid_of, require_same_grid
+from dcd_ext.inference.names import refuse_collisions, split_suffix
 from dcd_ext.io import make_folder, write_atomically
 
 
-def stack_channels(images: list[Path], output: Path) -> None:
+def stack_channels(images: Sequence[Path], output: Path) -> None:
     """Write the files of one case as one 4-D NIfTI, channels last, which MONAI reads like the list of files.
 
-    Raises:
-        UserError: if the grids differ by more than 0.1 mm anywhere, or the file cannot be written.
+    Refused if the grids differ by more than 0.1 mm anywhere, or the file cannot be written.
     """
     reference = open_image(images[0])
     for path in images[1:]:
@@ -35,56 +33,44 @@ def stack_channels(images: list[Path], output: Path) -> None:
 
 
 def write_studies(datalist: Path, output: Path) -> tuple[int, int]:
-    """Fill a studies folder from a prepared data set.
+    """Fill a studies folder from the ``datalist.json`` of a prepared data set; the numbers of images and of labels.
 
     A case with one channel becomes a link to its file, one with several channels a stacked copy. Labels are copied to
     ``labels/final``, where MONAI Label looks for what to train with and saves what its users draw; a label that is
-    already there is kept.
-
-    Args:
-        datalist: ``datalist.json`` of ``dcd prepare``.
-        output: the studies folder, made if needed.
-
-    Returns:
-        Number of images and of labels.
-
-    Raises:
-        UserError: if the list cannot be read, two cases have one name, the folder has another image of a case's name,
-            channels do not fit on each other, or the folder cannot be written.
+    already there is kept. Refused if the list cannot be read, two cases have one name, the folder has another image of
+    a case's name, channels do not fit on each other, or the folder cannot be written.
     """
     content = read_datalist(datalist)
     for section in ("training", "test"):
         require_entries(content[section], f"{datalist}, {section}", ("image", "case"))
-    cases = [*content["training"], *content["test"]]
-    images = [[datalist.parent / name for name in image_names(case)] for case in cases]
-    refuse_collisions([str(case["case"]) for case in cases], [files[0] for files in images])
-    _refuse_other_studies(cases, images, output)
+    cases = [read_case(entry, datalist.parent) for entry in [*content["training"], *content["test"]]]
+    refuse_collisions([case.case for case in cases], [case.images[0] for case in cases])
+    _refuse_other_studies(cases, output)
     final = make_folder(output / "labels" / "final")
-    for case, files in zip(tqdm(cases, desc="studies", unit="case", disable=None), images, strict=True):
-        if len(files) > 1:
-            stack_channels(files, output / f"{case['case']}.nii.gz")
+    for case in tqdm(cases, desc="studies", unit="case", disable=None):
+        if len(case.images) > 1:
+            stack_channels(case.images, output / f"{case.case}.nii.gz")
         else:
-            write_atomically(_link(case, files[0], output), partial(os.symlink, _existing(files[0])))
-        if "label" in case:
-            label = datalist.parent / case["label"]
-            copy = final / f"{case['case']}{suffix(label)}"
+            write_atomically(_link(case, output), partial(os.symlink, _existing(case.images[0])))
+        if case.label is not None:
+            copy = final / f"{case.case}{split_suffix(case.label.name)[1]}"
             # a link would let MONAI Label write into the data set
             if not copy.exists():
-                write_atomically(copy, partial(shutil.copyfile, _existing(label)))
-    return len(cases), sum("label" in case for case in cases)
+                write_atomically(copy, partial(shutil.copyfile, _existing(case.label)))
+    return len(cases), sum(case.label is not None for case in cases)
 
 
-def _link(case: Mapping[str, Any], image: Path, output: Path) -> Path:
-    return output / f"{case['case']}{suffix(image)}"
+def _link(case: Case, output: Path) -> Path:
+    return output / f"{case.case}{split_suffix(case.images[0].name)[1]}"
 
 
-def _refuse_other_studies(cases: Sequence[Mapping[str, Any]], images: Sequence[list[Path]], output: Path) -> None:
+def _refuse_other_studies(cases: Sequence[Case], output: Path) -> None:
     """A label that is kept would belong to another image than the new link."""
-    for case, files in zip(cases, images, strict=True):
-        link = _link(case, files[0], output)
-        if len(files) == 1 and link.is_symlink() and link.resolve() != files[0].resolve():
+    for case in cases:
+        link, image = _link(case, output), case.images[0]
+        if len(case.images) == 1 and link.is_symlink() and link.resolve() != image.resolve():
             step = "choose another --output"
-            raise UserError("study of this name from elsewhere", link, files[0].resolve(), link.resolve(), step)
+            raise UserError("study of this name from elsewhere", link, image.resolve(), link.resolve(), step)
 
 
 def _existing(file: Path) -> Path:

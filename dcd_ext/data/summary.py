@@ -4,24 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dcd_ext.data.cases import image_names
-from dcd_ext.data.geometry import grid_of
+from dcd_ext.data.cases import Case, read_case
 from dcd_ext.data.nifti import label_counts, open_image, read_label
+from dcd_ext.inference.geometry import grid_of
 from dcd_ext.parallel import map_threads
 from dcd_ext.tables import Table, to_text
 
 
 def describe_datalist(content: dict[str, Any], output: Path) -> str:
-    """Read the headers of all images and all labels, and summarise them in several lines of text.
-
-    Relative paths in ``content`` start from the folder ``output``.
-    """
+    """Several lines of text on the headers of all images and on all labels; paths start from the folder ``output``."""
     training, entries = content["training"], [*content["training"], *content["test"]]
-    jobs: list[tuple[list[Path], Path | None]] = []
-    for entry in entries:
-        label = output / entry["label"] if "label" in entry else None
-        jobs.append(([output / name for name in image_names(entry)], label))
-    measured = map_threads(_measure, jobs, "reading")
+    measured = map_threads(_measure, [read_case(entry, output) for entry in entries], "reading")
     folds = Counter(entry["fold"] for entry in training)
     subjects = len({entry["subject"] for entry in entries})
     lines = [
@@ -36,12 +29,11 @@ def describe_datalist(content: dict[str, Any], output: Path) -> str:
     return "\n".join(lines)
 
 
-def _measure(job: tuple[list[Path], Path | None]) -> tuple[list[str], Counter[int], str]:
+def _measure(case: Case) -> tuple[list[str], Counter[int], str]:
     """Spacing of each image and voxels per label value of one case; an unreadable file gives its message instead."""
-    images, label = job
     try:
-        zooms = [grid_of(open_image(image)).spacing for image in images]
-        counts = label_counts(read_label(label)) if label is not None else {}
+        zooms = [grid_of(open_image(image)).spacing for image in case.images]
+        counts = label_counts(read_label(case.label)) if case.label is not None else {}
         grids = ["×".join(f"{value:.3g}" for value in zoom) + " mm" for zoom in zooms]
         return grids, Counter({int(value): number for value, number in counts.items()}), ""
     # nibabel, gzip and zlib raise a dozen types for a broken file; whichever it is, dcd check names it again

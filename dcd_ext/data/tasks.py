@@ -35,11 +35,7 @@ TASKS = {task.name: task for task in (BRATS24, ISLES22, _HIPPOCAMPUS)}
 
 
 def task_by_name(name: str) -> Task:
-    """A task by its name, or from the path of a bundle's ``metadata.json``.
-
-    Raises:
-        UserError: when ``name`` is neither, or the file does not describe channels.
-    """
+    """A task by its name, or from the path of a bundle's ``metadata.json``; refused where that lists no channels."""
     if name in TASKS:
         return TASKS[name]
     expected = f"{', '.join(TASKS)} or a bundle's configs/metadata.json"

@@ -43,4 +43,6 @@ def load_teacher(
     with seeded():
         network = network_def()
     load_weights(network, ckpt_path, "train the teacher bundle first, or pass --teacher_ckpt <its models/model.pt>")
-    return FrozenTeacher(autocast_on_cpu(network, cpu_autocast)).to(device)
+    if cpu_autocast:
+        autocast_on_cpu(network)
+    return FrozenTeacher(network).to(device)

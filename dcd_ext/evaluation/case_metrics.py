@@ -14,8 +14,6 @@ import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from scipy import ndimage
 
-from dcd_ext.evaluation.lesions import lesion_counts
-
 
 class Metric(NamedTuple):
     """How a metric is summarised and shown."""
@@ -36,6 +34,11 @@ EMPTY_RULE = (
     "both empty: excluded and counted; missed or false alarm: dice 0, nsd 0, lesion_f1 0, "
     "hd95_mm = diagonal of the image in mm"
 )
+LESION_RULE = (
+    "a lesion is a connected component (26 neighbours) of one class; a true lesion is detected, and a predicted one "
+    "is not false, if one voxel or more overlaps; lesion_f1 = 2 TP / (2 TP + FP + FN), TP = detected true lesions"
+)
+_NEIGHBOURS = np.ones((3, 3, 3), bool)
 _ROUNDING = 1e-5
 # the erosion that finds a surface must see what lies around the mask
 _MARGIN = 1
@@ -48,19 +51,15 @@ def case_metrics(
     class_names: Sequence[str],
     nsd_tolerance_mm: float,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of every foreground class.
+    """Scores of the classes 1..K, which ``class_names`` names.
 
-    Args:
-        pred: predicted label map (X, Y, Z), integers 0..K.
-        truth: true label map of the same shape.
-        spacing: voxel size in mm.
-        class_names: names of the classes 1..K.
-        nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
+    ``pred`` and ``truth`` are label maps (X, Y, Z), integers 0..K; ``spacing``, the size of a voxel, and the tolerance
+    of the normalised surface Dice are in mm.
 
     Returns:
         For each class name ``status`` (``scored``, ``empty``, ``missed`` or ``false_alarm``), ``dice``, ``hd95_mm``,
         ``nsd``, ``lesion_f1`` (None where excluded), ``lesions_true``, ``lesions_pred``, ``lesions_detected``,
-        ``lesions_false`` (:func:`dcd_ext.evaluation.lesions.lesion_counts`), ``volume_pred_ml`` and ``volume_true_ml``.
+        ``lesions_false`` (:func:`lesion_counts`), ``volume_pred_ml`` and ``volume_true_ml``.
     """
     voxel_ml = float(np.prod(spacing)) / 1000
     diagonal = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
@@ -106,6 +105,23 @@ def _scores(
         **_surface_scores(p, t, spacing, tolerance),
         "lesion_f1": 2 * counts["lesions_detected"] / (2 * counts["lesions_detected"] + false),
         **counts,
+    }
+
+
+def lesion_counts(pred: np.ndarray, truth: np.ndarray) -> dict[str, int]:
+    """Lesions of two binary masks (X, Y, Z), by :data:`LESION_RULE`.
+
+    Returns:
+        ``lesions_true``, ``lesions_pred``, ``lesions_detected`` (true ones that the prediction touches) and
+        ``lesions_false`` (predicted ones that touch no true one).
+    """
+    (true_parts, n_true), (pred_parts, n_pred) = (ndimage.label(m, structure=_NEIGHBOURS) for m in (truth, pred))
+    both = truth & pred
+    return {
+        "lesions_true": int(n_true),
+        "lesions_pred": int(n_pred),
+        "lesions_detected": len(np.unique(true_parts[both])),
+        "lesions_false": int(n_pred) - len(np.unique(pred_parts[both])),
     }
 
 

@@ -24,13 +24,8 @@ class DetailMaps:
     The first case is the same for all networks evaluated on a fold, so that their maps can be laid side by side. The
     file has ``case``, ``image`` (M, X, Y) and ``stage_<i>`` (X_i, Y_i): central slices along the last axis of the
     centre of the preprocessed image, and of the root mean square over channels of the detail projection of each
-    stage.
-
-    Args:
-        output_dir: folder of the file.
-        network: the evaluated network, possibly wrapped.
-        taps: dotted paths of the stages' modules.
-        patch_size: size (X, Y, Z) of the centre that the network sees.
+    stage. ``taps`` are dotted paths of the stages' modules in the network, which may be wrapped; ``patch_size`` is the
+    size (X, Y, Z) of the centre that it sees.
     """
 
     def __init__(self, output_dir: str, network: nn.Module, taps: Sequence[str], patch_size: Sequence[int]) -> None:

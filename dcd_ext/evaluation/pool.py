@@ -8,15 +8,13 @@ from dcd_ext.parallel import cores
 
 
 class ScoringPool:
-    """A few threads that work beside the prediction, or, where both need the same cores, in turns with it.
+    """A few threads (default: one per core, at most 8) that work beside the prediction, or in turns with it.
 
     Threads are enough: distances, components and gzip release Python's lock. At most ``2 * workers`` jobs are held, so
     that memory does not grow with the number of cases.
 
-    Args:
-        workers: number of threads; default: the cores of this process, at most 8.
-        in_turns: collect ``workers`` jobs, then run them all before :meth:`submit` returns. For prediction on a CPU:
-            scoring at the same time would slow down the prediction that is being timed.
+    With ``in_turns``, ``workers`` jobs are collected, and run before :meth:`submit` returns. For prediction on a CPU:
+    scoring at the same time would slow down the prediction that is being timed.
     """
 
     def __init__(self, workers: int | None = None, in_turns: bool = False) -> None:

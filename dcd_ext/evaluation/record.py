@@ -51,11 +51,9 @@ def network_record(network: nn.Module, weights: str | None, patch: Sequence[int]
 def count_flops(network: nn.Module, patch: Sequence[int]) -> int | None:
     """Floating-point operations of one forward pass, a multiplication and an addition counting as two.
 
-    Convolutions and matrix products are counted, as usual; norms, activations and sums are not. Nothing is computed:
-    a copy of the network runs on torch's meta device.
-
-    Returns:
-        The number for one input of shape ``patch`` (M, X, Y, Z), or None where the meta device cannot run the network.
+    The input has the shape ``patch`` (M, X, Y, Z). Convolutions and matrix products are counted, as usual; norms,
+    activations and sums are not. Nothing is computed: a copy of the network runs on torch's meta device; None where
+    that cannot run it.
     """
     try:
         shadow = copy.deepcopy(unwrap(network)).to("meta").eval()

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.data.geometry import Grid, grid_of, require_same_grid
 from dcd_ext.data.nifti import open_image, read_label, save_nifti
 from dcd_ext.errors import UserError
 from dcd_ext.evaluation.case_metrics import case_metrics
+from dcd_ext.inference.geometry import Grid, grid_of, require_same_grid
 
 
 def prediction_path(output_dir: str, case: str) -> str:
@@ -27,22 +27,11 @@ def score_file(
     nsd_tolerance_mm: float,
     save_as: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of one case; the label is never resampled, and the spacing is its file's.
+    """The result of :func:`case_metrics` for a case; its label is never resampled, and the spacing is that file's.
 
-    Args:
-        case: its name, for messages.
-        pred: predicted label map (X, Y, Z), unsigned integers.
-        affine: its position, 4×4, voxel to world in millimetres.
-        label_file: the label.
-        class_names: names of the classes 1..K.
-        nsd_tolerance_mm: tolerance of the normalised surface Dice in mm.
-        save_as: write the prediction there too, with the label's affine.
-
-    Returns:
-        The result of :func:`dcd_ext.evaluation.case_metrics.case_metrics`.
-
-    Raises:
-        UserError: if the two lie on different grids, or the label has values that are no class.
+    ``pred`` is a label map (X, Y, Z) of unsigned integers, ``affine`` its position, 4×4, voxel to world in millimetres.
+    It is also written to ``save_as``, with the label's affine. Refused if the two lie on different grids, or the label
+    has values that are no class.
     """
     image = open_image(Path(label_file))
     truth, where = read_label(Path(label_file)), f"{case}, {label_file}"

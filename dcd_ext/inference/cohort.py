@@ -18,7 +18,6 @@ from dcd_ext.inference.inputs import all_images, check_image
 from dcd_ext.inference.names import refuse_collisions
 from dcd_ext.io import write_json
 
-FAILED_FILE = "failed_cases.json"
 # file systems take 255; the names of results are longer
 NAME_BYTES = 220
 
@@ -32,8 +31,7 @@ class CohortDataset(Dataset):
         transform: loads and preprocesses a case.
         channels: what the network expects.
 
-    Raises:
-        UserError: if the results of two cases would overwrite each other.
+    Refused if the results of two cases would overwrite each other.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, channels: int | None = None) -> None:
@@ -79,11 +77,6 @@ class CohortEvaluator(SupervisedEvaluator):
         self.failures = {}
         super().run(global_epoch)
 
-    def fail(self, case: str, why: str) -> None:
-        """Note that a case has failed."""
-        self.failures[case] = why
-        self.logger.error(f"case {case} failed – {why}")
-
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         case = batchdata["case"][0]
         why = batchdata["failed"][0] if "failed" in batchdata else ""
@@ -92,7 +85,8 @@ class CohortEvaluator(SupervisedEvaluator):
                 return super()._iteration(engine, batchdata)
             except Exception as error:  # too little memory, a full disk, a network that takes no such size
                 why = reason(error, [batchdata["file"][0]])
-        self.fail(case, why)
+        self.failures[case] = why
+        self.logger.error(f"case {case} failed – {why}")
         engine.state.batch = []
         return []
 
@@ -109,13 +103,10 @@ def check_device(device: str | torch.device) -> None:
 def segment(evaluator: CohortEvaluator, output_dir: str, total: int) -> None:
     """Run an inference; failed cases and their reasons are written to ``<output_dir>/failed_cases.json``.
 
-    Under ``torchrun`` every process has its share of the cases, and the first one writes. The others go on where one
-    has failed; all of them end with the same error.
-
-    Raises:
-        UserError: at the end, if one of the ``total`` cases has failed.
+    Under ``torchrun`` every process has its share of the ``total`` cases, and the first one writes. The others go on
+    where one has failed; all of them end with the same :class:`UserError`.
     """
-    path = Path(output_dir, FAILED_FILE)
+    path = Path(output_dir, "failed_cases.json")
     if together := int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         # one process may wait for hours until another has finished its share
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))

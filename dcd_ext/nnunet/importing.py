@@ -9,11 +9,12 @@ from typing import Any
 from dcd_ext.bundles.build import build_bundle
 from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.sources import roles, to_json
-from dcd_ext.data.datalist import build_datalist, write_datalist
+from dcd_ext.data.cases import DATALIST_FILE
+from dcd_ext.data.datalist import build_datalist
 from dcd_ext.data.dataset import raw_cases
 from dcd_ext.data.tasks import Task
 from dcd_ext.errors import UserError, first_cause
-from dcd_ext.io import make_folder, write_text
+from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.nnunet.labels import read_channels, read_labels
 from dcd_ext.nnunet.results import Results, read_json, read_results
 from dcd_ext.nnunet.task import build_task
@@ -44,7 +45,7 @@ def import_nnunet(
         write_text(to_json(task), stage / f"{read.name}.json")
         _build(read, stage)
         if datalist is not None:
-            write_datalist(datalist, stage)
+            write_json(datalist, stage / DATALIST_FILE)
         return list(_move(stage, output))
 
 

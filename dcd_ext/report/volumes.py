@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from dcd_ext.data.cases import DATALIST_FILE, image_names, load_cases, read_datalist
+from dcd_ext.data.cases import DATALIST_FILE, load_cases, read_case, read_datalist
 from dcd_ext.data.nifti import open_image, read_image, read_label
 from dcd_ext.evaluation import prediction_path
 from dcd_ext.report.runs import Run
@@ -44,7 +44,7 @@ def load_case(entry: dict[str, Any], runs: Sequence[Run], modalities: Sequence[s
 
     None if the images, the label or all predictions are missing, or differ in shape.
     """
-    files = image_names(entry)
+    files = read_case(entry, Path()).images
     saved = {run.name: Path(prediction_path(str(run.path), entry["case"])) for run in runs}
     saved = {name: path for name, path in saved.items() if path.is_file()}
     if not saved or not all(Path(f).is_file() for f in [*files, entry["label"]]):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dcd_ext.data.geometry import Grid
 from dcd_ext.errors import UserError
+from dcd_ext.inference.geometry import Grid
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -9,9 +9,9 @@ import numpy as np
 from monai.deploy.core import Fragment, Image, Operator, OperatorSpec
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
 
-from dcd_ext.data.geometry import require_same_grid
 from dcd_ext.errors import UserError
 from dcd_ext.inference.dicom import check_series
+from dcd_ext.inference.geometry import require_same_grid
 from deploy.dicom.geometry import series_grid, series_voxels
 from deploy.dicom.series import choose_series
 

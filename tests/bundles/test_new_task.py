@@ -160,6 +160,14 @@ def test_an_unusable_set_is_one_line(
     assert line.startswith(f"error: {text}") and not (tmp_path / "t.json").exists()
 
 
+def test_an_entry_without_an_image_is_one_line(tmp_path: Path, capsys: Any) -> None:
+    content = {"modality": {"0": "T1"}, "labels": {"0": "background", "1": "part"}, "training": [{"case": "c0"}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content), "utf-8")
+    assert dcd(["new-task", str(tmp_path), "--output", str(tmp_path / "t.json")]) == 1
+    message = "datalist.json, training[0] – expected image, found no image"
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_broken_files_and_headers_are_one_line(tmp_path: Path, capsys: Any) -> None:
     source = decathlon(tmp_path / "set", 3)
     image = source / "imagesTr" / "c1.nii.gz"

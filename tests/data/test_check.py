@@ -14,7 +14,7 @@ import pytest
 from dcd_ext import io as io_module
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.data import check as check_module
-from dcd_ext.data.findings import CHECKS
+from dcd_ext.data.check_report import CHECKS
 from tests.data.conftest import MESSAGE
 from tests.data.faults import FAULTS, SILENT, Broken
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from dcd_ext.data.folds import assign_folds
+from dcd_ext.data.datalist import assign_folds
 
 
 def test_two_hundred_subjects_give_folds_of_forty() -> None:

@@ -11,8 +11,7 @@ from scipy import ndimage
 
 from dcd_ext.data import phantoms as phantoms_module
 from dcd_ext.data.phantom_anatomy import ET, GREY, NETC, RC, SNFH, WHITE, draw_brain, smooth_field
-from dcd_ext.data.phantom_layouts import brats_case_names, make_brats_case
-from dcd_ext.data.phantoms import LAYOUTS, PhantomSpec, write_phantoms
+from dcd_ext.data.phantoms import LAYOUTS, PhantomSpec, brats_case_names, make_brats_case, write_phantoms
 
 SHAPE = (48, 48, 40)
 

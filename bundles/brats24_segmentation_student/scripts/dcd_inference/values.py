@@ -1,8 +1,7 @@
-"""One rule for the values of images and labels and one for where they lie, in checks, training and inference."""
+"""One rule for the values of images and labels, in checks, training and inference."""
 
 import functools
 import gzip
-import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -14,8 +13,6 @@ import numpy as np
 
 from dcd_inference.errors import UserError
 
-# how far two files of a case may lie apart at the farthest corner
-TOLERANCE_MM = 0.1
 # how far a label may lie from a whole number, as after scaling or a conversion by another program
 WHOLE = 1e-3
 logger = logging.getLogger(__name__)
@@ -23,11 +20,7 @@ _say_once = functools.cache(logger.warning)
 
 
 def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
-    """An image's values: NaN, which SPM and FSL write outside of a mask, becomes 0 and is logged once for each file.
-
-    Raises:
-        UserError: for an infinite value.
-    """
+    """An image's values; NaN, as SPM and FSL write it outside a mask, becomes 0 and is logged; infinity is refused."""
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return data
     if infinite := int(np.isinf(data).sum()):
@@ -40,9 +33,8 @@ def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
 def stored(image: Any, file: str | os.PathLike) -> np.ndarray:
     """The voxels of an image that nibabel opened from ``file``, scaled where the header says so.
 
-    Raises:
-        UserError: for damaged data. nibabel stops before the checksum at the end of a gzip file: one changed bit would
-            pass as another intensity.
+    Damaged data are refused. nibabel stops before the checksum at the end of a gzip file: one changed bit would pass as
+    another intensity.
     """
     try:
         if str(file).lower().endswith((".gz", ".mgz")) and nib.is_proxy(image.dataobj) and hasattr(image, "from_bytes"):
@@ -64,11 +56,7 @@ def are_whole(values: np.ndarray) -> np.ndarray:
 
 
 def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | None = None) -> np.ndarray:
-    """A label's values as whole numbers: 0.9999 is 1.
-
-    Raises:
-        UserError: for a value that is not near a whole number or, with ``num_classes``, not one of its classes.
-    """
+    """Whole numbers of a label: 0.9999 is 1; a value near none, or with ``num_classes`` of no class, is refused."""
     odd = ~are_whole(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
     labels = np.rint(np.where(odd, 0, data)).astype(np.int64)
     if num_classes is not None:
@@ -82,24 +70,3 @@ def whole_labels(data: np.ndarray, file: str | os.PathLike, num_classes: int | N
 def shown(values: Sequence[float] | np.ndarray) -> str:
     """The first of many values."""
     return ", ".join(f"{value:g}" for value in values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
-
-
-def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
-
-    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
-    """
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
-    return float(np.linalg.norm(nib.affines.apply_affine(first - second, corners), axis=1).max())
-
-
-def require_one_place(
-    files: Sequence[str | os.PathLike], shapes: Sequence[Sequence[int]], affines: Sequence[np.ndarray]
-) -> None:
-    """Refuse two files of a case that lie on different grids."""
-    first, second = (tuple(int(n) for n in shape[:3]) for shape in shapes)
-    apart = farthest_corner_mm(affines[0], affines[1], first) if first == second else 0.0
-    if first != second or apart > TOLERANCE_MM:
-        expected, found = f"{first} voxels, at most {TOLERANCE_MM:g} mm apart", f"{second}, {apart:.3g} mm apart"
-        where, step = f"{files[1]} against {files[0]}", "resample it onto that grid"
-        raise UserError("files of a case lie on different grids", where, expected, found, step)

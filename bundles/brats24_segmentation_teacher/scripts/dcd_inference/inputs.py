@@ -47,9 +47,7 @@ def find_images(dataset_dir: str, datalist_path: str = "", output_dir: str = "")
 
     With a data list, its ``test`` cases. Otherwise the images of the folder or, where there is none, those of its
     subfolders at any depth; a folder with DICOM files is one image. Hidden files and ``output_dir`` are left out.
-
-    Raises:
-        UserError: if there is none, or the data list cannot be read.
+    Refused if there is none, or the data list cannot be read.
     """
     check_paths(dataset_dir=dataset_dir, output_dir=output_dir)
     if datalist_path and os.path.isfile(datalist_path):
@@ -76,8 +74,7 @@ def find_images(dataset_dir: str, datalist_path: str = "", output_dir: str = "")
 def make_cases(datalist: Any, dataset_dir: str) -> list[dict[str, Any]]:
     """``image`` (path, or list of paths) and ``case`` (its name) of each image; of ``torchrun``, this process's share.
 
-    Raises:
-        UserError: if an entry is no path, or two cases would have one name.
+    Refused if an entry is no path, or two cases would have one name.
     """
     entries = [datalist] if isinstance(datalist, str) else list(datalist)
     cases: list[dict[str, Any]] = []

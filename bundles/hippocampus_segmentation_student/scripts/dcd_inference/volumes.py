@@ -11,7 +11,8 @@ from monai.transforms import LoadImage, Transform
 from monai.utils import ensure_tuple
 
 from dcd_inference.errors import UserError
-from dcd_inference.values import finite, require_one_place, stored, whole_labels
+from dcd_inference.geometry import Grid, grid_of, require_same_grid
+from dcd_inference.values import finite, stored, whole_labels
 
 _NIBABEL = (".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh")
 
@@ -44,7 +45,7 @@ class VolumeReader(NibabelReader):
         """Array and metadata of a file, or of several that become channels."""
         scans = [_open(name) for name in img]
         for name, scan in zip(img[1:], scans[1:], strict=True):
-            require_one_place((img[0], name), (scans[0].shape, scan.shape), (scans[0].affine, scan.affine))
+            _require_one_place([grid_of(scans[0]), grid_of(scan)], [img[0], name])
         volumes = [nib.Nifti1Image(self._clean(s, n), s.affine) for s, n in zip(scans, img, strict=True)]
         if len(volumes) == 1:
             return super().get_data(volumes[0])
@@ -66,6 +67,11 @@ def _open(name: str) -> Any:
     return nib.Nifti1Image(image.numpy(), image.affine.numpy())
 
 
+def _require_one_place(grids: Sequence[Grid], files: Sequence[str]) -> None:
+    where, step = f"{files[1]} against {files[0]}", "resample it onto that grid"
+    require_same_grid(grids[0], grids[1], "files of a case lie on different grids", where, step)
+
+
 class SamePlaced(Transform):
     """Refuse a case whose label lies on another grid than its image; otherwise give it the image's affine.
 
@@ -73,14 +79,10 @@ class SamePlaced(Transform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The case, with ``image`` and ``label`` channels first.
-
-        Raises:
-            UserError: naming the label's file.
-        """
+        """The case, with ``image`` and ``label`` channels first."""
         both = [data[key] for key in ("image", "label")]
         files = [item.meta["filename_or_obj"] for item in both]
-        require_one_place(files, [item.shape[1:] for item in both], [item.affine.numpy() for item in both])
+        _require_one_place([Grid(tuple(item.shape[1:]), item.affine.numpy()) for item in both], files)
         both[1].affine = both[0].affine
         return dict(data)
 

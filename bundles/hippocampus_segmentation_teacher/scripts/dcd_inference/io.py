@@ -13,10 +13,7 @@ from dcd_inference.errors import UserError
 def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call ``write`` with a temporary name beside ``path``, then rename; interrupted, it leaves ``path`` as it was.
 
-    The temporary name has the same suffixes. The folder is created.
-
-    Raises:
-        UserError: if the folder cannot be written or is full.
+    The temporary name has the same suffixes. The folder is created; refused if it cannot be written or is full.
     """
     path = Path(path)
     # Hidden, so that no search for data finds it. The process id keeps two runs that share a folder apart.

@@ -22,8 +22,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 def case_names(files: Sequence[str | os.PathLike]) -> list[str]:
     """One name per image, file or folder: its stem where that is enough, otherwise what differs in the paths.
 
-    Raises:
-        UserError: if two names would be the same, also on a system that ignores the case of letters.
+    Refused if two names would be the same, also on a system that ignores the case of letters.
 
     Example:
         >>> case_names(["in/a.nii.gz", "in/b.mha"]), case_names(["p1/t1.nii", "p2/t1.nii"])

@@ -11,24 +11,12 @@ from dcd_inference.errors import UserError
 
 # how many numbers each has
 _NUMBERS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
-GEOMETRY = tuple(_NUMBERS)
 # what is read of a header, with its tag
 _TAGS = {
-    **dict(zip(GEOMETRY, ("0020|0037", "0020|0032", "0028|0030", "0028|0010", "0028|0011"), strict=True)),
+    **dict(zip(_NUMBERS, ("0020|0037", "0020|0032", "0028|0030", "0028|0010", "0028|0011"), strict=True)),
     **{"SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e", "NumberOfFrames": "0028|0008"},
 }
-_TEXTS = ("SeriesInstanceUID", "SeriesDescription")
 TOLERANCE_MM = 0.1  # how far a slice may lie from an even spacing
-
-
-class Header(dict):
-    """Keywords of one DICOM file, read as attributes, too, as those of a pydicom dataset."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(name) from error
 
 
 def is_dicom(file: str | os.PathLike) -> bool:
@@ -42,12 +30,8 @@ def is_dicom(file: str | os.PathLike) -> bool:
         return False
 
 
-def read_series(path: Path) -> list[Header]:
-    """Headers of a file, or of the DICOM files of a folder; the pixels are not read.
-
-    Raises:
-        UserError: if there is none, or files of several series.
-    """
+def read_series(path: Path) -> list[dict[str, Any]]:
+    """Headers of a file, or of a folder's DICOM files, without the pixels; refused if of none or of several series."""
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
     headers = [header for file in files if file.is_file() and (header := _read_header(file)) is not None]
     if not headers:
@@ -65,7 +49,7 @@ def not_one_series(what: str, where: object, descriptions: Iterable[object], ste
 
 
 def check_series(slices: Sequence[Any], name: object) -> list[Any]:
-    """Slices of one series (headers or pydicom datasets with ``GEOMETRY``), ordered along their common normal.
+    """Slices of one series (headers or pydicom datasets), ordered along their common normal.
 
     Refused if they are no volume: a single one, slices without geometry, of several directions, sizes or pixel
     spacings, two at one place, or one farther than 0.1 mm from an even spacing, as beside a missing one.
@@ -79,23 +63,22 @@ def check_series(slices: Sequence[Any], name: object) -> list[Any]:
             numbers = _numbers(dataset.get(key))
             if len(numbers) != count or not np.isfinite(numbers).all():
                 raise _error("slice without geometry", name, key, dataset.get(key, "none"))
-    first = slices[0]
-    direction = _numbers(first.ImageOrientationPatient)
+    direction, size = _numbers(slices[0].get("ImageOrientationPatient")), _size(slices[0])
     for dataset in slices:
-        if not np.allclose(_numbers(dataset.ImageOrientationPatient), direction, atol=1e-4):
-            found = list(dataset.ImageOrientationPatient)
-            raise _error("slices are not parallel", name, direction.tolist(), found)
-        if not np.allclose(size_of(first), size_of(dataset), rtol=1e-5):
-            raise _error("slices differ in size or pixel spacing", name, size_of(first), size_of(dataset))
+        other = _numbers(dataset.get("ImageOrientationPatient"))
+        if not np.allclose(other, direction, atol=1e-4):
+            raise _error("slices are not parallel", name, direction.tolist(), other.tolist())
+        if not np.allclose(size, _size(dataset), rtol=1e-5):
+            raise _error("slices differ in size or pixel spacing", name, size, _size(dataset))
     normal = np.cross(direction[:3], direction[3:])
-    ordered = sorted(slices, key=lambda dataset: float(normal @ _numbers(dataset.ImagePositionPatient)))
-    _check_spacing(np.array([_numbers(dataset.ImagePositionPatient) for dataset in ordered]), name)
+    ordered = sorted(slices, key=lambda dataset: float(normal @ _numbers(dataset.get("ImagePositionPatient"))))
+    _check_spacing(np.array([_numbers(dataset.get("ImagePositionPatient")) for dataset in ordered]), name)
     return ordered
 
 
-def size_of(dataset: Any) -> tuple[float, ...]:
+def _size(dataset: Any) -> tuple[float, ...]:
     """Columns, rows, and millimetres between rows and between columns."""
-    return int(dataset.Columns), int(dataset.Rows), *map(float, dataset.PixelSpacing)
+    return int(dataset.get("Columns")), int(dataset.get("Rows")), *_numbers(dataset.get("PixelSpacing")).tolist()
 
 
 def _check_spacing(positions: np.ndarray, name: object) -> None:
@@ -114,7 +97,7 @@ def _check_spacing(positions: np.ndarray, name: object) -> None:
         raise _error("slices are not evenly spaced", where, f"{usual:.3f} mm", f"{gaps[worst]:.3f} mm", step)
 
 
-def _read_header(file: Path) -> Header | None:
+def _read_header(file: Path) -> dict[str, Any] | None:
     """The header of a file, by the libraries that MONAI's readers use; None for a file that is no DICOM."""
     try:
         import itk
@@ -131,19 +114,10 @@ def _read_header(file: Path) -> Header | None:
         raise UserError("unreadable DICOM header", file, "one that ITK reads", why, "copy the file again") from error
     found = io.GetMetaDataDictionary()
     values = {key: str(found[tag]).strip("\0 ") for key, tag in _TAGS.items() if found.HasKey(tag)}
-    return Header({key: text if key in _TEXTS else _parsed(text) for key, text in values.items() if text})
+    return {key: text for key, text in values.items() if text}
 
 
-def _parsed(text: str) -> Any:
-    """The numbers of an entry, or its text where there are none."""
-    try:
-        numbers = [float(number) for number in text.split("\\")]
-    except ValueError:
-        return text
-    return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _read_with_pydicom(file: Path) -> Header | None:
+def _read_with_pydicom(file: Path) -> dict[str, Any] | None:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -151,13 +125,13 @@ def _read_with_pydicom(file: Path) -> Header | None:
         dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
     except InvalidDicomError:
         return None
-    return Header({key: dataset[key].value for key in _TAGS if key in dataset and dataset[key].value is not None})
+    return {key: dataset[key].value for key in _TAGS if key in dataset and dataset[key].value is not None}
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """None of them for what are no numbers."""
+    """Of a value, or of a text that separates them by backslashes; none for what are no numbers."""
     try:
-        return np.atleast_1d(np.array(values, float))
+        return np.atleast_1d(np.array(values.split("\\") if isinstance(values, str) else values, float))
     except (TypeError, ValueError):
         return np.empty(0)
 

@@ -60,8 +60,7 @@ def _try(device: torch.device) -> None:
 def normalize(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
     """Zero mean and unit variance in each sample and channel, then ``weight`` and ``bias`` (C); computed in float32.
 
-    Args:
-        x: features (N, C, D, H, W), channels last; more than one voxel.
+    The features ``x`` (N, C, D, H, W) lie channels last, and have more than one voxel.
     """
     import triton
 

@@ -15,10 +15,7 @@ logger = logging.getLogger(__name__)
 def works(attempt: Callable[[torch.device], Any], device: torch.device, what: str) -> bool:
     """Whether ``attempt``, which runs a small kernel, succeeds on a device; tried once, and a failure is logged.
 
-    Args:
-        attempt: a function of a module.
-        device: where; without CUDA 8.0 or Triton nothing is tried.
-        what: is slower without it.
+    Without compute capability 8.0 or Triton nothing is tried. ``what`` is slower then.
     """
     if device.type != "cuda" or find_spec("triton") is None or torch.version.cuda is None:
         return False

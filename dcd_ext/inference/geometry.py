@@ -1,6 +1,7 @@
 """Compare the grids of two volumes in units a person can judge: voxels, millimetres, axis letters."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,9 @@ import nibabel as nib
 import numpy as np
 
 from dcd_ext.errors import UserError
-from dcd_ext.inference.values import TOLERANCE_MM, farthest_corner_mm
+
+# how far two files of a case may lie apart at the farthest corner
+TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,10 @@ def grid_of(image: Any) -> Grid:
 
 
 def grid_difference(reference: Grid, other: Grid) -> list[tuple[str, str, str]]:
-    """Ways in which a grid differs from the reference, the most telling first.
+    """Ways in which a grid differs from the reference, the most telling first, as (check, expected, found).
 
-    Returns:
-        Triples (check, expected, found), where check is shape, spacing, orientation or affine; empty when no corner
-        lies farther from its place than ``TOLERANCE_MM``.
+    Checks are shape, spacing, orientation and affine; there is none when no corner lies farther from its place than
+    ``TOLERANCE_MM``.
     """
     if reference.shape != other.shape:
         return [("shape", _times(reference.shape), _times(other.shape))]
@@ -59,6 +61,15 @@ def grid_difference(reference: Grid, other: Grid) -> list[tuple[str, str, str]]:
         differences.append(("orientation", reference.axes, other.axes))
     differences.append(("affine", f"at most {TOLERANCE_MM:g} mm at the farthest corner", f"{distance:.3g} mm"))
     return differences
+
+
+def farthest_corner_mm(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
+    """Largest distance in millimetres between the places two 4×4 affines give to the same voxel of a grid.
+
+    The distance is a convex function of the voxel index, so that its maximum lies at a corner of the grid.
+    """
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]))), float)
+    return float(np.linalg.norm(nib.affines.apply_affine(first - second, corners), axis=1).max())
 
 
 def require_same_grid(reference: Grid, other: Grid, what: str, where: object, next_step: str) -> None:
