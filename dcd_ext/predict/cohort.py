@@ -126,6 +126,8 @@ def _attempt(step: Callable[[Pipeline, _Work], None], pipeline: Pipeline, work: 
             step(pipeline, work)
         except Exception as error:  # whatever one image provokes, the others go on
             work.outcome.error = in_one_line(error, work.case)
+            # the next case may need the memory that this one did not get
+            work.data = work.steps = work.labels = None
             logger.error("%s", work.outcome.error)
     return work
 

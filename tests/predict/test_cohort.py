@@ -1,6 +1,7 @@
 """Many cases: failures stay with their case, what is done is skipped, shards add up, a kill loses nothing."""
 
 import json
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,19 @@ def test_whatever_an_engine_raises_and_no_name_stop_the_others(tmp_path: Path) -
     assert errors["d1/c7"] == "RuntimeError: no kernel for this shape – d1/c7"
     assert "File name too long" in errors["n" * 300] and "surrogates" in errors["half \ud800"]
     assert len(masks(tmp_path)) == 7
+
+
+def test_a_failed_case_leaves_its_memory_to_the_next(tmp_path: Path) -> None:
+    class Remembering(Toy):
+        def network(self, data: np.ndarray, at_a_time: int | None = None) -> np.ndarray:
+            if hasattr(self, "failed"):
+                assert self.failed() is None
+                return data
+            self.failed = weakref.ref(data)
+            raise MemoryError
+
+    first, second = list(predict_cases(Remembering(), cases(2), tmp_path))
+    assert first.error.startswith("MemoryError") and not second.error
 
 
 def test_each_label_map_is_its_own_case_s(tmp_path: Path) -> None:
