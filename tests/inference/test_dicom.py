@@ -66,6 +66,7 @@ def test_a_slice_copied_twice(copy):
         ({"ImageOrientationPatient": [0.0, 1, 0, 0, 0, 1]}, "slices are not parallel"),
         ({"PixelSpacing": [1.0, 1.5]}, "slices differ in size or pixel spacing"),
         ({"Rows": 5.0}, "slices differ in size or pixel spacing"),
+        ({"Rows": "5.0"}, "slices differ in size or pixel spacing"),
     ],
 )
 def test_slices_that_differ(series, change, message):

@@ -11,6 +11,7 @@ from dcd_inference.errors import UserError
 
 # how many numbers each has
 _NUMBERS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+_SIZE = ("Columns", "Rows", "PixelSpacing")
 # what is read of a header, with its tag
 _TAGS = {
     **dict(zip(_NUMBERS, ("0020|0037", "0020|0032", "0028|0030", "0028|0010", "0028|0011"), strict=True)),
@@ -78,7 +79,8 @@ def check_series(slices: Sequence[Any], name: object) -> list[Any]:
 
 def _size(dataset: Any) -> tuple[float, ...]:
     """Columns, rows, and millimetres between rows and between columns."""
-    return int(dataset.get("Columns")), int(dataset.get("Rows")), *_numbers(dataset.get("PixelSpacing")).tolist()
+    columns, rows, *spacing = np.concatenate([_numbers(dataset.get(key)) for key in _SIZE]).tolist()
+    return int(columns), int(rows), *spacing
 
 
 def _check_spacing(positions: np.ndarray, name: object) -> None:
