@@ -40,7 +40,8 @@ class StopOnNonFinite:
         if not any_process(bool(found), loss.device):
             return
         batch: Any = engine.state.batch
-        names = [str(name) for name in batch.get("case", ["without a name"])]
+        named = isinstance(batch, dict) and "case" in batch
+        names = [str(name) for name in batch["case"]] if named else ["without a name"]
         shares = [share for share in gather_objects((found, names)) if share[0]]
         epoch, step = engine.state.epoch, (engine.state.iteration - 1) % int(engine.state.epoch_length or 1) + 1
         cases = ", ".join(case for share in shares for case in share[1])

@@ -161,6 +161,14 @@ def test_a_run_that_diverges_names_the_cases_and_keeps_the_last_good_epoch(train
     assert all(p.isfinite().all() for p in trainer.network.parameters())
 
 
+def test_a_batch_without_names_diverges_in_one_line_too(train):
+    trainer = train(change=spoil("loss"))
+    pairs = [(item["image"], item["label"]) for item in trainer.data_loader.dataset]
+    trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, lambda: setattr(trainer.state, "batch", pairs))
+    with pytest.raises(UserError, match=r"^the training diverged – epoch 3, step 1, cases without a name – "):
+        trainer.run()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, value):
     network = ToyNet()
