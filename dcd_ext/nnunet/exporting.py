@@ -45,7 +45,8 @@ def export_nnunet(root: Path, output: Path) -> Path:
         raise UserError("cannot become nnU-Net's", bundle.root, expected, found, step)
     with complete(where):
         plans, dataset, about = _imported(bundle, where)
-        configuration = read_configuration(plans, about["configuration"], where / "plans.json")
+        with complete(where / "plans.json"):
+            configuration = read_configuration(plans, about["configuration"], where / "plans.json")
         network: Any = bundle.network()
         members = list(getattr(network, "members", [network]))
         widths = list(bundle.parser().get_parsed_content("network_def::features_per_stage"))

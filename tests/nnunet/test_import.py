@@ -325,6 +325,7 @@ def test_a_student_is_exported_with_its_own_widths(tmp_path, capfd):
         ("plans", {"plans_name": "../../../up"}, "unusable name of the plans"),
         ("plans", {"dataset_name": "../../up"}, "unusable name of the data set"),
         ("plans", {"configurations": None}, "no such configuration"),
+        ("plans", {"transpose_forward": [0, 0, 1]}, "incomplete plans – .*/docs/nnunet/plans.json – "),
         ("import", {"folds": ["../../../up"]}, "incomplete plans .* folds"),
         ("import", {"folds": 3}, "incomplete plans"),
         ("import", {"mirror_axes": "abc"}, "incomplete plans"),
