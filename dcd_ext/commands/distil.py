@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new bundle")
     parser.add_argument("--reduction_factor", type=positive, help="divides every width (default 4)")
     parser.add_argument("--hooks", nargs="+", default=[], metavar="MODULE", help="modules to compare (default: found)")
-    parser.add_argument("--kd_weight", type=positive_number, default=0.05, help="its highest value (default 0.05)")
+    weight = "highest weight of the loss (default 0.05)"
+    parser.add_argument("--kd_weight", type=positive_number, default=0.05, help=weight)
     start = "begin with the teacher's strongest channels, not random weights"
     parser.add_argument("--start_from_teacher", action="store_true", help=start)
     parser.add_argument("--weights", type=Path, help="the teacher's weights (default models/model.pt or model.ts)")
