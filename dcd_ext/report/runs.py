@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Run:
     training: dict[str, Any] | None  # content of training.json; of several, of the first
     trainings: tuple["Run", ...] = ()  # of a method that was trained more than once
 
-    @property
+    @cached_property
     def cases(self) -> dict[str, Any]:
         """Case -> class -> scores."""
         return {case: entry["classes"] for case, entry in self.metrics["cases"].items()}
