@@ -6,6 +6,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from dcd_ext.inference.values import finite, stored, unreadable, whole_labels
 from dcd_ext.io import write_atomically
@@ -14,7 +15,10 @@ from dcd_ext.io import write_atomically
 def open_image(path: Path) -> Any:
     """Open a volume lazily; only the header is read. Typed Any: nibabel's annotation is too narrow for its header."""
     try:
-        return nib.load(path)
+        image = nib.load(path)
+        if not isinstance(image, SpatialImage):  # a surface, or CIFTI, whose name may end in .nii
+            raise TypeError(f"{type(image).__name__} is no volume")
+        return image
     except Exception as error:  # nibabel, gzip and zlib raise a dozen types for a broken file
         raise unreadable(path, error) from error
 

@@ -126,6 +126,14 @@ def _third_row(file: Path, value: float) -> None:
     file.write_bytes(gzip.compress(bytes(content)))
 
 
+def _cifti(b: Broken) -> None:
+    """In place of an image values on 27 voxels of the brain, in a file whose name is that of a volume."""
+    file = b.files()[0][1].with_name("values.nii")
+    where = nib.cifti2.BrainModelAxis.from_mask(np.ones((3, 3, 3)), affine=np.eye(4))
+    nib.save(nib.Cifti2Image(np.ones((1, 27), np.float32), (nib.cifti2.ScalarAxis(["thickness"]), where)), file)
+    b.edit(lambda c: c["training"][0]["image"].__setitem__(1, str(file.relative_to(b.root))))
+
+
 def _scaled(file: Path) -> None:
     """The mask as 0 to 28000 with a ``scl_slope``, so that no value is exactly whole."""
     image = nib.load(file)
@@ -165,6 +173,7 @@ FAULTS: dict[str, tuple[Callable[[Broken], object], str, str, str]] = {
     "text instead of gzip": (lambda b: b.files()[0][0].write_text("404"), "error", "readable", "unreadable file"),
     "empty file": (lambda b: b.files()[0][0].write_bytes(b""), "error", "readable", "unreadable file"),
     "gzip of nothing": (lambda b: b.files()[1].write_bytes(gzip.compress(b"")), "error", "readable", "unreadable"),
+    "no volume": (_cifti, "error", "readable", "Cifti2Image is no volume"),
     "missing file": (lambda b: b.files()[0][3].unlink(), "error", "readable", "missing file"),
     "shape": (lambda b: b.rewrite(b.files()[1], lambda d: d[:-1]), "error", "shape", "32×32×28, found 31×32×28"),
     "spacing": (
