@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dcd_ext.errors import UserError
-from dcd_ext.weights import load_weights, save_checkpoint
+from dcd_ext.weights import load_weights, origin_of, save_checkpoint
 from tests.conftest import ToyNet
 
 
@@ -67,7 +67,7 @@ def test_a_bare_pickle_is_refused_without_warning(tmp_path):
         load_weights(build(), tmp_path / "model.pt", "train it")
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path):
+def test_a_pickle_that_runs_code_is_refused(tmp_path, capfd):
     class Attack:
         def __reduce__(self):
             return (print, ("code from a checkpoint",))
@@ -75,6 +75,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     torch.save({"head.bias": Attack()}, tmp_path / "model.pt")
     with pytest.raises(UserError, match=r"weights cannot be read .* expected tensors only"):
         load_weights(build(), tmp_path / "model.pt", "train it")
+    assert origin_of(tmp_path / "model.pt") is None
+    assert "code from a checkpoint" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -268,13 +268,16 @@ def test_paths_that_lead_out(tmp_path):
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("b/../../evil", "x")
         archive.writestr("/absolute", "x")
+        archive.writestr("C:drive", "x")
         second = zipfile.ZipInfo("b/harmless.txt")
         field = b"\x01" + struct.pack("<I", 0) + b"b/configs/train.json"
         second.extra = struct.pack("<HH", 0x7075, len(field)) + field
         archive.writestr(second, "{}")
         archive.writestr("b/bomb.json", bytes(2**24), zipfile.ZIP_DEFLATED)
     text = "\n".join(inspect(tmp_path / "b.zip", everything=True))
-    for part in ("'..' in the name", "absolute name", "unicode-path field", "too large: b/bomb.json", "200 times"):
+    for name in ("/absolute", "C:drive"):
+        assert f"{name}: path traversal: absolute name" in text
+    for part in ("'..' in the name", "unicode-path field", "too large: b/bomb.json", "200 times"):
         assert part in text
 
 

@@ -18,6 +18,8 @@ import pytest
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from dcd_ext.data.cases import Case
+from dcd_ext.data.isles import resample_cases
 from dcd_ext.data.resample import resample_to_grid
 from dcd_ext.data.summary import describe_datalist
 from dcd_ext.data.tasks import ISLES22
@@ -210,6 +212,19 @@ def test_files_already_on_the_flair_grid_are_used_in_place(command, phantoms, tm
     _prepare(command, source, out)
     entry = json.loads((out / "datalist.json").read_text())["training"][0]
     assert (out / entry["image"][1]).resolve() == dwi.resolve()
+
+
+def test_a_lesion_between_the_slices_of_the_flair_is_named_in_every_run(tmp_path: Path, caplog) -> None:
+    lesion = np.zeros((12, 12, 12), np.uint8)
+    lesion[5, 5, 3] = 1
+    for name in ("dwi", "adc", "msk"):
+        nib.save(nib.Nifti1Image(lesion, np.eye(4)), tmp_path / f"a_{name}.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((12, 12, 2), np.uint8), np.diag([1.0, 1, 6, 1])), tmp_path / "a_FLAIR.nii.gz")
+    images = tuple(tmp_path / f"a_{name}.nii.gz" for name in ("FLAIR", "dwi", "adc"))
+    for _ in range(2):
+        caplog.clear()
+        resample_cases([Case("a", "a", images, tmp_path / "a_msk.nii.gz")], tmp_path / "out", workers=1)
+        assert "case a: no lesion voxel is left on the FLAIR grid" in caplog.messages
 
 
 def test_nan_is_0_and_almost_whole_labels_are_whole_before_resampling(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_a_missing_image_or_list_is_a_user_error(command, tmp_path):
     assert "image not found" in command("studies", tmp_path, "--output", tmp_path / "s").err
 
 
+def test_eight_byte_numbers_are_stored_in_four(command, tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", np.arange(120, dtype=np.float64).reshape(4, 5, 6), np.eye(4))
+    content = {"training": [{"case": "x", "image": ["a.nii.gz", "a.nii.gz"]}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    assert command("studies", tmp_path, "--output", tmp_path / "studies").code == 0
+    assert nib.load(tmp_path / "studies" / "x.nii.gz").get_data_dtype() == np.float32
+
+
 def test_scaled_integers_keep_their_values(command, tmp_path):
     stored = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
     stored.header.set_slope_inter(0.37, 5)

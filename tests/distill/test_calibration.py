@@ -179,6 +179,19 @@ def test_weights_and_projections_come_from_the_checkpoint(where, tmp_path):
     assert len({r["encoder"]["kd"] for r in (plain, weights, both)}) == 3
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:monai")
+def test_projections_are_fitted_to_other_batches_than_are_measured(where, monkeypatch):
+    images, forward = [], FrozenTeacher.forward
+
+    def watched(teacher, image):
+        images.append(image)
+        return forward(teacher, image)
+
+    monkeypatch.setattr(FrozenTeacher, "forward", watched)
+    calibrate(open_bundle(str(BUNDLE), [str(BUNDLE / "configs" / "train.json")], **where), batches=2, fit_steps=2)
+    assert len(images) == 4 and not any(torch.equal(a, b) for a in images[:2] for b in images[2:])
+
+
 def test_errors(where, tmp_path, capsys):
     command = [str(BUNDLE), "--output", str(tmp_path / "x.json"), *arguments(where)]
     for extra, message in (

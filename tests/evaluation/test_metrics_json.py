@@ -67,6 +67,14 @@ def test_file_has_scores_provenance_and_conventions(cases, tmp_path):
     assert not list(out.rglob(".tmp-*"))
 
 
+def test_a_prediction_is_saved_where_its_label_lies(cases, tmp_path):
+    """Within the tolerance of grids that count as the same."""
+    cases[0]["pred"] = _prediction(cases[0]["pred"][0].numpy(), AFFINE + SHIFT / 4)
+    out = evaluate(cases, tmp_path, save_predictions=True)
+    saved = nib.load(out / "predictions" / "case0.nii.gz")
+    assert np.array_equal(saved.affine, nib.load(cases[0]["truth"]).affine)
+
+
 def test_csv_has_the_same_numbers(cases, tmp_path):
     out = evaluate(cases, tmp_path)
     metrics = read_json(out / "metrics.json")

@@ -266,16 +266,27 @@ def test_equal_features_give_exactly_zero(mode):
     assert loss([x], [x]).item() == 0
 
 
+@pytest.mark.parametrize(("n", "size"), [(40, 1000), (64, 10000)])
 @pytest.mark.parametrize("shape", ["ramp", "bump"])
-def test_small_details_under_large_low_frequencies(shape):
-    n = 40
+def test_small_details_under_large_low_frequencies(shape, n, size):
     line = torch.linspace(0, 1, n, dtype=torch.float64)
     if shape == "bump":
         # Vanishes at the border, so that not even the zero extension makes details of it.
         line = torch.exp(-(((line - 0.5) * 9) ** 2))
     smooth = line[:, None, None] * line[None, :, None] * line[None, None, :]
     noise = torch.randn(1, 1, n, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    error = (1000 * smooth + noise).float()
+    error = (size * smooth + noise).float()
+    loss = DCDLoss([1], [1], "db4", 1, projection="identity")
+    found = loss([error], [torch.zeros_like(error)]).item()
+    exact = loss([error.double()], [torch.zeros_like(error).double()]).item()
+    assert found == pytest.approx(exact, rel=1e-3)
+
+
+def test_small_details_in_one_sample_of_a_batch():
+    line = torch.exp(-(((torch.linspace(0, 1, 64, dtype=torch.float64) - 0.5) * 9) ** 2))
+    noise = torch.randn(2, 1, 64, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise[0] += 100000 * torch.einsum("i,j,k->ijk", line, line, line)
+    error = noise.float()
     loss = DCDLoss([1], [1], "db4", 1, projection="identity")
     found = loss([error], [torch.zeros_like(error)]).item()
     exact = loss([error.double()], [torch.zeros_like(error).double()]).item()

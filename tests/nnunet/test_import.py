@@ -19,6 +19,7 @@ from dcd_ext.bundles.folder import BundleFolder
 from dcd_ext.bundles.verify import verify
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.io import write_json
+from dcd_ext.nnunet.plans import read_configuration
 from tests.conftest import read_json
 from tests.nnunet.conftest import checkpoint, network, plans, write_results
 
@@ -376,3 +377,10 @@ def test_other_bundles_and_changed_networks_are_refused(tmp_path, capfd):
     shutil.rmtree(root / "docs" / "nnunet")
     assert dcd(["export-nnunet", str(root), "--output", str(tmp_path / "out")]) == 1
     assert "found one that segments otherwise than nnU-Net does – dcd export" in capfd.readouterr().err
+
+
+def test_ct_is_clipped_to_the_measured_percentiles_and_scaled(tmp_path):
+    content = plans(normalization_schemes=["CTNormalization"])
+    (scheme,) = read_configuration(content, "3d_fullres", tmp_path).normalization
+    numbers = {"mean": 40.0, "std": 25.0, "lower": -20.0, "upper": 110.0}
+    assert scheme == {"scheme": "CTNormalization", "use_mask": False, **numbers}

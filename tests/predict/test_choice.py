@@ -8,7 +8,7 @@ import pytest
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder
 from dcd_ext.predict import backends
-from dcd_ext.predict.backends import Cost, choose_backend, measure
+from dcd_ext.predict.backends import Cost, choose_backend, fingerprint, measure
 
 COSTS = {"openvino-bf16": None, "openvino": Cost(1.0, 0.1), "onnxruntime": Cost(0.2, 0.3), "int8": Cost(2.0, 0.05)}
 
@@ -77,3 +77,11 @@ def test_a_network_that_does_not_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "pipeline.json").write_text(json.dumps({"channels": ["T1"]}))
     with pytest.raises(UserError, match="network does not run – .* found KeyError: 'window'"):
         measure(tmp_path, 1, "f32")
+
+
+@pytest.mark.parametrize("name", ["models/model.pt", "configs/inference.json"])
+def test_another_network_has_another_fingerprint(name: str, bundle: Path) -> None:
+    before = fingerprint(bundle)
+    assert fingerprint(bundle) == before
+    (bundle / name).write_text("other")
+    assert fingerprint(bundle) != before

@@ -140,6 +140,15 @@ def test_a_case_that_is_mended_counts_as_segmented(tmp_path: Path) -> None:
     assert (summary["segmented"], summary["failed"]) == (1, 0)
 
 
+def test_a_case_that_is_mended_counts_as_segmented_though_a_kill_came_before_its_line(tmp_path: Path) -> None:
+    run(Toy, cases(), tmp_path)
+    path = output_path(cases()[2], tmp_path)
+    Pipeline.write(np.zeros((2, 3, 4), np.uint8), np.eye(4), path)
+    summary = Journal(tmp_path).write_summary(cases())
+    assert (summary["segmented"], summary["failed"]) == (8, 2)
+    assert {"case": "d0/c2", "output": str(path), "error": ""}.items() <= summary["cases"][1].items()
+
+
 @pytest.mark.parametrize(("shard", "expected"), [("1/2", "02468"), ("2/2", "13579"), ("3/4", "26")])
 def test_shards_are_disjoint(shard: str, expected: str, tmp_path: Path) -> None:
     assert [case.name[-1] for case in pending(cases(), tmp_path, shard)] == list(expected)

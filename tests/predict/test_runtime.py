@@ -184,3 +184,12 @@ def test_writing_leaves_no_part(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         runtime.Pipeline.write(np.zeros((2, 2, 2), np.uint8), np.eye(4), tmp_path / "a.nii.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1, 5), (0.5, 0), (0.25, -3)])
+def test_stored_integers_are_scaled_as_the_header_says(slope: float, offset: float, tmp_path: Path) -> None:
+    stored = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nib.Nifti1Image(stored, np.eye(4))
+    image.header.set_slope_inter(slope, offset)
+    image.to_filename(tmp_path / "a.nii")
+    np.testing.assert_array_equal(runtime.read([tmp_path / "a.nii"]).data[0], stored * slope + offset)
