@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -250,6 +251,13 @@ def test_a_fold_becomes_the_test_part_and_a_share_is_trained_on(command, phantom
     assert len(trained) == int(0.6 * (len(full["training"]) - len(selection))) and part["test"] == full["test"]
     assert all(c in full["training"] for c in trained) and part["numTraining"] == len(part["training"])
     assert lists["again"] == part
+    for seed in range(4):  # the share is drawn with the seed of the folds
+        for name, options in {"full": parts[:2], "part": parts}.items():
+            command(*common, tmp_path / f"{name}{seed}", *options, "--seed", seed)
+        drawn = [c["case"] for c in _load(tmp_path / f"full{seed}")["training"] if c["fold"] != 0]
+        random.Random(seed).shuffle(drawn)
+        kept = {c["case"] for c in _load(tmp_path / f"part{seed}")["training"] if c["fold"] != 0}
+        assert kept == set(drawn[: len(kept)])
     # the fold that became the test part is not missed
     checked = command("check", tmp_path / "full")
     assert checked.code == 0 and "empty folds" not in checked.out

@@ -20,6 +20,8 @@ from dcd_ext.bundles.verify import verify
 from dcd_ext.commands.main import main as dcd
 from dcd_ext.io import write_json
 from dcd_ext.nnunet.plans import read_configuration
+from dcd_ext.nnunet.results import read_results
+from dcd_ext.nnunet.task import build_task
 from tests.conftest import read_json
 from tests.nnunet.conftest import checkpoint, network, plans, write_results
 
@@ -384,3 +386,11 @@ def test_ct_is_clipped_to_the_measured_percentiles_and_scaled(tmp_path):
     (scheme,) = read_configuration(content, "3d_fullres", tmp_path).normalization
     numbers = {"mean": 40.0, "std": 25.0, "lower": -20.0, "upper": 110.0}
     assert scheme == {"scheme": "CTNormalization", "use_mask": False, **numbers}
+
+
+@pytest.mark.parametrize(("patch", "turned"), [([4, 16, 16], 1), ([8, 16, 16], 3), ([16, 4, 16], 3)])
+def test_augmentation_stays_within_slices_where_the_first_side_is_short_as_in_nnu_net(tmp_path, patch, turned):
+    """nnU-Net's ``do_dummy_2d``: the longest side is more than three times the first."""
+    write_results(tmp_path / "results", patch_size=patch)
+    task = build_task(read_results(tmp_path / "results" / NAME, None, "checkpoint_final.pth"))
+    assert sum(angle > 0 for angle in task["fragments"]["rotate_range"]) == turned
