@@ -28,6 +28,7 @@ from dcd_ext.tables import Table
 from dcd_ext.versions import environment
 from dcd_ext.wavelets.axis_maps import max_levels
 from dcd_ext.wavelets.energy.dense import make_dense_plan
+from dcd_ext.wavelets.energy.engine import _recordings
 from dcd_ext.wavelets.energy.plan import make_plan
 from scripts.benchmark import peak_extra, show, time_in_turns, torch_parser
 
@@ -119,8 +120,9 @@ def time_variants(stages: Sequence[int], variants: Sequence[str], args: argparse
 def measure_memory(variant: str, stages: Sequence[int], args: argparse.Namespace) -> float:
     """:func:`peak_extra`, in a fresh process where the process's memory is what counts."""
     if torch.device(args.device).type == "cuda":
-        for cached in (make_plan, make_dense_plan):  # and what was recorded for them
-            cached.cache_clear()
+        # a recording keeps its plan, and its memory would serve the next
+        for forget in (make_plan.cache_clear, make_dense_plan.cache_clear, _recordings.clear):
+            forget()
         return peak_extra(*make_step(variant, stages, args))
     command = [sys.executable, "-m", "scripts.bench_loss", *sys.argv[1:]]
     command += ["--peak-of", variant, "--stages", *map(str, stages)]

@@ -61,14 +61,16 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     for network in networks.values():
         network.eval().to(options.device, memory_format=layout)
         if options.compile:
-            network.compile()
+            network.compile(dynamic=False)
     image, whole = (torch.randn(1, channels, *sides, device=options.device) for sides in (patch, volume))
-    inferer: Any = first.get_parsed_content("validate::inferer")
+    # one for each network: what a GPU records of one must not take the place of another's
+    inferers: dict[int, Any] = {r: p.get_parsed_content("validate::inferer") for r, p in parsers.items()}
+    inferer = inferers[options.factors[0]]
     repeats = {"patch": options.repeats, "volume": options.volume_repeats}
     half = torch.device(options.device).type == "cuda"
     with torch.inference_mode(), torch.autocast("cuda", enabled=half):
         patches = {r: partial(network, image) for r, network in networks.items()}
-        volumes = {r: partial(inferer, whole, network) for r, network in networks.items()}
+        volumes = {r: partial(inferers[r], whole, network) for r, network in networks.items()}
         times = {
             SECONDS[name]: time_in_turns(calls, repeats[name], WARM_UP[name])
             for name, calls in {"patch": patches, "volume": volumes}.items()

@@ -36,7 +36,7 @@ PYTHON
 
 if [ "$TINY" = --tiny ]; then
     export DCD_DEVICE=cpu
-    SLOW=5 device=cpu loss=(--threads 1 --repeats 3 --small --variants dcd mse --only time) step=(--threads 1 --side 32 --repeats 3) widths=(--threads 1 --small --repeats 1 --volume_repeats 1 --factors 4 8)
+    SLOW=5 total=9999 device=cpu loss=(--threads 1 --repeats 3 --small --variants dcd mse --only time) step=(--threads 1 --side 32 --repeats 3) widths=(--threads 1 --small --repeats 1 --volume_repeats 1 --factors 4 8)
     runs=(--methods plain dcd --seeds 1) jobs=2
     tests=(-k "losses_and_gradients and dcd")
     dcd() { "$PYTHON" -m dcd_ext "$@" >>"$OUTPUT/tiny.log" 2>&1; }
@@ -53,7 +53,7 @@ suite |= {"students": {"smallest": suite["students"]["smallest"]}}
 pathlib.Path(sys.argv[1], "suite.json").write_text(json.dumps(suite), "utf-8")
 PYTHON
 else
-    SLOW=1 device=cuda loss=(--batch 2 --repeats 20) step=(--side 128 --batch 2 --repeats 40) widths=(--factors 1 4 --volume 240 240 155)
+    SLOW=1 total=540 device=cuda loss=(--batch 2 --repeats 20) step=(--side 128 --batch 2 --repeats 40) widths=(--factors 1 4 --volume 240 240 155)
     runs=() jobs=8
     tests=(-n 8)
 fi
@@ -63,6 +63,9 @@ part loss 60 "$PYTHON" -m scripts.bench_loss --device "$device" "${loss[@]}" --m
 part step 60 "$PYTHON" -m scripts.bench_step --device "$device" "${step[@]}" --markdown --json "$OUTPUT/bench_step.json"
 part widths 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --output "$OUTPUT"
 part widths_monai 60 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --monai_inferer --output "$OUTPUT/monai"
-# what was finished stays, and the next call goes on
-part benchmark 200 "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}
+# each shape is compiled for half a minute and more: patches only, and not in the small run
+[ "$TINY" = --tiny ] ||
+    part widths_compiled 120 "$PYTHON" -m scripts.bench_widths --device "$device" "${widths[@]}" --volume_repeats 0 --compile --output "$OUTPUT/compiled"
+# the time that is left: what was finished stays, and the next call goes on
+part benchmark $((SECONDS < total ? total - SECONDS : 1)) "$PYTHON" -m dcd_ext benchmark "${SUITE:-benchmarks/hippocampus.json}" --output "$OUTPUT/runs" --jobs "$jobs" ${runs[@]+"${runs[@]}"}
 exit "$FAILED"

@@ -57,6 +57,14 @@ def test_calls_take_turns_and_the_warm_up_does_not_count(monkeypatch):
     assert benchmark.time_in_turns(timed, repeats=0, warm_up=2) == {1: [], 4: []} and benchmark.spread([]) is None
 
 
+def test_each_network_has_an_inferer_of_its_own(tmp_path, monkeypatch):
+    """One inferer records two networks on a GPU; of more, none would be replayed."""
+    timed = []
+    monkeypatch.setattr(bench_widths, "time_in_turns", lambda calls, *_: timed.append(calls) or {r: [1] for r in calls})
+    run(tmp_path, "--factors", 1, 2, 4, 8)
+    assert len({id(call.func) for call in timed[1].values()}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

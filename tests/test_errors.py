@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dcd_ext.errors import UserError, user_error
 
@@ -115,6 +116,9 @@ def test_what_the_system_says_about_files_and_packages_is_one_line(tmp_path):
             work()
         assert message in str(user_error(error.value))
     assert user_error(OSError("of a socket")) is None
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 8 GiB.")
+    step = "end what else runs there, or lower batch_size"
+    assert str(user_error(full)) == f"too little GPU memory – CUDA out of memory. Tried to allocate 2.00 GiB – {step}"
     # as ignite's handlers tell it
     told = RuntimeError("TensorBoardHandler requires tensorboard to be installed.\nPlease: \n pip install tensorboard")
     assert str(user_error(told)).startswith("package missing – ") and "\n" not in str(user_error(told))

@@ -94,7 +94,7 @@ class Checkpoints:
 
     def save(self, engine: SupervisedTrainer, steps: int) -> None:
         """To be called in all processes; ``steps`` are those of an epoch that is interrupted, 0 if it was completed."""
-        random = gather_objects(_random_states()) if steps else []
+        random = gather_objects(_random_states(_device(engine))) if steps else []
         on_main_process(lambda: self._save(engine, steps, random))
 
     def _save(self, engine: SupervisedTrainer, steps: int, random: list[dict[str, torch.Tensor]]) -> None:
@@ -160,7 +160,7 @@ class Checkpoints:
         if self.record is not None and record:
             self.record.load_state_dict(record)
         rank = dist.get_rank() if dist.is_initialized() else 0
-        engine.state.dataloader = _Continued(engine.state.dataloader, steps, random[rank])
+        engine.state.dataloader = _Continued(engine.state.dataloader, steps, random[rank], _device(engine))
 
     def _objects(self, engine: SupervisedTrainer) -> dict[str, Any]:
         scaler = getattr(engine, "scaler", None)
@@ -213,17 +213,22 @@ def _require_same_form(own: Any, saved: Any, place: str) -> None:
         raise ValueError(f"{place}: a value of type {type(saved).__name__}")
 
 
-def _random_states() -> dict[str, torch.Tensor]:
+def _device(engine: Any) -> torch.device:
+    """The trainer's, which need not be torch's current one."""
+    return torch.device(getattr(engine.state, "device", "cpu"))
+
+
+def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
     """Those of a step, such as dropout's; data loading has its own."""
     states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 class _Continued:
     """A data loader whose first pass leaves out the batches that were trained on; all else is the loader's."""
 
-    def __init__(self, loader: Any, steps: int, random: dict[str, torch.Tensor]) -> None:
-        self.loader, self.steps, self.random = loader, steps, random
+    def __init__(self, loader: Any, steps: int, random: dict[str, torch.Tensor], device: torch.device) -> None:
+        self.loader, self.steps, self.random, self.device = loader, steps, random, device
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -237,6 +242,6 @@ class _Continued:
             for _ in itertools.islice(batches, steps):
                 pass
             torch.set_rng_state(self.random["cpu"])
-            if "cuda" in self.random and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self.random["cuda"])
+            if "cuda" in self.random and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self.random["cuda"], self.device)
         return batches

@@ -243,3 +243,21 @@ def test_a_resumed_average_goes_on_with_its_warm_up(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "parts")
     assert run(tmp_path / "parts", resume=True) == whole
+
+
+def test_random_numbers_go_on_on_the_device_that_trains(tmp_path, monkeypatch):
+    """Which need not be torch's current one."""
+    states = {f"cuda:{i}": torch.full((16,), i, dtype=torch.uint8) for i in range(2)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda:0": states[str(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda s, device="cuda:0": states.update({str(device): s}))
+    trainers = [Engine(lambda *_: None) for _ in range(2)]
+    for trainer in trainers:
+        trainer.state.device = torch.device("cuda:1")
+    trainers[0].state.epoch, trainers[0].state.max_epochs = 1, 2
+    save, resume = (Checkpoints(str(tmp_path), str(tmp_path), {"network": ToyNet()}, resume=r) for r in (False, True))
+    save.save(trainers[0], steps=1)
+    states.update({name: state + 10 for name, state in states.items()})
+    resume.attach(trainers[1])
+    trainers[1].run([0, 0], max_epochs=2)
+    assert [int(state[0]) for state in states.values()] == [10, 1]

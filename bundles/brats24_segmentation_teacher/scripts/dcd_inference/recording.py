@@ -86,12 +86,12 @@ class Recordings:
         if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
             return compute(*inputs)
         with self._lock, torch.cuda.device(device):
-            try:
+            with suppress(torch.OutOfMemoryError):
                 return self._recorded(compute, name, inputs)
-            except torch.OutOfMemoryError:
-                self.clear()  # what they hold may be enough
-                torch.cuda.empty_cache()
-                return compute(*inputs)
+            # not while the error is handled, whose traceback keeps what was computed so far
+            self.clear()  # what they hold may be enough
+            torch.cuda.empty_cache()
+            return compute(*inputs)
 
     def _recorded(self, compute: Compute, name: Hashable, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         place = inputs[0].device, torch.cuda.current_stream().cuda_stream

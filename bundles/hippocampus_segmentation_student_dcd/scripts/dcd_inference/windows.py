@@ -40,7 +40,8 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
             # the weights that autocast remembers would be freed before the replay
             with torch.autocast("cuda", dtype, half, cache_enabled=False), FastInstanceNorms():
                 # the order in which half precision is fastest, unless other norms keep bringing it back
-                return (network(windows.contiguous(memory_format=torch.channels_last_3d) if fast else windows),)
+                # (``to``, for ``contiguous`` takes a single channel to be in that order as it is)
+                return (network(windows.to(memory_format=torch.channels_last_3d) if fast else windows),)
 
         return self._recordings(compute, (state, half, dtype), windows)[0]
 

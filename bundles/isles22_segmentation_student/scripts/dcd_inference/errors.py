@@ -75,7 +75,10 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 def _told_by_the_system(error: BaseException) -> UserError | None:
-    """A missing package, or a file that the operating system refuses."""
+    """A missing package, a file that the operating system refuses, or a GPU without room."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
+        found, step = ". ".join(str(error).split(". ")[:2]), "end what else runs there, or lower batch_size"
+        return UserError("too little GPU memory", found, next_step=step)
     # some libraries tell it by errors of other types
     if isinstance(error, ModuleNotFoundError) or _PACKAGE.search(f"{type(error).__name__}: {error}"):
         step = "pip install it, or use the environment in which the bundle's packages are installed"
