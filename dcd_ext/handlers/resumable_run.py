@@ -66,6 +66,9 @@ class ResumableRun:
         for handler in self.handlers:
             handler.attach(engine)
         engine.add_event_handler(Events.COMPLETED, self.completed)
+        # what a GPU recorded of a validation is memory that the training's next step may need
+        if forget := getattr(getattr(self.validator, "inferer", None), "forget", None):
+            self.validator.add_event_handler(Events.COMPLETED, forget)
 
     def started(self, engine: Any) -> None:
         """Hold the folders, unless the config did so before it read the data; refuse epochs that end within a step."""

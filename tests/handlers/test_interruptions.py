@@ -19,6 +19,7 @@ from dcd_ext.errors import UserError
 from dcd_ext.handlers import ResumableRun, WeightsLoader
 from dcd_ext.handlers.run import Run
 from dcd_ext.handlers.stop_on_sigterm import EXIT_CODE
+from dcd_ext.inference.windows import SlidingWindowInferer
 from dcd_ext.weights import load_weights, origin_of, save_checkpoint, save_weights
 from tests.bundles.exact import assert_same_files
 from tests.conftest import ToyNet, read_json
@@ -85,6 +86,19 @@ def test_sigterm_waits_for_the_step_of_accumulated_batches(train, tmp_path):
         train("parts", change=ask).run()
     content = torch.load(tmp_path / "parts" / "checkpoint_last.pt", weights_only=True)
     assert content["epoch"] == 2 and "interrupted" not in content  # the epoch's second batch completes the step
+
+
+def test_a_training_gets_the_memory_that_its_validation_recorded(tmp_path, make_trainer):
+    network, inferer = ToyNet(), SlidingWindowInferer((8, 8, 8))
+    case = {"image": torch.ones(1, 8, 8, 8), "label": torch.ones(1, 8, 8, 8)}
+    loader = torch.utils.data.DataLoader([case])
+    validator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network, inferer=inferer)
+    known = inferer._recordings._known
+    validator.add_event_handler(Events.ITERATION_COMPLETED, lambda: known.update(windows=None))  # as on a GPU
+    trainer = make_trainer(network, max_epochs=1)
+    ResumableRun(str(tmp_path), str(tmp_path), {"network": network}, validator).attach(trainer)
+    trainer.run()
+    assert validator.state.iteration == 1 and not known
 
 
 def test_killed_between_any_two_writes_nothing_is_lost(train, tmp_path, monkeypatch):

@@ -32,6 +32,10 @@ class SlidingWindowInferer(monai.inferers.SlidingWindowInferer):
             network = partial(self._replay, network, _state(network))
         return super().__call__(inputs, network, *args, **kwargs)
 
+    def forget(self) -> None:
+        """Free the memory of what was recorded."""
+        self._recordings.clear()
+
     def _replay(self, network: nn.Module, state: tuple[Any, ...], windows: torch.Tensor) -> Any:
         half, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         fast = half and windows.ndim == 5 and has_fast_norms(windows.device)
