@@ -2,7 +2,8 @@
 # Everything that needs a GPU, in one command of at most nine minutes: correctness, speed, memory, a benchmark.
 #   scripts/gpu_suite.sh OUTPUT          a part that has ended well is skipped the next time
 #   scripts/gpu_suite.sh OUTPUT --tiny   the same on the CPU with small sizes, to see that every part runs
-# $PYTHON: the interpreter (default .venv/bin/python); $SUITE: what the benchmark runs (default benchmarks/hippocampus.json)
+# $PYTHON: the interpreter (default .venv/bin/python); $SUITE: what the benchmark runs (default benchmarks/hippocampus.json);
+# $TOTAL: seconds, of which the benchmark has what is left (default 540)
 # Each part leaves OUTPUT/<part>.json (exit code, seconds, device) and <part>.log; what it measured lies beside them.
 set -euo pipefail
 OUTPUT="$(mkdir -p "${1:?usage: $0 OUTPUT [--tiny]}" && realpath "$1")"
@@ -53,7 +54,7 @@ suite |= {"students": {"smallest": suite["students"]["smallest"]}}
 pathlib.Path(sys.argv[1], "suite.json").write_text(json.dumps(suite), "utf-8")
 PYTHON
 else
-    SLOW=1 total=540 device=cuda loss=(--batch 2 --repeats 20) step=(--side 128 --batch 2 --repeats 40) widths=(--factors 1 4 --volume 240 240 155)
+    SLOW=1 total="${TOTAL:-540}" device=cuda loss=(--batch 2 --repeats 20) step=(--side 128 --batch 2 --repeats 40) widths=(--factors 1 4 --volume 240 240 155)
     runs=() jobs=8
     tests=(-n 8)
 fi
