@@ -63,10 +63,12 @@ def read_task_file(path: Path) -> dict[str, Any]:
 
 
 def check_network(entries: Mapping[str, Any], where: object) -> None:
-    """Refuse ``features``, ``n_blocks`` and sides of ``patch_size`` that do not fit the ``strides``, with what does."""
+    """Refuse ``features``, ``n_blocks``, ``kd_stages`` and ``patch_size`` that do not fit the ``strides``."""
     stages = len(entries["strides"])
     for key in ("features", "n_blocks"):
         _agree(where, key, stages, len(entries[key]), "one per entry of 'strides'")
+    if (deepest := max(entries.get("kd_stages", [0]))) >= stages:
+        raise UserError("no such stage", f"{where}, kd_stages", f"0 to {stages - 1}", deepest, "see docs/ablations.md")
     for axis, side in enumerate(entries["patch_size"]):
         factor = math.prod(stride[axis] for stride in entries["strides"])
         if side % factor:

@@ -12,6 +12,7 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from dcd_ext.distill.hooks import FeatureHooks
+from dcd_ext.distill.schedules import ConstantWeight
 from dcd_ext.distill.teacher import FrozenTeacher
 from dcd_ext.errors import UserError
 from dcd_ext.losses.base import DistillationLoss
@@ -29,7 +30,7 @@ class DistillationHandler:
 
     Args:
         network: the student, possibly wrapped for DDP.
-        teacher: the frozen teacher; it runs to its end only if the loss ``needs_teacher_output``.
+        teacher: any trained network, which is frozen; it runs to its end only if the loss ``needs_teacher_output``.
         kd_loss: the distillation loss; its parameters belong in the trainer's optimizer.
         weight: schedule, called with the epoch (from 0) and the number of epochs; or a number.
         taps: dotted paths of the student's modules whose outputs are compared.
@@ -43,16 +44,17 @@ class DistillationHandler:
     def __init__(
         self,
         network: nn.Module,
-        teacher: FrozenTeacher,
+        teacher: nn.Module,
         kd_loss: DistillationLoss,
         weight: Callable[[int, int], float] | float,
         taps: Sequence[str],
         teacher_taps: Sequence[str] | None = None,
     ) -> None:
-        self.teacher, self.kd_loss, self.weight = teacher, kd_loss, weight
+        self.teacher = teacher if isinstance(teacher, FrozenTeacher) else FrozenTeacher(teacher)
+        self.kd_loss, self.weight = kd_loss, weight if callable(weight) else ConstantWeight(weight)
         self._student_hooks = FeatureHooks(network, taps, graded=True)
         stop = not kd_loss.needs_teacher_output
-        self._teacher_hooks = FeatureHooks(teacher.network, teacher_taps or taps, stop_after_last=stop)
+        self._teacher_hooks = FeatureHooks(self.teacher.network, teacher_taps or taps, stop_after_last=stop)
         self._epoch_weight = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -78,7 +80,7 @@ class DistillationHandler:
 
     def epoch_started(self, engine: Engine) -> None:
         epoch, max_epochs = engine.state.epoch - 1, int(engine.state.max_epochs or 1)
-        self._epoch_weight = float(self.weight(epoch, max_epochs) if callable(self.weight) else self.weight)
+        self._epoch_weight = float(self.weight(epoch, max_epochs))
 
     def iteration_started(self, _engine: Engine) -> None:
         """Hook the student for this step's forward pass, unless the weight is 0."""

@@ -27,7 +27,7 @@ class FeatureHooks:
         graded: collect from passes with gradients only, not from those that simulate clicks (DeepEdit) before the step.
 
     Raises:
-        UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once.
+        UserError: if a path names no module, or, on :meth:`pop`, if a hook did not fire once or found no tensor.
 
     Example:
         >>> network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.ReLU())
@@ -76,10 +76,13 @@ class FeatureHooks:
         """The collected features in the order of ``paths``; none is kept. Raises as the class does."""
         collected, self._features = self._features, [[] for _ in self.paths]
         for path, features in zip(self.paths, collected, strict=True):
+            where = f"{path} of {self._name}"
             if len(features) != 1:
-                where, found = f"{path} of {self._name}", len(features)
                 step = "name a module in 'taps' that forward() calls once, and do not compile the network"
-                raise UserError("hook did not fire once per step", where, "1 output", found, step)
+                raise UserError("hook did not fire once per step", where, "1 output", len(features), step)
+            if not isinstance(features[0], torch.Tensor):
+                found, step = type(features[0]).__name__, "name a module in 'taps' that returns one"
+                raise UserError("no tensor to compare", where, "a tensor", found, step)
         return [features[0] for features in collected]
 
     def _hook(self, i: int) -> Callable[..., torch.Tensor | None]:

@@ -17,6 +17,8 @@ Output = torch.Tensor | Sequence[torch.Tensor] | None
 
 # lower bound of the teacher's energy, for normalize="teacher"
 _SMALLEST_ENERGY = 1e-8
+# features that cannot be compared
+_STEP = "name one pair of modules of equal grid per stage, with their channels: 'taps', 'teacher_taps', 'kd_loss_def'"
 
 
 class LossInputs(NamedTuple):
@@ -125,7 +127,8 @@ class FeatureLoss(DistillationLoss):
         self.student_channels, self.teacher_channels = tuple(student_channels), tuple(teacher_channels)
         n = len(self.student_channels)
         if n != len(self.teacher_channels) or n == 0:
-            raise ValueError(f"student and teacher need the same stages, got {n} and {len(self.teacher_channels)}")
+            found = f"{n} and {len(self.teacher_channels)}"
+            raise UserError(f"student and teacher need the same stages, got {found}", "channels", next_step=_STEP)
         if self.projects and projection == "identity" and self.student_channels != self.teacher_channels:
             widths = f"{self.student_channels} and {self.teacher_channels}"
             raise UserError("widths differ", "projection 'identity'", "equal ones", widths, "set projection to 'conv'")
@@ -173,15 +176,18 @@ class FeatureLoss(DistillationLoss):
         teacher = ("teacher", inputs.teacher_features, self.teacher_channels)
         for name, features, widths in (student, teacher):
             if len(features) != len(widths):
-                raise ValueError(f"the loss was made for {len(widths)} stages, got {len(features)} {name} features")
+                what = f"the loss was made for {len(widths)} stages, got {len(features)} {name} features"
+                raise UserError(what, "taps", next_step=_STEP)
             for i, (feature, width) in enumerate(zip(features, widths, strict=True)):
                 if feature.ndim != 5 or feature.shape[1] != width:
                     expected, found = f"(B, {width}, X, Y, Z)", tuple(feature.shape)
-                    raise ValueError(f"{name} feature of stage {i} must have shape {expected}, got {found}")
+                    what = f"{name} feature of stage {i} must have shape {expected}, got {found}"
+                    raise UserError(what, "taps", next_step=_STEP)
         for i, (s, t) in enumerate(zip(inputs.student_features, inputs.teacher_features, strict=True)):
             grids = [(len(x), *x.shape[2:]) for x in (s, t)]
             if grids[0] != grids[1]:
-                raise ValueError(f"stage {i}: student and teacher differ in batch or grid, {grids[0]} and {grids[1]}")
+                what = f"stage {i}: student and teacher differ in batch or grid, {grids[0]} and {grids[1]}"
+                raise UserError(what, "taps", next_step=_STEP)
 
 
 def compute_dtype(student: torch.Tensor, teacher: torch.Tensor) -> torch.dtype:

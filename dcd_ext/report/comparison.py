@@ -114,16 +114,17 @@ def _result(runs: Sequence[Run], name: str, metric: str, base: str, top: str | N
             means = [mean_sd([score(r, case, name, metric) for case in cases])["mean"] for r in run.trainings]
             result[run.name]["trainings"] = mean_sd(means)
     others = [run.name for run in runs if run.name != base]
+    by_name = {run.name: run for run in runs}
     for other in others:
-        difference = _difference(values[other], values[base], seed)
-        by_name = {run.name: run for run in runs}
+        scores = [_training_scores(by_name[n], cases, name, metric) for n in (other, base)]
+        counts = np.isfinite(np.concatenate(scores))
+        # a case that one of the trainings excludes has no pair
+        one, two = (s[:, counts.all(0)] for s in scores)
+        difference = {"unpaired": int((counts.any(0) & ~counts.all(0)).sum()), **_difference(one, two, seed)}
         if by_name[other].trainings or by_name[base].trainings:
-            scores = [_training_scores(by_name[n], cases, name, metric) for n in (other, base)]
-            counted = np.isfinite(np.concatenate(scores)).all(0)
             difference["ci95_cases"] = difference["ci95"]
             # all are distilled from this one teacher
             given = other == top and not by_name[other].trainings
-            one, two = (s[:, counted] for s in scores)
             difference.update(trainings_test(one, two, given))
         result[other]["difference"] = {"trainings_p": None, **difference}
     for test in ("t_p", "wilcoxon_p", "trainings_p"):
@@ -147,12 +148,10 @@ def _training_scores(run: Run, cases: Sequence[str], name: str, metric: str) -> 
     return np.array(scores, float)
 
 
-def _difference(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> dict[str, Any]:
-    """Paired difference; a case that either run excludes has no pair, which is counted."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    unpaired = sum((a is None) != (b is None) for a, b in zip(one, other, strict=True))
-    tests = paired_tests([a for a, _ in pairs], [b for _, b in pairs])
-    return {**describe([a - b for a, b in pairs], seed), "unpaired": unpaired, **tests}
+def _difference(one: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+    """Paired difference of the means over trainings, from scores (trainings, cases)."""
+    means = [scores.mean(0).tolist() for scores in (one, other)]
+    return {**describe([a - b for a, b in zip(*means, strict=True)], seed), **paired_tests(*means)}
 
 
 def _gap(here: Sequence[float | None], base: Sequence[float | None], top: Sequence[float | None]) -> float | None:

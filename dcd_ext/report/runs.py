@@ -38,7 +38,7 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     """Read folders with ``metrics.json``, each written ``folder`` or ``name=folder``, and refuse unpaired ones.
 
     Folders that are given the same name are trainings of one method, and become one run. Fewer than two runs are
-    refused, an incomplete one, and runs of different tasks, classes or cases.
+    refused, an incomplete one, trainings of a method that are one, and runs of different tasks, classes or cases.
     """
     named = [(*_split(argument), _has_name(argument)) for argument in arguments]
     if twice := [path for path, count in Counter(path for _, path, _ in named).items() if count > 1]:
@@ -52,6 +52,11 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
             raise UserError("two runs have one name", name, next_step=step)
     if len(by_name) < 2:
         raise UserError("nothing to compare", "RUN...", "runs of two names or more", len(by_name), "name another run")
+    for name, group in by_name.items():
+        weights = [digest for run in group if (digest := run.metrics.get("weights_sha256"))]
+        if len(set(weights)) < len(weights):
+            step = "train each with a --seed of its own, or leave one out"
+            raise UserError("trainings of one method with the same weights", name, "others", weights[0][:16], step)
     runs = [run for group in by_name.values() for run in group]
     for run in runs[1:]:
         _check_pair(runs[0], run)

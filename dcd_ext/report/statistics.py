@@ -71,7 +71,8 @@ def trainings_test(one: np.ndarray, other: np.ndarray, fixed: bool = False) -> d
     difference is that of a t-test over the trainings' means, their spread pooled over the two methods, plus that of a
     paired t-test over the cases' means; what both contain is counted twice. Two or three trainings make Satterthwaite's
     degrees of freedom too many, so the limit of t is Cochran's (Biometrics 20, 191, 1964): the limits of the two tests,
-    weighted by their variances. Methods that are equal test different in at most the stated share of trials.
+    weighted by their variances. Methods that are equal, also in the spread of their trainings, test different in at
+    most the stated share of trials; docs/evaluate.md says in how many those of unequal spread do.
 
     Args:
         one: scores (trainings, cases) of a method.

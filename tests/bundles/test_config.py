@@ -161,12 +161,15 @@ def test_true_is_true_and_what_an_option_decides_follows():
             "the strides along z – command line or config file – expected a side divisible by 8",
         ),
         ({"patch_size": [40, 56]}, "patch_size – expected at least 3 entries, found [40, 56]"),
+        ({"kd_stages": []}, "kd_stages – expected at least 1 entries, found []"),
+        ({"kd_stages": 0}, "kd_stages – expected a list, found 0"),
+        ({"kd_stages": [0, 9]}, "no such stage – command line or config file, kd_stages – expected 0 to 3, found 9"),
         ({"features": [8, 8]}, "'features' contradicts the other entries – command line or config file – expected 4"),
     ],
 )
 def test_an_option_of_another_kind_is_one_line(option, message):
     with pytest.raises(RuntimeError) as error:
-        make_workflow(NAME, "train", "evaluate", **option)
+        make_workflow(f"{NAME}_dcd" if "kd_stages" in option else NAME, "train", "evaluate", **option)
     assert message in cause(error.value) and "\n" not in cause(error.value)
 
 

@@ -181,12 +181,35 @@ def test_a_hook_that_does_not_fire_is_an_error(make_trainer):
         make_trainer(student, [handler], parameters).run()
 
 
+def test_a_module_that_returns_no_tensor_is_an_error(make_trainer):
+    student, _, _, handler, parameters = parts(taps=["encoder.stages.0", "encoder"])
+    with pytest.raises(UserError, match="no tensor to compare – encoder of ToyNet – expected a tensor, found list"):
+        make_trainer(student, [handler], parameters).run()
+
+
+def test_any_network_may_be_the_teacher_and_is_frozen(make_trainer):
+    steps = []
+    for frozen in (True, False):
+        student, teacher, loss, _, parameters = parts()
+        if not frozen:
+            teacher = teacher.network.train().requires_grad_()
+        trainer = make_trainer(student, [DistillationHandler(student, teacher, loss, 1.0, TAPS)], parameters)
+        steps.append(record(trainer))
+        trainer.run()
+    assert steps[0] == steps[1] and not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(UserError, match="negative distillation weight"):
+        parts(weight=-0.5)
+
+
 def test_a_spatial_mismatch_is_an_error(make_trainer):
     student, _, loss, _, parameters = parts()
     teacher = ToyNet(channels=4)
     teacher.encoder.stages[1] = nn.Conv3d(4, 8, 3, padding=1)
     handler = DistillationHandler(student, FrozenTeacher(teacher), loss, 1.0, TAPS)
-    with pytest.raises(ValueError, match=r"stage 1: student and teacher differ in batch or grid, .*4.* and .*8"):
+    with pytest.raises(UserError, match=r"stage 1: student and teacher differ in batch or grid, .*4.* and .*8.* – "):
         make_trainer(student, [handler], parameters).run()
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from dcd_ext.commands.main import main as dcd
+from dcd_ext.errors import UserError
 from dcd_ext.report import compare, load_runs
 from dcd_ext.report.statistics import holm, trainings_test
 from tests.report.conftest import one_case, write_run
@@ -112,9 +113,24 @@ def test_scores_are_means_over_trainings_with_their_deviation(tmp_path: Path) ->
     expected = trainings_test(values["dcd"][:, kept, 0], values["student"][:, kept, 0])
     difference = core["dcd"]["difference"]
     assert difference["trainings_p"] == expected["trainings_p"] and difference["ci95"] == expected["ci95"]
+    # nor in the difference beside it, which lies in the middle of its interval
+    assert (difference["n"], difference["unpaired"]) == (11, 1)
+    assert difference["mean"] == pytest.approx(np.mean(expected["ci95"]))
     adjusted = holm([expected["trainings_p"], core["teacher"]["difference"]["trainings_p"]])
     assert difference["trainings_p_holm"] == pytest.approx(adjusted[0])
     assert [got["runs"][n]["trainings"] for n in values] == [1, 3, 2] and got["runs"]["dcd"]["empty"] == 0.5
+
+
+def test_one_training_does_not_count_twice(tmp_path: Path) -> None:
+    """A forgotten seed or a copied folder: without spread, a chance difference would test significant."""
+    runs = [("plain", "a"), ("plain", "a"), ("dcd", "a"), ("dcd", "b")]
+    folders = [
+        f"{name}={write_run(tmp_path / str(i), one_case([0.5, 0.6]), weights_sha256=digest * 64)}"
+        for i, (name, digest) in enumerate(runs)
+    ]
+    with pytest.raises(UserError, match="trainings of one method with the same weights – plain – expected others, fo"):
+        load_runs(folders)
+    assert [len(run.trainings) for run in load_runs(folders[1:])] == [0, 2]
 
 
 def test_the_report_says_what_its_p_values_rest_on(tmp_path: Path, capsys) -> None:
