@@ -193,3 +193,9 @@ def test_stored_integers_are_scaled_as_the_header_says(slope: float, offset: flo
     image.header.set_slope_inter(slope, offset)
     image.to_filename(tmp_path / "a.nii")
     np.testing.assert_array_equal(runtime.read([tmp_path / "a.nii"]).data[0], stored * slope + offset)
+
+
+def test_a_message_names_the_case() -> None:
+    case = runtime.Case("p/a", (Path("a.nii"),))
+    texts = ("wrong number of channels – expected 1, found 2", "cannot read – a.nii", "no file – p/a")
+    assert [runtime.in_one_line(PredictError(text), case) for text in texts] == [f"{texts[0]} – p/a", *texts[1:]]
