@@ -125,7 +125,9 @@ def _fill(part: np.ndarray, image: Any, file: Path) -> None:
 
 
 def finite(data: np.ndarray, file: Path) -> np.ndarray:
-    """NaN, which some programs write as background, becomes 0; infinite voxels are refused."""
+    """NaN, which some programs write as background, becomes 0; infinite voxels are refused, equal ones logged."""
+    if data.min() == data.max():
+        logger.warning("constant image – %s – all voxels are %g", file, data.min())
     if np.isfinite(data.sum(dtype=np.float64)):  # one pass without a mask; a sum of float32 is finite in float64
         return data
     if np.isinf(data).any():
