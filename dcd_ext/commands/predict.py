@@ -17,7 +17,7 @@ from dcd_ext.commands.common import positive, positive_number
 from dcd_ext.io import require_writable
 from dcd_ext.parallel import cores
 from dcd_ext.predict.backends import BACKENDS, build_pipeline, choose_backend, fingerprint
-from dcd_ext.predict.cohort import claim, pending
+from dcd_ext.predict.cohort import claim, part, pending
 from dcd_ext.predict.cohort import run as run_cases
 from dcd_ext.predict.inputs import find_inputs, read_channels
 
@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     cases = find_inputs(options.input, read_channels(options.bundle), options.output)
     require_writable(options.output)
-    claim(options.output, f"{options.bundle.resolve().name} {fingerprint(options.bundle)}")
+    network = f"{options.bundle.resolve().name} {fingerprint(options.bundle)}"
+    claim(options.output, network, part(cases, options.shard))
     left = pending(cases, options.output, options.shard)
     threads = options.threads or max(1, cores() // options.jobs)
     # chosen before several processes would measure at once

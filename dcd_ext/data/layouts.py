@@ -9,7 +9,7 @@ from typing import Any
 
 from dcd_ext.data.cases import Case
 from dcd_ext.data.tasks import BRATS24, ISLES22
-from dcd_ext.errors import UserError
+from dcd_ext.errors import UserError, refuse_unlisted
 from dcd_ext.inference.names import case_names
 from dcd_ext.readers import read_json
 
@@ -51,13 +51,20 @@ def find_isles(source: Path) -> list[Case]:
 
 
 def _case_folders(source: Path, pattern: re.Pattern[str], expected: str, skip: Sequence[str] = ()) -> list[Path]:
-    """Folders below ``source`` whose name matches, sorted by name; archives unpack with a varying number of levels."""
+    """Folders below ``source`` whose name matches, sorted by name; archives unpack with a varying number of levels.
+
+    Links are followed, but into no folder twice.
+    """
     if not source.is_dir():
         raise UserError("no such folder", source, "the unpacked data set", "nothing", "check --source")
     found: list[Path] = []
-    for folder, names, _ in os.walk(source):
-        found += [Path(folder) / name for name in names if pattern.match(name)]
-        names[:] = [n for n in names if not pattern.match(n) and not n.startswith(".") and n not in skip]
+    seen: set[str] = set()
+    for folder, names, _ in os.walk(source, onerror=refuse_unlisted, followlinks=True):
+        place = os.path.realpath(folder)
+        found += [Path(folder) / name for name in names if pattern.match(name) and place not in seen]
+        others = (n for n in names if not pattern.match(n) and not n.startswith(".") and n not in skip)
+        names[:] = () if place in seen else sorted(others)
+        seen.add(place)
     found.sort(key=lambda path: (path.name, str(path)))
     for first, second in itertools.pairwise(found):
         if first.name == second.name:

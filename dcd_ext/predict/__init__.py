@@ -30,10 +30,10 @@ class Predictor:
     ) -> None:
         self._pipeline = build_pipeline(Path(bundle), backend, device, threads)
 
-    def __call__(self, files: Sequence[str | PathLike]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, files: str | PathLike | Sequence[str | PathLike]) -> tuple[np.ndarray, np.ndarray]:
         """Label map (X, Y, Z) in uint8 on the image's grid, and its affine, of one case.
 
-        ``files`` are one per channel, in the order of the bundle's channels, or one with all of them. If they cannot be
-        segmented, a ``PredictError`` says why in one line.
+        ``files`` are one per channel, in the order of the bundle's channels, or a single one with all of them. If they
+        cannot be segmented, a ``PredictError`` says why in one line.
         """
-        return self._pipeline([Path(file) for file in files])
+        return self._pipeline([Path(file) for file in ([files] if isinstance(files, (str, PathLike)) else files)])

@@ -20,6 +20,7 @@ from dcd_ext.data.memory import PeakMemory
 from dcd_ext.errors import UserError
 from dcd_ext.io import make_folder, write_json, write_text
 from dcd_ext.parallel import map_processes
+from dcd_ext.predict.inputs import image_sha256
 from dcd_ext.predict.memory import Budget
 from dcd_ext.predict.runtime import Case, Pipeline, PredictError, in_one_line
 
@@ -35,6 +36,7 @@ class Outcome:
     error: str = ""  # one line, empty if the label map was written
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
     peak_memory_gib: float | None = None  # of the process while the network ran
+    image_sha256: str = ""  # of the case's files
 
 
 def output_path(case: Case, output: Path) -> Path:
@@ -97,6 +99,7 @@ def _load(budget: Budget | None, pipeline: Pipeline, work: _Work) -> None:
         work.windows = budget.windows(case)
     with work.phase("read"):
         image = pipeline.read(case.files)
+        work.outcome.image_sha256 = image_sha256(case)
     work.affine, work.shape = image.affine, image.shape
     with work.phase("preprocess"):
         work.data, work.steps = pipeline.preprocess(image)
@@ -145,21 +148,23 @@ class Journal:
         with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("\n" + json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
 
-    def write_summary(self, cases: Sequence[Case] = ()) -> dict[str, Any]:
-        """Of all shards so far; the last outcome of a case counts.
+    def read(self) -> dict[str, dict[str, Any]]:
+        """The last outcome of each case, of all shards so far."""
+        outcomes = {}
+        for path in sorted(self._folder.glob("*.jsonl")):
+            for line in path.read_text("utf-8").splitlines():
+                with suppress(ValueError):  # a line cut by a kill
+                    outcome = json.loads(line)
+                    outcomes[outcome["case"]] = outcome
+        return outcomes
 
-        A kill may have come between a label map of ``cases`` and its line: it is segmented all the same.
-        """
+    def write_summary(self, cases: Sequence[Case] = ()) -> dict[str, Any]:
+        """A kill may have come between a label map of ``cases`` and its line: it is segmented all the same."""
         # of two shards that end together, the one that writes last has read last
         with FileLock(self._folder / "lock"):
             paths = {case.name: output_path(case, self._output) for case in cases}
             written = {name: asdict(Outcome(name, str(path))) for name, path in paths.items() if os.path.exists(path)}
-            outcomes = dict(written)
-            for path in sorted(self._folder.glob("*.jsonl")):
-                for line in path.read_text("utf-8").splitlines():
-                    with suppress(ValueError):  # a line cut by a kill
-                        outcome = json.loads(line)
-                        outcomes[outcome["case"]] = outcome
+            outcomes = written | self.read()
             outcomes |= {name: outcome for name, outcome in written.items() if outcomes[name]["error"]}
             failed = sum(bool(outcome["error"]) for outcome in outcomes.values())
             ordered = [outcomes[name] for name in sorted(outcomes)]
@@ -168,22 +173,33 @@ class Journal:
             return summary
 
 
-def claim(output: Path, network: str) -> None:
-    """Let a folder have the label maps of one network only, given by name and fingerprint; another one is refused.
+def claim(output: Path, network: str, cases: Sequence[Case] = ()) -> None:
+    """Let a folder have the label maps of one network only, given by name and fingerprint, and of these images.
 
-    Its cases would be skipped as if the label maps were its own.
+    Refused are those of others, such as another patient's: they would be skipped as if they were the cases' own.
     """
     path = make_folder(output / ".dcd_predict") / "network"
     if not path.is_file():
         write_text(network, path)
     if (found := path.read_text("utf-8", "replace")) != network:
         raise UserError("label maps of another network", output, network, found, "choose another --output")
+    done = {name: outcome for name, outcome in Journal(output).read().items() if not outcome["error"]}
+    for case in cases:
+        made_of, path = done.get(case.name, {}).get("image_sha256"), output_path(case, output)
+        if made_of and os.path.exists(path) and image_sha256(case) not in ("", made_of):
+            step = "choose another --output, or remove it if the image was replaced"
+            raise UserError("label map of another image", path, f"that of {case.files[0]}", "another SHA-256", step)
+
+
+def part(cases: Sequence[Case], shard: str) -> Sequence[Case]:
+    """Cases of shard "i/n": every n-th, from the i-th."""
+    index, count = map(int, shard.split("/"))
+    return cases[index - 1 :: count]
 
 
 def pending(cases: Sequence[Case], output: Path, shard: str = "1/1") -> list[Case]:
-    """Cases of shard "i/n" (every n-th, from the i-th) that have no label map yet."""
-    index, count = map(int, shard.split("/"))
-    return [case for case in cases[index - 1 :: count] if not os.path.exists(output_path(case, output))]
+    """Cases of a shard that have no label map yet."""
+    return [case for case in part(cases, shard) if not os.path.exists(output_path(case, output))]
 
 
 def run(

@@ -125,7 +125,9 @@ def _fill(part: np.ndarray, image: Any, file: Path) -> None:
 
 
 def finite(data: np.ndarray, file: Path) -> np.ndarray:
-    """NaN, which some programs write as background, becomes 0; infinite voxels are refused."""
+    """NaN, which some programs write as background, becomes 0; infinite voxels are refused, equal ones logged."""
+    if data.min() == data.max():
+        logger.warning("constant image – %s – all voxels are %g", file, data.min())
     if np.isfinite(data.sum(dtype=np.float64)):  # one pass without a mask; a sum of float32 is finite in float64
         return data
     if np.isinf(data).any():
@@ -374,23 +376,40 @@ def find_cases(
             cases += _listed(listed)
         else:
             whole = path.is_file() or readable(path)  # a folder of DICOM files is one image
-            files = [path] if whole else sorted(filter(readable, path.rglob("*")))
+            files = [path] if whole else sorted(filter(readable, _below(path, output)))
             root = path.absolute().parent if whole else path
-            if not whole:
-                files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
-            if output is not None and not whole:
-                files = [f for f in files if not f.absolute().is_relative_to(output.absolute())]
             cases += _group(files, root, channels)
     if not cases:
-        raise PredictError(f"no image – {', '.join(map(str, inputs))} – expected NIfTI files – correct the path")
+        expected = "expected images outside of the output folder, or a data list with test cases"
+        raise PredictError(f"no image – {', '.join(map(str, inputs))} – {expected} – correct the path")
     # also on a system that ignores the case of letters
     counts = Counter(case.name.casefold() for case in cases)
     name, count = counts.most_common(1)[0]
     if count > 1:
         both = ", ".join(str(case.files[0]) for case in cases if case.name.casefold() == name)
-        step = "pass their folders one by one"
+        step = "pass their folders one by one, each with an --output of its own"
         raise PredictError(f"two cases with one name – {both} – expected different names – {step}")
     return cases
+
+
+def _below(root: Path, output: Path | None) -> Iterator[Path]:
+    """Files and folders but hidden ones and results; links are followed, into no folder twice, real folders first."""
+    seen, results = {output and os.path.realpath(output)}, set()
+    for place, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        if ".dcd_predict" in folders or os.path.dirname(place) in results:
+            results.add(place)
+        links = {name: os.path.islink(os.path.join(place, name)) for name in folders if not name.startswith(".")}
+        folders[:] = sorted(links, key=lambda name: (links[name], name))
+        names = [*folders, *(name for name in files if not name.startswith("."))]
+        yield from (Path(place, n) for n in names if place not in results or not n.endswith("_seg.nii.gz"))
+
+
+def _unlisted(error: OSError) -> None:
+    raise PredictError(f"folder cannot be listed – {error.filename} – {error.strerror}") from error
 
 
 def _listed(path: Path) -> list[Case]:
@@ -638,7 +657,8 @@ class Pipeline:
 
 def in_one_line(error: Exception, case: Case) -> str:
     """What went wrong, and where."""
-    return str(error).splitlines()[0] if isinstance(error, PredictError) else f"{one_line(error)} – {case.name}"
+    text = str(error).splitlines()[0] if isinstance(error, PredictError) else one_line(error)
+    return text if any(name in text for name in (case.name, *map(str, case.files))) else f"{text} – {case.name}"
 
 
 def one_line(error: BaseException) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from monai.data import load_decathlon_datalist
 
 from dcd_ext import io as io_module
 from dcd_ext.data.datalist import portable_path
+from dcd_ext.data.layouts import find_brats
 from dcd_ext.data.nifti import save_nifti
 
 
@@ -92,6 +95,25 @@ def test_cases_are_found_at_any_depth_and_hidden_files_do_not_count(command, pha
     (source / "BraTS-GLI-00002-000" / "._BraTS-GLI-00002-000-t1c.nii.gz").write_text("")
     assert command("prepare", "brats24", "--source", source, "--output", tmp_path / "out").code == 0
     assert len(_load(tmp_path / "out")["training"]) == 6
+
+
+def test_linked_sites_are_searched_and_a_folder_that_cannot_be_listed_is_told(
+    phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, source = phantoms("brats24"), tmp_path / "cohort"
+    (source / "site_b").mkdir(parents=True)
+    shutil.move(whole / "BraTS-GLI-00001-000", source / "site_b")
+    (source / "site_a").symlink_to(whole)
+    (source / "site_b" / "up").symlink_to(source)
+    assert len(find_brats(source)) == len(find_brats(whole)) + 1
+    listed, refused = os.scandir, PermissionError(13, "Permission denied", "site_b")
+    monkeypatch.setattr(os, "scandir", lambda path: _raise(refused) if "site_b" in str(path) else listed(path))
+    with pytest.raises(PermissionError):
+        find_brats(source)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 def _remove(pattern: str):

@@ -48,6 +48,20 @@ def test_subfolders_where_there_is_no_image_above(folder, caplog):
     assert find_images("in") == ["a.nii"] and "4 images in subfolders are not used" in caplog.text
 
 
+def test_a_folder_that_cannot_be_listed_is_told(folder, monkeypatch):
+    fill(folder, "p1/a.nii", "p2/b.nii")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("p2"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="p2"):
+        find_images("in")
+
+
 def test_a_data_list_of_names_entries_and_channels(folder):
     content = {"test": ["a.nii", {"image": "../b.nii"}, {"image": ["c0.nii", str(folder / "c1.nii")]}]}
     (folder / "datalist.json").write_text("\ufeff" + json.dumps(content), "utf-8")  # as Windows' editors write it

@@ -92,7 +92,9 @@ def test_label_maps(backend, least, trained, images, expected, tmp_path) -> None
 
 def test_predictor_takes_a_case(trained, images, expected) -> None:
     file = sorted(images.iterdir())[0]
-    labels, affine = Predictor(trained, "openvino", threads=1)([file])
+    predictor = Predictor(trained, "openvino", threads=1)
+    labels, affine = predictor([file])
+    assert (predictor(str(file))[0] == labels).all()
     assert np.allclose(affine, nib.load(file).affine)
     assert (labels == expected[file.name.replace(".nii.gz", "_seg.nii.gz")]).mean() > 0.9999
 

@@ -1,12 +1,15 @@
 """What is found below files, folders and data lists, and what its label map is called."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dcd_ext.errors import UserError
 from dcd_ext.predict.inputs import find_inputs
+from dcd_ext.predict.runtime import PredictError, find_cases, is_nifti
 
 BRATS = ["t1n", "t1c", "t2w", "t2f"]
 
@@ -23,10 +26,11 @@ def found(root: Path, channels: list[str]) -> dict[str, list[str]]:
 
 
 def test_every_readable_file_is_a_case(tmp_path: Path) -> None:
-    touch(tmp_path, "p1/t1.nii.gz", "p2/t1.nii.gz", "b.nii", "c.mha", "._b.nii", ".hidden/d.nii", "notes.txt")
+    touch(tmp_path, "p1/t1.nii.gz", "p2/t1.nii.gz", "b.nii", "c.mha", "d.nhdr", "._b.nii", ".hidden/d.nii", "notes.txt")
     assert found(tmp_path, ["T1"]) == {
         "b": ["b.nii"],
         "c": ["c.mha"],
+        "d": ["d.nhdr"],
         "p1/t1": ["p1/t1.nii.gz"],
         "p2/t1": ["p2/t1.nii.gz"],
     }
@@ -92,6 +96,35 @@ def test_a_folder_of_dicom_is_one_image(tmp_path: Path) -> None:
 def test_results_are_not_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii", "masks/a_seg.nii.gz")
     assert [case.name for case in find_inputs([tmp_path], ["T1"], tmp_path / "masks")] == ["a"]
+    # nor are those of another network in another folder, or beside the images
+    touch(tmp_path, "masks/.dcd_predict/network", "masks/p/b_seg.nii.gz", "p1/c.nii", "p1/c_seg.nii.gz")
+    touch(tmp_path, "p1/.dcd_predict/network", "p2/d_seg.nii.gz")
+    assert sorted(found(tmp_path, ["T1"])) == ["a", "p1/c", "p2/d_seg"]
+    with pytest.raises(UserError, match="no image – .* – expected images outside of the output folder"):
+        find_inputs([tmp_path], ["T1"], tmp_path)
+
+
+def test_links_to_folders_are_followed_but_into_no_folder_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/t1.nii", "cohort/p1/t1.nii")
+    (tmp_path / "cohort" / "p0").symlink_to("../elsewhere")
+    (tmp_path / "cohort" / "latest").symlink_to("p1")
+    (tmp_path / "cohort" / "p1" / "loop").symlink_to("..")
+    assert sorted(found(tmp_path / "cohort", ["T1"])) == ["p0/t1", "p1/t1"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "p1/a.nii", "p2/b.nii")
+    listed = os.scandir
+    refuse = PermissionError(13, "Permission denied", str(tmp_path / "p2"))
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("p2"):
+            raise refuse
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PredictError, match="folder cannot be listed – .*p2 – Permission denied"):
+        find_cases([tmp_path], ["T1"], is_nifti)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Many cases: failures stay with their case, what is done is skipped, shards add up, a kill loses nothing."""
 
 import json
+import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,6 +179,31 @@ def test_a_folder_has_the_label_maps_of_one_network(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="label maps of another network – .* – expected student 2, found student 1 – "):
         claim(tmp_path, "student 2")
     assert sorted(p.name for p in tmp_path.rglob("*")) == [".dcd_predict", "network"]
+
+
+@pytest.mark.parametrize("names", [("p1/t_1.nii", "p2/t_1.nii"), ("p1/series_1", "p2/series_1")])
+def test_another_patient_s_image_of_the_same_name_is_no_skipped_case(names: tuple[str, str], tmp_path: Path) -> None:
+    """`dcd predict B p1/t1.nii --output masks` and then p2/t1.nii left p1's label map for both."""
+    for name in names:
+        file = tmp_path / name if name.endswith("nii") else tmp_path / name / "IM1"
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+    first, second = ([Case("t_1", (tmp_path / name,))] for name in names)
+    output = tmp_path / "masks"
+    claim(output, "student", first)
+    run(Toy, first, output)
+    claim(output, "student", first)
+    with pytest.raises(UserError, match="label map of another image – .*t_1_seg.nii.gz – expected that of .*p2"):
+        claim(output, "student", second)
+    # copied to another place, as to a node of a cluster, it is still its own
+    shutil.copytree(tmp_path / "p1", tmp_path / "node")
+    claim(output, "student", [Case("t_1", (tmp_path / "node" / Path(names[0]).name,))])
+    # a replaced image is told; without its label map it is segmented again
+    file.write_text("new")
+    output_path(first[0], output).unlink()
+    claim(output, "student", second)
+    run(Toy, second, output)
+    claim(output, "student", second)
 
 
 def test_a_summary_waits_for_that_of_another_shard(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
 from dcd_ext.bundles.folder import BundleFolder
+from dcd_ext.inference.volumes import VolumeReader
 from dcd_ext.predict import runtime
 from dcd_ext.predict.pipelines import FastPipeline
 from dcd_ext.predict.runtime import PredictError
@@ -193,3 +194,21 @@ def test_stored_integers_are_scaled_as_the_header_says(slope: float, offset: flo
     image.header.set_slope_inter(slope, offset)
     image.to_filename(tmp_path / "a.nii")
     np.testing.assert_array_equal(runtime.read([tmp_path / "a.nii"]).data[0], stored * slope + offset)
+
+
+def test_a_message_names_the_case() -> None:
+    case = runtime.Case("p/a", (Path("a.nii"),))
+    texts = ("wrong number of channels – expected 1, found 2", "cannot read – a.nii", "no file – p/a")
+    assert [runtime.in_one_line(PredictError(text), case) for text in texts] == [f"{texts[0]} – p/a", *texts[1:]]
+
+
+@pytest.mark.parametrize("read", [lambda f: runtime.read([f]).data, lambda f: VolumeReader().get_data([str(f)])[0]])
+def test_a_constant_image_is_told(read: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a failed export leaves it; the hippocampus student finds a hippocampus in it."""
+    for name, last in (("black", 0), ("image", 1)):
+        data = np.zeros((4, 5, 6), np.float32)
+        data[-1, -1, -1] = last
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / f"{name}.nii")
+        assert read(tmp_path / f"{name}.nii").sum() == last
+    assert "constant image" in caplog.text and "black.nii – all voxels are 0" in caplog.text
+    assert "image.nii" not in caplog.text

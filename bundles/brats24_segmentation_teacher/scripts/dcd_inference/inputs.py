@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcd_inference.errors import UserError, typed_options
+from dcd_inference.errors import UserError, refuse_unlisted, typed_options
 from dcd_inference.dicom import check_series, is_dicom, read_series
 from dcd_inference.names import SUFFIXES, case_names
 
@@ -128,7 +128,7 @@ def _listed(path: str) -> list[Any]:
 def _walk(root: str, left_out: str) -> Iterator[list[str]]:
     """Images of ``root``, then of each folder below it. Links are followed, but into no folder twice."""
     seen = {left_out}
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=refuse_unlisted, followlinks=True):
         if os.path.realpath(folder) in seen:
             folders.clear()
             continue

@@ -55,6 +55,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def refuse_unlisted(error: OSError) -> None:
+    """For ``os.walk``, which passes over a folder that it may not list."""
+    raise error
+
+
 def user_error(error: BaseException) -> UserError | None:
     """The :class:`UserError` that ``error`` is or was caused by; MONAI wraps those of a config several times over.
 

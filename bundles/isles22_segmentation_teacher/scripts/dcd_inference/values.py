@@ -20,7 +20,12 @@ _say_once = functools.cache(logger.warning)
 
 
 def finite(data: np.ndarray, file: str | os.PathLike) -> np.ndarray:
-    """An image's values; NaN, as SPM and FSL write it outside a mask, becomes 0 and is logged; infinity is refused."""
+    """An image's values; NaN, as SPM and FSL write it outside a mask, becomes 0 and is logged; infinity is refused.
+
+    A constant image is logged, too: a network finds something in it all the same.
+    """
+    if data.size and data.min() == data.max():
+        _say_once(f"constant image – {file} – all voxels are {data.min():g}")
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return data
     if infinite := int(np.isinf(data).sum()):
