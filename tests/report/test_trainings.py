@@ -42,6 +42,20 @@ def test_the_same_method_tests_different_at_most_as_often_as_the_level(trainings
         assert over_cases / trials > 0.3
 
 
+@pytest.mark.parametrize(
+    ("trainings", "least", "most"), [((3, 3), 0.05, 0.14), ((2, 6), 0.26, 0.41), ((1, 4), 0.42, 0.58)]
+)
+def test_unequal_spread_costs_the_level_with_unequal_numbers(trainings: tuple, least: float, most: float) -> None:
+    """The shares that docs/evaluate.md states."""
+    rng, trials, different = np.random.default_rng(5), 400, 0
+    for _ in range(trials):
+        cases = rng.normal(0.85, 0.04, 40)
+        spreads = (0.01, 0.0, 0.01), (0.001, 0.0, 0.01)
+        one, other = (simulate(rng, number, cases, spread) for number, spread in zip(trainings, spreads, strict=True))
+        different += trainings_test(one, other)["trainings_p"] < 0.05
+    assert least < different / trials < most
+
+
 @pytest.mark.parametrize("spread", [(0.006, 0.0, 0.01), (0.004, 0.006, 0.01), (0.0, 0.01, 0.02)])
 def test_a_given_network_equal_to_a_method_on_average_tests_different_at_most_as_often(spread: tuple) -> None:
     rng, trials, level, different = np.random.default_rng(8), 400, 0.05, 0
